@@ -1,25 +1,25 @@
-"""For all tests."""
+"""Settings for all tests."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# As the command line sets it, before numpy is loaded: a second thread would spin for matrices as small as ours.
+# As set by the command line, before numpy is loaded: with matrices as small as ours a second thread only spins.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A shared, noisy machine must not turn a slow example into a failure.
 settings.register_profile("dualpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dualpool")
 
-# So that what fails in there says with which values.
+# So that assertions that fail in there show the values.
 pytest.register_assert_rewrite("tests.envoy.harness.promises")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the planner's tests out of coverage: each step of a simulation would take three times as long.
+    """Exclude the planner's tests from coverage, which makes each step of a simulation three times as slow.
 
-    Core is to be held by tests of its own; what a simulated fleet happens to reach of it counts for nothing.
+    Core has to be covered by its own tests; lines that a simulated fleet happens to execute do not count.
     """
     for item in items:
         if item.path.name.startswith("test_planning_"):

@@ -1,9 +1,9 @@
-"""`make tools`: JSON schemas of what gateways and Prometheus' operator add to Kubernetes, for kubeconform.
+"""`make tools`: JSON schemas of the custom resources of gateways and the Prometheus operator, for kubeconform.
 
-Their makers publish them as CustomResourceDefinitions within their Go modules, which Go's own client fetches by
-version and checks by digest; nothing of them is compiled, and nothing of them is kept in the project. A definition
-says which fields there are, and Kubernetes drops what is none of them; a schema here refuses it, so that a wrong
-name is seen. Rules in CEL (`x-kubernetes-validations`) are not looked at.
+They are published as CustomResourceDefinitions in Go modules, which the go command downloads by version and
+verifies by checksum; nothing of them is compiled or kept in the project. Kubernetes drops fields that a definition
+does not list; the schemas written here refuse them, so that a misspelt field is found. CEL rules
+(`x-kubernetes-validations`) are not checked.
 """
 
 import json
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 __all__ = ["SCHEMAS", "schema_of"]
 
 SCHEMAS: Final = Path(__file__).parents[2] / "build" / "schemas"
-# Module at a version: its files with definitions.
+# Module and version: its files with definitions.
 SOURCES: Final = {
     "github.com/envoyproxy/gateway@v1.9.1": "charts/gateway-crds-helm/templates/generated/*.yaml",
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd/*.yaml",
@@ -25,12 +25,12 @@ SOURCES: Final = {
     "sigs.k8s.io/gateway-api@v1.6.1": "config/crd/standard/gateway.networking.k8s.io_*s.yaml",
     "sigs.k8s.io/gateway-api-inference-extension@v1.5.0": "config/crd/bases/inference.networking.k8s.io_*.yaml",
 }
-# Kinds that no file of ours, and nothing that ours count on, is of: they need not be read.
+# Kinds that neither our files nor their prerequisites use.
 SKIPPED: Final = ("alertmanager", "probe", "prometheuses", "prometheusagent", "scrapeconfig", "thanos", "vap_")
 
 
 def schema_of(definition: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON schema of a definition's: no field but those that are listed."""
+    """Convert the OpenAPI schema of a definition to a JSON schema that allows only the listed fields."""
     made = {key: value for key, value in definition.items() if not key.startswith("x-kubernetes-")}
     if "properties" in definition:
         made["properties"] = {name: schema_of(each) for name, each in definition["properties"].items()}
@@ -53,7 +53,7 @@ def _definitions(module: str, files: str) -> Iterator[dict[str, Any]]:
     for path in sorted(Path(json.loads(fetched.stdout)["Dir"]).glob(files)):
         if any(word in path.name for word in SKIPPED):
             continue
-        # Envoy Gateway's are parts of a chart: a condition around each.
+        # Those of Envoy Gateway are chart templates with a condition around each.
         text = "\n".join(line for line in path.read_text("utf-8").splitlines() if not line.startswith("{{"))
         yield from (each for each in YAML(typ="safe").load_all(text) if each)
 
@@ -64,7 +64,7 @@ def _write() -> None:
             group, kind = definition["spec"]["group"], definition["spec"]["names"]["kind"].lower()
             for version in definition["spec"]["versions"]:
                 schema = schema_of(version["schema"]["openAPIV3Schema"])
-                # Every kind has these, whether its definition lists them or not.
+                # Every kind has these fields, even if its definition does not list them.
                 schema["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
                 schema["properties"]["metadata"] = {"type": "object"}
                 path = SCHEMAS / group / f"{kind}_{version['name']}.json"

@@ -1,8 +1,8 @@
-"""`make golden`: has Envoy Gateway's own translator make xDS of deploy/envoy-gateway/, as its control plane would.
+"""`make golden`: translates deploy/envoy-gateway/ to xDS with Envoy Gateway's own translator.
 
-The translator (`egctl experimental translate`) is the code that runs in the cluster, in Go, without Kubernetes. It
-is a program of 330 MB that takes minutes to build, so what it said is kept, with the version that said it and a
-digest of what it was asked. Tests hold the digest, and serve what is kept with the real Envoy.
+The translator (`egctl experimental translate`) is the control plane's code, in Go, without Kubernetes. It is a
+program of 330 MB that takes minutes to build, so its output is kept, with its version and a digest of its input.
+Tests compare the digest, and run the real Envoy with the output.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ GOLDEN: Final = HERE / "xds.json"
 EGCTL: Final = HERE.parents[2] / "build" / "tools" / "egctl"
 MANIFESTS: Final = HERE.parents[2] / "deploy" / "envoy-gateway"
 VERSION: Final = "v1.9.1"
-# What is no member of a namespace.
+# Kinds without a namespace.
 CLUSTER_WIDE: Final = ("GatewayClass", "Namespace")
-# What is Envoy Gateway's own, whatever the manifests say.
+# Parts of the dump that do not depend on the manifests.
 NOT_KEPT: Final = ("BootstrapConfigDump", "SecretsConfigDump")
-# Kinds whose status says whether the translator took them, by their key in its answer.
+# Keys in the output of the kinds whose status says whether the translator accepted them.
 WITH_STATUS: Final = (
     "backends",
     "backendTrafficPolicies",
@@ -39,7 +39,7 @@ WITH_STATUS: Final = (
 
 
 def question() -> list[dict[str, Any]]:
-    """Return what the translator is asked: our manifests in their namespace, and what they count on."""
+    """Return the input of the translator: our manifests in their namespace, and their prerequisites."""
     documents = [
         document
         for file in (HERE / "around.yaml", *sorted(MANIFESTS.rglob("*.yaml")))
@@ -52,12 +52,12 @@ def question() -> list[dict[str, Any]]:
 
 
 def question_digest() -> str:
-    """Return what changes with the manifests, but not with their comments."""
+    """Return a digest of the input, which does not depend on comments in the manifests."""
     return hashlib.sha256(json.dumps(question(), sort_keys=True).encode()).hexdigest()
 
 
 def translated(egctl: Path) -> dict[str, Any]:
-    """Ask the translator, and return what is kept: the resources' conditions, and what Envoy is to run."""
+    """Run the translator; return what is kept: the resources' conditions, and Envoy's configuration."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as asked:
         YAML(typ="safe", pure=True).dump_all(question(), asked)
         asked.flush()

@@ -1,8 +1,8 @@
-"""`make golden`: has Istio's own code make xDS of deploy/istio/, as istiod would.
+"""`make golden`: translates deploy/istio/ to xDS with Istio's own code.
 
-The code is istiod's, in one process with a cluster that it is told of (`istio/main.go`), at the version that
-`istio/go.mod` names. It takes many minutes to build, so what it said is kept, with the version that said it and a
-digest of what it was asked. Tests hold the digest, and serve what is kept with the real Envoy.
+The code is istiod's, run in one process on a simulated cluster (`istio/main.go`), at the version in
+`istio/go.mod`. It takes many minutes to build, so its output is kept, with its version and a digest of its input.
+Tests compare the digest, and run the real Envoy with the output.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ SWITCHES: Final = {"ENABLE_GATEWAY_API_INFERENCE_EXTENSION": "true"}
 
 @dataclass(frozen=True)
 class Variant:
-    """Some of the manifests, and the proxy that they are for."""
+    """A selection of the manifests, and the proxy that they are for."""
 
     files: tuple[str, ...]
     around: tuple[str, ...]
@@ -62,32 +62,32 @@ VARIANTS: Final = {
 
 
 def kept_at(name: str) -> Path:
-    """Return where the answer to a variant is kept."""
+    """Return the file in which the output for a variant is kept."""
     return HERE / f"{name}.json"
 
 
 def question(name: str) -> list[dict[str, Any]]:
-    """Return what the translator is asked: a variant's manifests, and what they count on."""
+    """Return the input of the translator: a variant's manifests, and their prerequisites."""
     variant = VARIANTS[name]
     files = [*(HERE / each for each in variant.around), *(MANIFESTS / each for each in variant.files)]
     found = [each for file in files for each in YAML(typ="safe", pure=True).load_all(file) if each]
     for route in (each for each in found if each["kind"] == "HTTPRoute"):
-        # As istiod says itself of a route that it takes; it asks the pickers only of routes that have been taken.
+        # The status that istiod sets on accepted routes; only for those does it configure endpoint pickers.
         taken = {"parentRef": {"name": "llm"}, "controllerName": "istio.io/gateway-controller", "conditions": []}
         route["status"] = {"parents": [taken]}
     return found
 
 
 def question_digest(name: str) -> str:
-    """Return what changes with the manifests, but not with their comments."""
+    """Return a digest of the input, which does not depend on comments in the manifests."""
     asked = json.dumps([question(name), VARIANTS[name].proxy, sorted(SWITCHES)], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
 def translated(name: str, translator: Path) -> dict[str, Any]:
-    """Ask the translator, and return what is kept: what the proxy is to run.
+    """Run the translator; return what is kept: the proxy's configuration.
 
-    Raises CalledProcessError when it does not take the manifests.
+    Raises CalledProcessError if it does not accept the manifests.
     """
     manifests = "\n---\n".join(json.dumps(each) for each in question(name))
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def translated(name: str, translator: Path) -> dict[str, Any]:
 
 
 def _settled(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a part of the dump in an order that is always the same."""
+    """Return a part of the dump with its lists sorted, since their order varies."""
     return {
         key: sorted(value, key=lambda each: json.dumps(each, sort_keys=True)) if isinstance(value, list) else value
         for key, value in config.items()

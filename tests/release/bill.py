@@ -1,4 +1,4 @@
-"""Whether the bill of materials has every package that the wheel is locked to here; exit 1: it has not."""
+"""Checks that the bill of materials has every package of the lock file; exit code 1: one is missing."""
 
 import json
 import re
@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    """Compare the bill with the lock file."""
+    """Compare the bill with the lock file; return the exit code."""
     bill = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     listed = {_name(each["name"]): each["version"] for each in bill["components"]}
     lines = (ROOT / "requirements/runtime.txt").read_text("utf-8").splitlines()
     pinned = [Requirement(line.removesuffix("\\")) for line in lines if re.match(r"[\w.-]+==", line)]
-    # One lock serves all supported versions of Python: some of it is for others than this.
+    # One lock file serves all supported versions of Python; markers select the packages for this one.
     locked = [(each.name, str(each.specifier)[2:]) for each in pinned if not each.marker or each.marker.evaluate()]
     missing = [f"{name}=={version}" for name, version in locked if listed.get(_name(name)) != version]
     print(f"{len(listed)} components", *(f"\nnot in the bill: {each}" for each in missing))

@@ -1,8 +1,8 @@
-"""Runs the build stage of deploy/Dockerfile step by step without an engine, and then what the image would run.
+"""Runs the build stage of deploy/Dockerfile step by step without a container engine, and then its router.
 
-The steps are the file's own, in a folder of their own: `/opt`, `/src` and `/wheel` become folders in it, `python`
-is the one that runs this. What is installed is made read-only, and run by the image's user where this one may
-become it and that one may run Python. Exit 1: a step failed.
+The steps are read from the file and run in a separate folder: `/opt`, `/src` and `/wheel` become folders in it,
+and `python` is the interpreter that runs this. What is installed is made read-only, and run as the image's user if
+the current user may switch to it and it may execute Python. Exit code 1: a step failed.
 """
 
 import os
@@ -21,7 +21,7 @@ CONFIGURATION = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:%
 
 
 def main() -> int:
-    """Build as the Dockerfile does, then serve and ask for health."""
+    """Build as the Dockerfile does, then serve and check the health; return the exit code."""
     folder = Path(sys.argv[1]).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "src").mkdir(parents=True)
@@ -39,14 +39,14 @@ def main() -> int:
 
 
 def steps() -> list[str]:
-    """Return COPY and RUN of the first stage, each in one line."""
+    """Return the COPY and RUN instructions of the first stage, each on one line."""
     text = (ROOT / "deploy" / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
     stage = re.split(r"^FROM .*$", text, flags=re.MULTILINE)[1]
     return [line for line in stage.splitlines() if line.startswith(("COPY ", "RUN "))]
 
 
 def copy(sources: list[str], target: Path) -> None:
-    """Copy files into a folder, or a folder's content into one, as COPY does; generated code stays behind."""
+    """Copy files, or the content of folders, into a folder, as COPY does; generated code is left out."""
     for name in sources:
         source = ROOT / name
         if source.is_dir():
@@ -57,7 +57,7 @@ def copy(sources: list[str], target: Path) -> None:
 
 
 def run(command: str, folder: Path) -> None:
-    """Run a step where its absolute paths are folders of ours. Raises CalledProcessError."""
+    """Run a step with its absolute paths moved into `folder`. Raises CalledProcessError."""
     moved = re.sub(r"(?<![\w.])/(opt|src|wheel)\b", lambda path: f"{folder}/{path[1]}", command)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "1"}
@@ -65,7 +65,7 @@ def run(command: str, folder: Path) -> None:
 
 
 def serve(folder: Path) -> int:
-    """Run the router as the image's user on files that nobody may write, until its health command is content."""
+    """Run the router as the image's user on read-only files until its health command succeeds."""
     installed = folder / "opt" / "dualpool"
     for path in [installed, *installed.rglob("*")]:
         if not path.is_symlink():
@@ -91,7 +91,7 @@ def serve(folder: Path) -> int:
 
 
 def other_user(python: Path) -> dict[str, Any]:
-    """Return what makes a process another user's; nothing where that cannot be, or could not run this Python."""
+    """Return the arguments that run a process as the image's user; none if that is not possible here."""
     user: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": ()}
     try:
         subprocess.run([python, "-c", ""], cwd="/", check=True, **user)
@@ -102,7 +102,7 @@ def other_user(python: Path) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Return a port that was free just now."""
+    """Return a port that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

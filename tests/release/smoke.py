@@ -1,7 +1,7 @@
-"""Tries the command `dualpool` that is installed beside the Python that runs this; `make release-check` does.
+"""Tries the command `dualpool` that is installed next to this Python; run by `make release-check`.
 
-Nothing but the standard library and what dualpool itself needs is imported: the environment holds what a user's
-would, and no test tools.
+Only the standard library and the dependencies of dualpool are imported: the environment is that of a user, without
+test tools.
 """
 
 import json
@@ -31,7 +31,7 @@ TIMEOUT_S = 60
 
 
 def main() -> int:
-    """Run each check in a folder of its own; return 0, or 1 and say what was found instead."""
+    """Run each check in a separate folder; return 0, or 1 after printing the failures."""
     failures = 0
     for check in (says_its_version, estimates_a_body, serves_until_sigterm, places_a_request):
         with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def says_its_version(folder: Path) -> None:
-    """`dualpool --version` prints the version that is installed."""
+    """`dualpool --version` prints the installed version."""
     printed = _run(folder, "--version").strip()
     assert f"dualpool {version('dualpool')}" == printed, printed
 
@@ -64,9 +64,9 @@ def serves_until_sigterm(folder: Path) -> None:
 
 
 def places_a_request(folder: Path) -> None:
-    """`dualpool serve` is healthy by gRPC, and a short request gets the smallest pool's header, over one stream.
+    """`dualpool serve` is healthy by gRPC, and replies to a short request with the smallest pool's header.
 
-    The server stands on a module that is private to grpcio: this shows that it works in the version at hand.
+    The server uses a private module of grpcio: this shows that it works with the installed version.
     """
     headers = ProcessingRequest()
     headers.protocol_config.request_body_mode = ProcessingMode.STREAMED
@@ -86,7 +86,7 @@ def places_a_request(folder: Path) -> None:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[dict[str, str]]:
-    """Run the router; yield its first line. It has to end with exit code 0 on SIGTERM."""
+    """Run the router; yield its first log line. It must end with exit code 0 on SIGTERM."""
     (folder / "router.yaml").write_text(CONFIGURATION, "utf-8")
     with subprocess.Popen(
         [COMMAND, "serve", "--config", "router.yaml"], cwd=folder, stderr=subprocess.PIPE, text=True

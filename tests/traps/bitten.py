@@ -1,7 +1,7 @@
-"""A patch for each trap, named after it: what it takes to make a file of `envoy/` bite, and nothing else.
+"""A patch for each trap, named after it: the minimal change that puts the trap into a file of `envoy/`.
 
-The unit tests see that the checker finds this trap in what is patched, and no other; the tests on the real Envoy
-run the same patches, and see what they do there.
+The unit tests check that the checker finds exactly this trap in the patched file; the tests on the real Envoy run
+the same files and check what happens there.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ EXT_PROC = "envoy.filters.http.ext_proc"
 
 
 def insert(document: Document, name: str, kind: str, *, before: bool, **settings: Any) -> None:
-    """Put a filter right before the router's, or right behind it."""
+    """Insert a filter right before or after the router's filter."""
     filters = connection_manager(document)["http_filters"]
     at = [each["name"] for each in filters].index(EXT_PROC)
     config = {"@type": f"{KINDS}.filters.http.{kind}", **settings}
@@ -34,75 +34,75 @@ def insert(document: Document, name: str, kind: str, *, before: bool, **settings
 
 
 def retries_on_default_route(document: Document) -> None:
-    """Have what Istio gives to routes that say nothing of retries."""
+    """Use the retry policy that Istio gives to routes without one."""
     route(document, "long")["route"]["retry_policy"] = {"retry_on": "connect-failure,refused-stream,unavailable"}
 
 
 def believe_clients(document: Document) -> None:
-    """Have Envoy count the clients of this machine as internal, as a mesh does with its own."""
+    """Make Envoy treat clients on this machine as internal, as a mesh does with its own."""
     loopback = {"address_prefix": "127.0.0.0", "prefix_len": 8}
     connection_manager(document)["internal_address_config"] = {"cidr_ranges": [loopback]}
 
 
 def retries_by_clients(document: Document) -> None:
-    """Believe clients, also of which retries they want."""
+    """Trust clients, including their headers that ask for retries."""
     believe_clients(document)
     del route(document, "long")["request_headers_to_remove"]
 
 
 def repair_declined(document: Document) -> None:
-    """Believe clients, also of how often they are to be tried again."""
+    """Trust clients, including their header with the number of retries."""
     believe_clients(document)
     del route(document, "short")["request_headers_to_remove"]
 
 
 def redirects_on_default_route(document: Document) -> None:
-    """Have Envoy follow what the long pool says."""
+    """Make Envoy follow redirects of the long pool."""
     route(document, "long")["route"]["internal_redirect_policy"] = {}
 
 
 def default_route_not_largest(document: Document) -> None:
-    """Let what is unsure go to the short pool."""
+    """Make the short pool the default."""
     route(document, "long")["route"]["cluster"] = "pool_short"
 
 
 def pool_without_route(document: Document) -> None:
-    """Put the route that takes everything before the short pool's."""
+    """Put the catch-all route before the short pool's."""
     routes = virtual_host(document)["routes"]
     routes.insert(0, routes.pop())
 
 
 def repair_missing(document: Document) -> None:
-    """Leave the short pool's word the last."""
+    """Do not retry requests that the short pool refused."""
     del route(document, "short")["route"]["retry_policy"]
 
 
 def repair_same_pool(document: Document) -> None:
-    """Retry, wherever."""
-    # A copy: in the file another route has the same policy.
+    """Retry without preferring the long pool."""
+    # A copy, because another route in the file shares the policy.
     policy = deepcopy(route(document, "short")["route"]["retry_policy"])
     del policy["retry_priority"]
     route(document, "short")["route"]["retry_policy"] = policy
 
 
 def repair_limit(document: Document) -> None:
-    """Have Envoy's own limit of retries."""
+    """Use Envoy's default limit of concurrent retries."""
     del cluster(document, "short_then_long")["circuit_breakers"]
 
 
 def repair_body_limit(document: Document) -> None:
-    """Keep next to nothing for a retry."""
+    """Buffer next to nothing of a body for a retry."""
     route(document, "short")["request_body_buffer_limit"] = 64
 
 
 def response_cut(document: Document) -> None:
-    """Give a whole response a second."""
+    """Limit a complete response to one second."""
     for name in ("short", "long"):
         route(document, name)["route"]["timeout"] = "1s"
 
 
 def upgrade_hangs(document: Document) -> None:
-    """Send requests for another protocol to the router, too."""
+    """Send upgrade requests to the router, too."""
     connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
     virtual_host(document)["routes"].remove(route(document, "upgrade"))
 
@@ -118,161 +118,161 @@ def body_not_sent(document: Document) -> None:
 
 
 def streamed_without_flag(document: Document) -> None:
-    """Forget the flag."""
+    """Leave out send_body_without_waiting_for_header_response."""
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
 
 
 def buffered_partial(document: Document) -> None:
-    """Hold the body up to the limit, and send what there is then."""
+    """Buffer the body up to the limit, and send only that part."""
     ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED_PARTIAL"
     cluster(document, "dualpool")["circuit_breakers"] = cluster(load("buffered"), "dualpool")["circuit_breakers"]
 
 
 def full_duplex_without_trailers(document: Document) -> None:
-    """Give all bytes away, but not the trailers."""
+    """Send the router all bytes of the body, but not the trailers."""
     ext_proc(document)["processing_mode"]["request_trailer_mode"] = "SKIP"
 
 
 def response_buffered(document: Document) -> None:
-    """Hold the response until it has ended."""
+    """Buffer the response until it has ended."""
     ext_proc(document)["processing_mode"]["response_body_mode"] = "BUFFERED"
 
 
 def route_cache_kept(document: Document) -> None:
-    """Choose the route once."""
+    """Do not choose the route again after the router's reply."""
     ext_proc(document)["route_cache_action"] = "RETAIN"
 
 
 def only_observed(document: Document) -> None:
-    """Send the router everything, and take nothing from it."""
+    """Send the router everything, and ignore its replies."""
     ext_proc(document)["observability_mode"] = True
 
 
 def headers_refused(document: Document) -> None:
-    """Take no headers from the router."""
+    """Do not accept any header mutation from the router."""
     ext_proc(document)["mutation_rules"] = {"disallow_all": True}
 
 
 def fail_closed(document: Document) -> None:
-    """Have Envoy's own way with a router that is down."""
+    """Use Envoy's default for a router that is down: fail the request."""
     del ext_proc(document)["failure_mode_allow"]
 
 
 def namespace_dropped(document: Document) -> None:
-    """Receive no metadata."""
+    """Do not accept the router's dynamic metadata."""
     del ext_proc(document)["metadata_options"]
 
 
 def headers_not_forwarded(document: Document) -> None:
-    """Keep the path from the router."""
+    """Do not forward the path to the router."""
     rules = ext_proc(document)["forward_rules"]["allowed_headers"]
     rules["patterns"] = [each for each in rules["patterns"] if each != {"exact": ":path"}]
 
 
 def message_timeout(document: Document) -> None:
-    """Give the router less time than it gives a body."""
+    """Give the router less time than its own deadline for a body."""
     ext_proc(document)["message_timeout"] = "0.1s"
 
 
 def buffer_below_early_decision(document: Document) -> None:
-    """Hold less of a body than the router waits for."""
+    """Buffer less of a body than the router's early decision requires."""
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65_536
 
 
 def buffer_below_body_cap(document: Document) -> None:
-    """Hold what Envoy Gateway does by default."""
+    """Buffer as much of a body as Envoy Gateway does by default."""
     virtual_host(document)["request_body_buffer_limit"] = 32_768
 
 
 def message_limit(document: Document) -> None:
-    """Hold more of a body than the router takes in one message."""
+    """Buffer more of a body than the router accepts in one message."""
     virtual_host(document)["request_body_buffer_limit"] = 256 << 20
     length = route(document, "very_large_body")["match"]["headers"][0]
     length["range_match"]["start"] = (256 << 20) + 1
 
 
 def head_limits(document: Document) -> None:
-    """Have Envoy's own limits of heads."""
+    """Use Envoy's default limits for request headers."""
     manager = connection_manager(document)
     del manager["max_request_headers_kb"], manager["common_http_protocol_options"]
 
 
 def spoofable_header(document: Document) -> None:
-    """Let the client's word pass."""
+    """Keep the pool header if a client sends it."""
     del connection_manager(document)["early_header_mutation_extensions"]
 
 
 def router_without_http2(document: Document) -> None:
-    """Ask the router over HTTP/1.1."""
+    """Connect to the router over HTTP/1.1."""
     del cluster(document, "dualpool")["typed_extension_protocol_options"]
 
 
 def router_breakers_small(document: Document) -> None:
-    """Ask about one request at a time."""
+    """Allow one concurrent request to the router."""
     thresholds = [{"max_requests": 1, "max_pending_requests": 1}]
     cluster(document, "dualpool")["circuit_breakers"]["thresholds"] = thresholds
 
 
 def router_breakers_large(document: Document) -> None:
-    """Have Istio's own limit, which is none."""
+    """Use Istio's default, which is no limit."""
     cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]["max_requests"] = 2**32 - 1
 
 
 def full_duplex_windows(document: Document) -> None:
-    """Have Envoy's own windows."""
+    """Use Envoy's default HTTP/2 windows."""
     (options,) = cluster(document, "dualpool")["typed_extension_protocol_options"].values()
     options["explicit_http_config"]["http2_protocol_options"] = {}
 
 
 def full_duplex_dead_router(document: Document) -> None:
-    """Know nothing of the router but what the health check says."""
+    """Detect a dead router only by its health check."""
     del cluster(document, "dualpool")["outlier_detection"]
 
 
 def full_duplex_gathered_news(document: Document) -> None:
-    """Tell Envoy's threads of the router's health once a second."""
+    """Batch updates of the router's health to Envoy's threads once a second."""
     del cluster(document, "dualpool")["common_lb_config"]["update_merge_window"]
 
 
 def cluster_ip(document: Document) -> None:
-    """Use one address of a pool at a time."""
+    """Use a single address of a pool at a time."""
     cluster(document, "pool_short")["type"] = "LOGICAL_DNS"
 
 
 def slow_connect(document: Document) -> None:
-    """Wait for a connection as long as Envoy does by itself."""
+    """Use Envoy's default connect timeout."""
     del cluster(document, "pool_short")["connect_timeout"]
 
 
 def duplicate_filter_name(document: Document) -> None:
-    """Call an endpoint picker's filter what ours is called."""
+    """Give an endpoint picker's filter the same name as ours."""
     endpoint_picker(document, EXT_PROC, before=False)
 
 
 def pool_header_changed(document: Document) -> None:
-    """Keep the router's word from the pools, too early."""
+    """Remove the pool header before the route is chosen."""
     mutations = {"request_mutations": [{"remove": "x-token-budget-pool"}]}
     insert(document, "tidy", "header_mutation.v3.HeaderMutation", before=False, mutations=mutations)
 
 
 def always_on(document: Document) -> None:
-    """Have the filter in every chain, as one that stands in a list alone is."""
+    """Enable the filter on every route, as a filter is unless it is marked disabled."""
     filters = connection_manager(document)["http_filters"]
     del next(each for each in filters if each["name"] == EXT_PROC)["disabled"]
 
 
 def decompressor_before(document: Document) -> None:
-    """Decompress bodies before the router sees them."""
+    """Decompress request bodies before the router sees them."""
     decompressor(document, before=True)
 
 
 def decompressor_after(document: Document) -> None:
-    """Decompress bodies behind the router, for a pool that cannot."""
+    """Decompress request bodies after the router, for a pool that cannot."""
     decompressor(document, before=False)
 
 
 def decompressor(document: Document, *, before: bool) -> None:
-    """Put a decompressor right before the router's filter, or right behind it."""
+    """Insert a decompressor right before or after the router's filter."""
     library = {"@type": f"{KINDS}.compression.gzip.decompressor.v3.Gzip"}
     gzip = {"decompressor_library": {"name": "gzip", "typed_config": library}}
     insert(document, "decompressor", "decompressor.v3.Decompressor", before=before, **gzip)
@@ -286,12 +286,12 @@ def compressor_after(document: Document) -> None:
 
 
 def endpoint_picker_before(document: Document) -> None:
-    """Ask an endpoint picker before the router."""
+    """Call an endpoint picker before the router."""
     endpoint_picker(document, "picker", before=True)
 
 
 def endpoint_picker(document: Document, name: str, *, before: bool) -> None:
-    """Add a second ext_proc filter, which asks a cluster of its own."""
+    """Add a second ext_proc filter with a cluster of its own."""
     clusters = document["static_resources"]["clusters"]
     clusters.append(deepcopy(cluster(document, "dualpool")) | {"name": "picker"})
     clusters[-1]["load_assignment"]["cluster_name"] = "picker"
@@ -302,7 +302,7 @@ def endpoint_picker(document: Document, name: str, *, before: bool) -> None:
 
 
 def rate_limit_before(document: Document) -> None:
-    """Limit what arrives before a pool is chosen."""
+    """Limit the request rate before a pool is chosen."""
     bucket = {"max_tokens": 1, "fill_interval": "60s"}
     percent = {"default_value": {"numerator": 100}}
     limit = {"stat_prefix": "limit", "token_bucket": bucket, "filter_enabled": percent, "filter_enforced": percent}
@@ -310,7 +310,7 @@ def rate_limit_before(document: Document) -> None:
 
 
 def auth_after(document: Document) -> None:
-    """Refuse everybody, but after the router was asked."""
+    """Refuse every request, but only after the router was called."""
     insert(document, "rbac", "rbac.v3.RBAC", before=False, rules={"action": "ALLOW", "policies": {}})
 
 
@@ -377,7 +377,7 @@ BITTEN: dict[str, Bite] = {bite.__name__.replace("_", "-"): bite for bite in _BI
 
 
 def bitten(trap: str) -> Document:
-    """Return the file of `envoy/` with one trap in it."""
+    """Return a file of `envoy/` with one trap in it."""
     document = load(MODES.get(trap, "streamed"))
     BITTEN[trap](document)
     return document

@@ -1,4 +1,4 @@
-"""The checker, asked what is in a text or a document."""
+"""Functions that run the checker on a text or a document."""
 
 import json
 

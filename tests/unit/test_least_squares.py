@@ -1,4 +1,4 @@
-"""Recursive least squares: merging, the prior, and numbers after a long time."""
+"""Recursive least squares: merging, the prior, and numerical stability over time."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
 
 
 def taught(seed: int, count: int = 50, forgetting: float = 1.0) -> RelativeLeastSquares:
-    """Return a model taught by random responses that cost .3, .4 and 7 tokens."""
+    """Return a model that learned from random responses with true prices of 0.3, 0.4 and 7 tokens."""
     model = RelativeLeastSquares(PRIOR, forgetting)
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -22,7 +22,7 @@ def taught(seed: int, count: int = 50, forgetting: float = 1.0) -> RelativeLeast
 
 
 def test_merged_sums_know_what_all_have_seen() -> None:
-    """Without forgetting, merging replicas gives the prices of one model that saw all responses."""
+    """Without forgetting, merged replicas have the prices of one model that saw all responses."""
     whole = RelativeLeastSquares(PRIOR, 1.0)
     parts = [taught(1).sums, taught(2).sums]
     whole.load(Sums(parts[0].a + parts[1].a, parts[0].b + parts[1].b), 100, 100.0)
@@ -40,7 +40,7 @@ def test_prices_are_found() -> None:
 
 
 def test_what_is_not_seen_returns_to_its_prior() -> None:
-    """A feature that vanishes from the traffic goes back to its prior price, and its leverage grows."""
+    """A feature that vanishes from the traffic returns to its prior price, and its leverage grows."""
     model = taught(4, forgetting=0.99)
     u = np.array([0.0, 2.0, 0.0])
     before = model.leverage(u)
@@ -51,7 +51,7 @@ def test_what_is_not_seen_returns_to_its_prior() -> None:
 
 
 def test_numbers_stay_sound_over_many_responses() -> None:
-    """Sums stay bounded, symmetric to the bit, and the prices finite, when responses hardly differ."""
+    """If responses hardly differ, sums stay bounded and exactly symmetric, and prices finite."""
     model = RelativeLeastSquares(PRIOR, 0.999)
     x = np.array([1_000.0, 1_000.0, 1.0])
     for position in range(30_000):
@@ -64,7 +64,7 @@ def test_numbers_stay_sound_over_many_responses() -> None:
 
 
 def test_responses_that_are_no_numbers_are_refused_and_counted() -> None:
-    """An infinite observation changes nothing but the counter."""
+    """An infinite observation changes only the counter."""
     model = taught(5)
     before = model.weights
     model.learn(np.array([np.inf, 1.0, 1.0]), 10.0)
@@ -72,7 +72,7 @@ def test_responses_that_are_no_numbers_are_refused_and_counted() -> None:
 
 
 def test_sums_that_cannot_be_solved_keep_the_old_prices() -> None:
-    """Sums without a sound solution are counted and not used."""
+    """Sums that are not finite are counted and not used."""
     model = taught(6)
     before = model.weights
     broken = Sums(np.full((3, 3), np.nan), np.zeros(3))
@@ -82,7 +82,7 @@ def test_sums_that_cannot_be_solved_keep_the_old_prices() -> None:
 
 
 def test_sums_without_a_solution_keep_the_old_prices() -> None:
-    """Sums in which all features are copies of one another have no prices; they are counted and not used."""
+    """Sums in which all features are copies of each other have no solution; they are counted and not used."""
     prior = Prior(np.array([0.2, 0.5, 4.0]), np.eye(3))
     model = RelativeLeastSquares(prior, 1.0)
     model.load(Sums(np.ones((3, 3)) - NOISE * NOISE * prior.precision, np.zeros(3)), 10, 10.0)
@@ -92,7 +92,7 @@ def test_sums_without_a_solution_keep_the_old_prices() -> None:
 
 @pytest.mark.parametrize(("forgetting", "within"), [(1.0, 1e-4), (0.9995, 0.001), (0.99, 0.01), (0.9, 1e-9)])
 def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: float, within: float) -> None:
-    """After each response the prices are those of the sums, but for what fades since the last solution."""
+    """After each response the prices solve the sums, except for the fading since the last full solution."""
     model = RelativeLeastSquares(PRIOR, forgetting)
     rng = np.random.default_rng(7)
     for _ in range(150):
@@ -105,20 +105,20 @@ def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: flo
 
 
 def test_what_was_learned_since_the_last_solution_outlives_one_that_fails() -> None:
-    """Where the numbers allow no solution, what the responses since the last one have told of doubts is kept."""
+    """If a solution fails, the covariance update from the responses since the last one is kept."""
     model = taught(9, 20)
     u = np.array([2.0, 1.0, 0.01])
     before, weights = model.leverage(u), model.weights
     model.shift(Sums(np.full((3, 3), np.nan), np.zeros(3)), 1, 1.0, 20)
     assert 1 == model.refused
-    assert before == pytest.approx(model.leverage(u), rel=1e-3)  # of single precision
+    assert before == pytest.approx(model.leverage(u), rel=1e-3)  # single precision
     assert model.weights is weights
 
 
 @given(st.integers(1, 70), st.sampled_from([1.0, 0.999, 0.9]))
 @settings(max_examples=20, deadline=None)
 def test_sums_are_the_same_however_they_are_taken_in(looks: int, forgetting: float) -> None:
-    """Asking for the sums, at any time, changes nothing of what they come to."""
+    """Reading the sums, at any time, does not change their values."""
     asked, unasked = taught(8, 0, forgetting), taught(8, 70, forgetting)
     rng = np.random.default_rng(8)
     for position in range(70):
@@ -132,7 +132,7 @@ def test_sums_are_the_same_however_they_are_taken_in(looks: int, forgetting: flo
 
 
 def test_others_take_away_no_more_than_there_is() -> None:
-    """What the sums weigh, and how many responses they are of, does not fall below nothing."""
+    """The weight and the number of responses do not fall below zero."""
     model = taught(10, 20)
     model.shift(Sums(np.zeros((3, 3)), np.zeros(3)), -30, -25.0, 20)
     assert (0, 0.0) == (model.responses, model.weight)

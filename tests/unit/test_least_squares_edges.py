@@ -1,4 +1,4 @@
-"""Least squares before the first response, after the last, and what of the numbers allows an update."""
+"""Least squares: the first response, the weights of responses, failed updates, and memory."""
 
 import tracemalloc
 
@@ -20,7 +20,7 @@ def test_before_any_response_the_doubt_is_the_priors() -> None:
 
 
 def test_the_first_response_moves_the_prices_as_far_as_it_is_believed() -> None:
-    """They solve (A + R) w = b + R w0 with A = weight z z', b = weight z, z = x / tokens and R = NOISE^2 C^-1."""
+    """Prices solve (A + R) w = b + R w0, A = weight z z', b = weight z, z = x / tokens, R = NOISE^2 C^-1."""
     for weight in (1.0, 0.3):
         model = RelativeLeastSquares(PRIOR, 1.0)
         assert model.learn(X, 500.0, weight)
@@ -30,7 +30,7 @@ def test_the_first_response_moves_the_prices_as_far_as_it_is_believed() -> None:
 
 
 def test_each_update_says_whether_the_numbers_allowed_it() -> None:
-    """Those between two solutions, the solutions themselves, and neither where they are no numbers."""
+    """This holds for updates between solutions and for full solutions; numbers that are not finite fail."""
     model = RelativeLeastSquares(PRIOR, 0.9995)
     rng = np.random.default_rng(0)
     assert {True} == {model.learn(rng.uniform(1, 900, 3), 400.0) for _ in range(3 * SOLVE_AFTER)}
@@ -41,7 +41,7 @@ def test_each_update_says_whether_the_numbers_allowed_it() -> None:
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.99, 0.5])
 def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
-    """Each counts for 1 when it comes, and what was loaded for what it came to."""
+    """Each response counts as 1 when it arrives, and a loaded state as its weight."""
     model = RelativeLeastSquares(PRIOR, forgetting)
     for count in range(1, 50):
         model.learn(X, 400.0)
@@ -52,7 +52,7 @@ def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
 
 
 def test_a_model_that_was_taught_little_takes_little_memory() -> None:
-    """Names of models are clients', so what all begin with is shared, and room for more is made when it comes."""
+    """Model names come from clients, so new models share their initial state; memory is allocated on demand."""
     size = 100
     prior = Prior(np.ones(size), np.eye(size))
     RelativeLeastSquares(prior, 0.9995)

@@ -1,4 +1,4 @@
-"""What one response teaches, told by one response."""
+"""The effects of learning from a single response."""
 
 from copy import deepcopy
 from math import exp, log
@@ -21,25 +21,25 @@ PROMPT = facts(WORDS * 20)
 
 
 def taught(count: int = 120) -> ByteClassEstimator:
-    """Return an estimator to which prose costs a token for four bytes."""
+    """Return an estimator that has learned a price of one token per four bytes of prose."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, count)
     return estimator
 
 
 def evidence_of(estimate: Estimate) -> Any:
-    """Return what is needed to learn from the response."""
+    """Return the evidence that is needed to learn from the response."""
     return estimate.evidence
 
 
 def belief(estimator: ByteClassEstimator, estimate: Estimate) -> Belief:
-    """Return what is believed of a request now."""
+    """Return the estimator's current belief about a request."""
     evidence, known = evidence_of(estimate), estimator._known
     return known.believe(known.model("m"), estimate.category, evidence.x, evidence.text_bytes, evidence.source)
 
 
 def test_an_ordinary_response_is_nothing_special() -> None:
-    """It is told by how much the estimate was off, and no more; so is one that teaches nothing, with why."""
+    """Its result holds the estimate's error and no special case; that of a refused response also the reason."""
     estimator = taught()
     estimate = estimator.estimate(PROMPT, "")
     tokens = round(estimate.prompt_tokens)
@@ -60,7 +60,7 @@ def test_an_ordinary_response_is_nothing_special() -> None:
 
 @pytest.mark.parametrize("tenant", ["", "tenant"])
 def test_a_response_moves_prices_as_far_as_it_is_believed(tenant: str) -> None:
-    """Within belief it counts whole, but for how far errors were expected; so for a tenant."""
+    """Within the expected error it counts fully, with a weight by the model's spread; so does a tenant's."""
     estimator = ByteClassEstimator(EstimatorSettings()) if tenant else taught()
     if tenant:
         for size in range(20):
@@ -77,7 +77,7 @@ def test_a_response_moves_prices_as_far_as_it_is_believed(tenant: str) -> None:
 
 @pytest.mark.parametrize("tenant", ["", "tenant"])
 def test_residuals_stay_until_the_prices_are_taught(tenant: str) -> None:
-    """What prices do not know yet is theirs to learn: a hundred responses do not move the mean of what is left."""
+    """Errors are first left to the prices: a hundred responses do not move the mean of the residuals."""
     estimator = ByteClassEstimator(EstimatorSettings())
 
     def residuals() -> set[float]:
@@ -93,7 +93,7 @@ def test_residuals_stay_until_the_prices_are_taught(tenant: str) -> None:
 
 
 def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
-    """The request was routed on the bound, and the truth is above it: q rises as by any miss."""
+    """The actual number is above the bound that was routed on, so q rises as after any miss."""
     estimator = taught()
     before = estimator.state().models[0]
     estimate = estimator.estimate(PROMPT, "")
@@ -104,7 +104,7 @@ def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
 
 @pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
 def test_a_counter_that_is_off_by_four_times_is_broken(factor: float, heard: int) -> None:
-    """Beyond that a usage tells nothing of how far real errors reach."""
+    """A usage that is off by more does not count towards the bound."""
     estimator = taught()
     before = estimator.state().models[0].heard
     estimate = estimator.estimate(PROMPT, "")
@@ -114,7 +114,7 @@ def test_a_counter_that_is_off_by_four_times_is_broken(factor: float, heard: int
 
 @pytest.mark.parametrize(("factor", "of_the_error"), [(3.9, True), (4.1, False)])
 def test_a_broken_counter_is_not_believed_of_its_source_either(factor: float, *, of_the_error: bool) -> None:
-    """A source that is held back takes a whole error as its own, but of a broken counter what is believed."""
+    """A source with a low weight takes the full error as its own, but only the clipped one of a broken counter."""
     estimator = taught()
     model = estimator._known.model("m")
     estimate = estimator.estimate(PROMPT, "")
@@ -135,7 +135,7 @@ def test_a_broken_counter_is_not_believed_of_its_source_either(factor: float, *,
 
 @pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
 def test_a_broken_counter_says_nothing_of_the_bound_of_new_parts(factor: float, heard: int) -> None:
-    """What follows a known beginning has a q of its own, which real errors move alone."""
+    """The bound of text that follows a known prefix has its own q, which only plausible errors move."""
     estimator = taught()
     now = belief(estimator, estimator.estimate(PROMPT, ""))
     model = estimator._known.model("m")
@@ -148,7 +148,7 @@ def test_a_broken_counter_says_nothing_of_the_bound_of_new_parts(factor: float, 
 
 @pytest.mark.parametrize(("scales", "surprising"), [(2.3, False), (2.8, True)])
 def test_a_rival_begins_when_most_responses_surprise(scales: float, *, surprising: bool) -> None:
-    """Errors of two and a half scales surprise; smaller ones, of however many clients, are ordinary."""
+    """Errors above 2.5 scales are surprising; smaller ones are ordinary, from however many clients."""
     estimator = taught()
     for client in range(12):
         request = facts(f"client {client}".encode().ljust(128) + WORDS * 20)
@@ -160,7 +160,7 @@ def test_a_rival_begins_when_most_responses_surprise(scales: float, *, surprisin
 
 
 def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:
-    """Until there are enough responses to tell, it moves neither prices nor the tenant's residual."""
+    """Such an error moves neither prices nor the tenant's residual until there are enough responses to decide."""
     estimator = taught()
     before = estimator.prices("m")
     estimate = estimator.estimate(PROMPT, "tenant")
@@ -171,7 +171,7 @@ def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:
 
 @pytest.mark.parametrize(("tokens", "missed"), [(12, False), (13, True)])
 def test_a_prompt_of_just_its_bound_is_no_miss(tokens: int, *, missed: bool) -> None:
-    """The bound is the most that a prompt may come to, itself among it."""
+    """The bound is inclusive."""
     estimator = taught(1)
     exact = estimator.estimate(facts(b"", exact_prompt_tokens=12), "")
     assert missed == estimator.observe(exact, Usage(tokens)).under_counted

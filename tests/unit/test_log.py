@@ -1,4 +1,4 @@
-"""What is logged, and how often; the lines themselves."""
+"""The contents, the format and the rate of log lines."""
 
 import json
 import logging
@@ -21,12 +21,12 @@ DECISION = Decision(Pool("long", 9), Reason.TOO_LONG, Mode.ENFORCE, routed=False
 
 @dataclass
 class Clock:
-    """Says the time that a test wants."""
+    """A clock that a test sets."""
 
     now_s: float = 0.0
 
     def __call__(self) -> float:
-        """Return it."""
+        """Return the time."""
         return self.now_s
 
 
@@ -47,7 +47,7 @@ def raised_elsewhere(error: Exception) -> Exception:
 
 
 def test_a_traceback_is_logged_once_per_kind_and_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """An exception of the same type from the same place waits a minute; another type or place does not."""
+    """An exception of the same type and place is not logged again for a minute; another type or place is."""
     clock = Clock()
     listener = LogListener(clock)
     steps = [
@@ -66,7 +66,7 @@ def test_a_traceback_is_logged_once_per_kind_and_minute(caplog: pytest.LogCaptur
 
 
 def test_an_exception_without_a_traceback_is_known_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
-    """What it says does not make it another kind: a client may have a part in that."""
+    """Its message does not make it another kind, because a client may influence the message."""
     listener = LogListener(Clock())
     for number in range(9):
         listener.failed(ValueError(f"client {number}"))
@@ -75,7 +75,7 @@ def test_an_exception_without_a_traceback_is_known_by_its_type(caplog: pytest.Lo
 
 
 def test_the_kinds_that_are_remembered_are_bounded() -> None:
-    """A thousand kinds of exceptions leave no more than the bound."""
+    """After a thousand kinds of exceptions at most MAX_KINDS are remembered."""
     listener = LogListener(Clock())
     for number in range(1_000):
         listener.failed(type(f"Error{number}", (Exception,), {})())
@@ -83,14 +83,14 @@ def test_the_kinds_that_are_remembered_are_bounded() -> None:
 
 
 def test_warnings_of_libraries_are_written_once_a_minute() -> None:
-    """One line of a library and one kind of exception of our own loops are there once; our own lines always."""
+    """A library's warning and a kind of exception are written once a minute; our own warnings always."""
     clock = Clock()
     once = OncePerMinute(clock)
     written: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: written.append(record.getMessage())  # type: ignore[method-assign]
     handler.addFilter(once)
-    # Apart from the process: what this test hangs on them is nobody else's.
+    # Not registered with logging, so that the handler added here affects no other test.
     library = logging.Logger("opentelemetry.exporter")  # noqa: LOG001
     ours = logging.Logger("dualpool")  # noqa: LOG001
     for logger in (library, ours):
@@ -108,7 +108,7 @@ def test_warnings_of_libraries_are_written_once_a_minute() -> None:
 
 
 def test_a_scrape_is_no_line(capfd: pytest.CaptureFixture[str]) -> None:
-    """The HTTP client tells each request at level info; servers are asked every second."""
+    """The HTTP client logs each request at level info, and servers are polled every second."""
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
     try:
@@ -125,7 +125,7 @@ def test_a_scrape_is_no_line(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_misconfiguration_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Each kind is told once, at level error, with what to change."""
+    """Each kind is logged once, at level error, with the setting to change."""
     listener = LogListener(Clock())
     for what in (*Misconfiguration, *Misconfiguration):
         listener.misconfigured(what)
@@ -136,7 +136,7 @@ def test_a_misconfiguration_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytest.LogCaptureFixture) -> None:
-    """Requests that are too long for every pool are told at level debug only: the metric counts them."""
+    """Requests that are too long for every pool are logged only at level debug; a metric counts them."""
     listener = LogListener(Clock())
     caplog.set_level(logging.INFO)
     listener.overflowed(DECISION, Overflow(9_000), DECISION.pool)
@@ -148,7 +148,7 @@ def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytes
 
 
 def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """That a model's prices are put aside, or come back, is told with its name; an ordinary response is not."""
+    """A model whose prices are replaced, or come back, is logged by name; an ordinary response is not."""
     listener = LogListener(Clock())
     learning = Learning(1.0, under_counted=False, bytes_per_token=4.0)
     for each in (learning, replace(learning, started_anew=True), replace(learning, returned=True)):
@@ -159,7 +159,7 @@ def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture
 
 
 def test_models_that_change_again_and_again_do_not_drown_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Of one model each of the two is told once a minute, of another one by itself."""
+    """Each of the two messages is logged once a minute per model."""
     clock = Clock()
     listener = LogListener(clock)
     learning = Learning(1.0, under_counted=False, bytes_per_token=4.0)
@@ -188,7 +188,7 @@ def test_models_that_change_again_and_again_do_not_drown_the_log(caplog: pytest.
     ],
 )
 def test_a_record_is_one_line_of_json(value: object, shown: object) -> None:
-    """Whatever is logged, a line is a JSON object with time, level, logger and message."""
+    """Whatever is logged, the line is a JSON object with time, level, logger and message."""
     record = logging.LogRecord("dualpool", logging.INFO, "f.py", 1, "said %s", ("\n",), None)
     record.fields = {"value": value}
     text = JsonFormatter().format(record)

@@ -1,4 +1,4 @@
-"""Log lines are written by a thread of their own: whoever logs waits for nobody."""
+"""Log lines are written by a separate thread, so that logging never blocks."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from extproc.telemetry.log_writer import MAX_WAITING, LineWriter
 
 
 class Pipe:
-    """A pipe that a writer writes into, and whose other end is read when a test wants it."""
+    """A pipe that a LineWriter writes to, and whose other end the test reads."""
 
     def __init__(self) -> None:
         self._reads, self.writes = os.pipe()
@@ -25,7 +25,7 @@ class Pipe:
         self.writer.emit(logging.LogRecord("dualpool", logging.INFO, __file__, 0, message, None, None))
 
     def lines(self) -> Iterator[dict[str, object]]:
-        """Read what comes, until the writing end is closed."""
+        """Read lines until the writing end is closed."""
         with os.fdopen(self._reads) as reading:
             yield from map(json.loads, reading)
 
@@ -35,7 +35,7 @@ class Pipe:
 
 
 def test_lines_come_in_order() -> None:
-    """What was logged before the writer was closed is there."""
+    """All lines logged before the writer is closed are written."""
     pipe = Pipe()
     for number in range(100):
         pipe.log(str(number))
@@ -45,7 +45,7 @@ def test_lines_come_in_order() -> None:
 
 
 def test_a_pipe_that_is_not_read_keeps_nobody() -> None:
-    """Far more is logged than a pipe and the queue hold; who reads later gets the first, and how many are lost."""
+    """If more is logged than pipe and queue hold, a late reader gets the first lines and the number lost."""
     pipe, logged = Pipe(), 3 * MAX_WAITING
     for number in range(logged):
         pipe.log(f"{number:>200}")
@@ -67,7 +67,7 @@ def test_a_pipe_that_is_not_read_keeps_nobody() -> None:
 
 
 def test_a_reader_that_has_gone_is_no_fault() -> None:
-    """Lines for it are lost, and nothing is raised."""
+    """The lines are lost, and nothing is raised."""
     pipe = Pipe()
     pipe.leave()
     for number in range(10):
@@ -79,7 +79,7 @@ def test_a_reader_that_has_gone_is_no_fault() -> None:
 
 
 def test_a_record_that_cannot_be_formatted_is_told_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
-    """The next one is written."""
+    """The next record is still written."""
     pipe = Pipe()
     pipe.writer.emit(logging.LogRecord("dualpool", logging.INFO, __file__, 0, "%d", ("x",), None))
     pipe.log("told")

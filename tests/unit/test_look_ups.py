@@ -1,4 +1,4 @@
-"""Names that are looked up while other things are done: what a resolver that answers nobody holds up."""
+"""Look-ups of names while other work goes on: a resolver that hangs holds up nothing else."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ HANGS = "hangs.invalid"
 
 
 class Resolver:
-    """A resolver that does not answer for one name until it is told to, and counts how often it is asked."""
+    """A resolver that hangs for one name until `answers` is set, and counts the look-ups of that name."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -25,7 +25,7 @@ class Resolver:
         self._before = set(threading.enumerate())
 
     def threads(self, name: str) -> list[threading.Thread]:
-        """Return the threads of a name that have begun since."""
+        """Return the threads with this name that have started since."""
         return [each for each in threading.enumerate() if each.name == name and each not in self._before]
 
     def getaddrinfo(self, host: object, *others: object, **named: object) -> object:
@@ -39,7 +39,7 @@ class Resolver:
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
-    """Put a resolver in the place of the system's."""
+    """Replace the system's resolver."""
     resolver = Resolver()
     monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
     yield resolver
@@ -47,12 +47,12 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
 
 
 async def addresses(host: str) -> list[object]:
-    """Return what is found out about a name."""
+    """Return the addresses of a name."""
     return list(await asyncio.get_running_loop().getaddrinfo(host, 80, type=socket.SOCK_STREAM))
 
 
 async def given_up() -> str:
-    """Ask for the name that nobody answers for, and give up."""
+    """Look up the name that hangs, and give up after a timeout."""
     try:
         async with asyncio.timeout(0.001):
             await addresses(HANGS)
@@ -62,7 +62,7 @@ async def given_up() -> str:
 
 
 def test_a_look_up_that_hangs_holds_up_no_thread_of_others(resolver: Resolver) -> None:
-    """Given up ever so often it takes no place of what else blocks, and the loop ends without it."""
+    """Look-ups that were given up occupy no threads for blocking calls, and the loop ends without them."""
 
     async def busy() -> str:
         assert {"given up"} == {await given_up() for _ in range(50)}
@@ -74,7 +74,7 @@ def test_a_look_up_that_hangs_holds_up_no_thread_of_others(resolver: Resolver) -
 
 
 def test_what_a_slow_look_up_finds_is_for_whoever_waits_then(resolver: Resolver) -> None:
-    """One that gave up may ask again; all who wait for a name get its answer, and the next one asks anew."""
+    """A caller that gave up may retry; callers waiting for a name share its answer; later ones look up again."""
 
     async def asked() -> None:
         assert "given up" == await given_up()
@@ -92,14 +92,14 @@ def test_what_a_slow_look_up_finds_is_for_whoever_waits_then(resolver: Resolver)
 
 
 def test_names_that_resolve_are_found() -> None:
-    """All that the system says of a name is there, as from any loop."""
+    """The result is the same as from the system's resolver."""
     assert run(addresses("localhost")) == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
 
 
 def test_a_look_up_that_ends_after_its_loop_is_nobodys(
     resolver: Resolver, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """It is neither logged nor raised anywhere."""
+    """Its result is neither logged nor raised anywhere."""
     run(given_up())
     (thread,) = resolver.threads("dualpool-look-up")
     assert thread.daemon, "the interpreter's end does not wait for it"
@@ -110,7 +110,7 @@ def test_a_look_up_that_ends_after_its_loop_is_nobodys(
 
 
 def test_a_router_begins_and_ends_while_the_stores_name_hangs(resolver: Resolver) -> None:
-    """The first exchange, and the last, cost their timeout and no more."""
+    """The first and the last exchange with the store take no longer than their timeout."""
     replica = Replica(f"redis://{HANGS}:6379", timeout_s=0.01)
     replica.exchange()
     run(replica.sharer.leave(replica.estimator.state()))
@@ -119,7 +119,7 @@ def test_a_router_begins_and_ends_while_the_stores_name_hangs(resolver: Resolver
 
 
 def test_jobs_go_on_and_end_while_a_name_hangs(resolver: Resolver) -> None:
-    """What one job asks of a resolver that hangs keeps no other from saving, and no end waits for it."""
+    """A job with a look-up that hangs does not stop another from saving, and shutdown does not wait for it."""
     saved = threading.Event()
 
     async def asking() -> None:

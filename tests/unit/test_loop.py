@@ -1,4 +1,4 @@
-"""The loop between the core's events and what is due from time to time, on a clock that the test moves."""
+"""The loop over gRPC core's events and timers, on a clock that the test advances."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ EVENT_S = 0.0005
 
 
 class _Clock:
-    """The time, and a core that has so many events; polls take it on: by an event's work, or by the whole wait."""
+    """A clock and a core with this many events; a poll advances the clock by an event's work, or by its wait."""
 
     def __init__(self, events: float) -> None:
         self.now_s = 100.0
@@ -49,7 +49,7 @@ Clocked = Callable[[float, float], tuple[_Clock, _Timer, Loop]]
 
 @pytest.fixture
 def clocked(monkeypatch: pytest.MonkeyPatch) -> Clocked:
-    """Return what makes a clock, a timer that is due so many seconds later, and a loop on that clock."""
+    """Return a function that makes a clock, a timer that is due after `due_s`, and a loop on that clock."""
 
     def make(events: float, due_s: float) -> tuple[_Clock, _Timer, Loop]:
         clock = _Clock(events)
@@ -61,7 +61,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Clocked:
 
 
 def test_a_timer_waits_a_little_at_most_while_events_never_cease(clocked: Clocked) -> None:
-    """What is due is done within two milliseconds and one event, however many events come."""
+    """A due timer runs within two milliseconds and two events, however many events come."""
     clock, timer, loop = clocked(inf, 0.05)
     due_s = timer.next_s
     loop.run(lambda: bool(timer.expired_s) or clock.now_s > due_s + 1)
@@ -69,7 +69,7 @@ def test_a_timer_waits_a_little_at_most_while_events_never_cease(clocked: Clocke
 
 
 def test_while_nothing_comes_a_timer_is_done_when_it_is_due(clocked: Clocked) -> None:
-    """A poll waits until the next timer is due, or for a tick, and not longer."""
+    """A poll waits until the next timer is due, but at most for a tick."""
     clock, timer, loop = clocked(0, 1.5 * TICK_S)
     due_s = timer.next_s
     loop.run(lambda: bool(timer.expired_s) or clock.now_s > due_s + 1)
@@ -78,7 +78,7 @@ def test_while_nothing_comes_a_timer_is_done_when_it_is_due(clocked: Clocked) ->
 
 
 def test_a_timer_set_by_an_event_is_done_when_it_is_due(clocked: Clocked) -> None:
-    """A deadline shorter than a tick, begun by an event, does not wait for the end of the tick."""
+    """A deadline shorter than a tick that is set by an event does not wait for the end of the tick."""
     clock, timer, loop = clocked(1, inf)
 
     def set_timer() -> None:

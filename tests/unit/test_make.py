@@ -1,4 +1,4 @@
-"""How `make` finds the Python that it sets up an environment with."""
+"""The choice of the Python with which `make setup` creates the environment, and the options of `make test`."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 (SUPPORTED,) = (line.split() for line in re.findall(r"^SUPPORTED := (.+)$", MAKEFILE, re.MULTILINE))
 (PROBE,) = re.findall(r"^SERVES := (.+)$", MAKEFILE, re.MULTILINE)
 
-# A Python for the Makefile: passes or fails its probe, makes "environments" of copies of itself, notes its calls.
+# A fake Python for the Makefile: passes or fails its probe, copies itself as "environment", and logs its calls.
 STAND_IN = """#!{sh}
 echo "{name} $*" >> "{log}"
 case "$1 $2" in
@@ -25,7 +25,7 @@ esac
 
 
 class Machine:
-    """A PATH of its own, with the few tools that `make setup` uses and whatever Pythons a test puts there."""
+    """A separate PATH with the few tools that `make setup` uses and the Pythons that a test adds."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "path"
@@ -36,19 +36,19 @@ class Machine:
             (self.path / tool).symlink_to(shutil.which(tool) or tool)
 
     def add(self, name: str, code: int = 0) -> None:
-        """Put a Python there whose probe ends with `code`."""
+        """Add a Python whose probe ends with exit code `code`."""
         python = self.path / name
         python.write_text(STAND_IN.format(sh=shutil.which("sh"), name=name, log=self.log, code=code), "utf-8")
         python.chmod(python.stat().st_mode | stat.S_IXUSR)
 
     def set_up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `make setup` for an environment outside of the project."""
+        """Run `make setup` for an environment outside the project."""
         make = shutil.which("make")
         assert make is not None
         return subprocess.run(
             [make, "setup", f"VENV={self.venv}", *arguments],
             cwd=ROOT,
-            env={"PATH": str(self.path)},  # and none of the variables of a make that runs the tests
+            env={"PATH": str(self.path)},  # without the variables of a make that runs the tests
             capture_output=True,
             text=True,
             timeout=60,
@@ -56,19 +56,19 @@ class Machine:
         )
 
     def chosen(self) -> list[str]:
-        """Return which Pythons made an environment."""
+        """Return the names of the Pythons that created an environment."""
         calls = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
         return [call.split()[0] for call in calls if " -m venv " in call]
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Return one without any Python."""
+    """Return a machine without any Python."""
     return Machine(tmp_path)
 
 
 def test_make_takes_the_newest_python(machine: Machine) -> None:
-    """Of those on the PATH that it supports, the newest makes the environment."""
+    """The newest supported Python on the PATH creates the environment."""
     for name in ("python3", "python3.11", "python3.13", "python3.12", "python3.10"):
         machine.add(name)
     result = machine.set_up()
@@ -76,7 +76,7 @@ def test_make_takes_the_newest_python(machine: Machine) -> None:
 
 
 def test_make_passes_over_a_python_that_does_not_run(machine: Machine) -> None:
-    """A version manager's stand-in for a version that is not activated, or one without ensurepip, is not taken."""
+    """A version manager's shim for an inactive version, or a Python without ensurepip, is skipped."""
     machine.add("python3.14", code=127)
     machine.add("python3.13", code=1)
     machine.add("python3")
@@ -85,7 +85,7 @@ def test_make_passes_over_a_python_that_does_not_run(machine: Machine) -> None:
 
 
 def test_make_takes_the_python_that_is_named(machine: Machine) -> None:
-    """PYTHON=... goes before what is on the PATH."""
+    """PYTHON=... takes precedence over the PATH."""
     machine.add("python3.14")
     machine.add("mine")
     result = machine.set_up("PYTHON=mine")
@@ -96,7 +96,7 @@ def test_make_takes_the_python_that_is_named(machine: Machine) -> None:
     ("arguments", "named"), [((), "none of python3.14"), (("PYTHON=python3.10",), "python3.10 ")]
 )
 def test_make_says_which_pythons_would_do(machine: Machine, arguments: tuple[str, ...], named: str) -> None:
-    """Where no Python serves, make fails with a sentence that names what was tried and what is supported."""
+    """If no Python is usable, make fails with a message that names what was tried and what is supported."""
     machine.add("python3.10", code=1)
     machine.add("python3", code=1)
     result = machine.set_up(*arguments)
@@ -108,7 +108,7 @@ def test_make_says_which_pythons_would_do(machine: Machine, arguments: tuple[str
 
 @pytest.mark.parametrize(("versions", "code"), [(SUPPORTED, 0), (["3.1"], 1)])
 def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> None:
-    """What make tries a Python with ends well for a version on the list, and with 1 for one that is not."""
+    """The probe exits with 0 for a supported version, and with 1 for another."""
     probe = PROBE.replace("$(SUPPORTED)", " ".join(versions))
     assert code == subprocess.run([sys.executable, "-c", probe], check=False, timeout=60).returncode
 
@@ -118,7 +118,7 @@ def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> N
     [((), "--cov --numprocesses=2 --dist=worksteal"), (("ARGS=-k placing",), "-k placing")],
 )
 def test_only_all_tests_have_to_reach_every_branch(arguments: tuple[str, ...], options: str) -> None:
-    """`make test` measures coverage, and fails below that of pyproject.toml; with ARGS it does not look."""
+    """`make test` measures coverage, and fails below the threshold in pyproject.toml; with ARGS it does not."""
     make = shutil.which("make")
     assert make is not None
     command = [make, "--dry-run", "test", *arguments]

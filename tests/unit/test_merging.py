@@ -1,4 +1,4 @@
-"""Merging what several routers have learned: the laws that it keeps."""
+"""The algebraic laws of merging the learned state of several routers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ CACHE: dict[tuple[str, int, int], LearnedState] = {}
 
 
 def learned(kind: str, seed: int, responses: int) -> LearnedState:
-    """Return what a router of this kind has learned of some responses of two models and three tenants."""
+    """Return the state after this many random responses of two models and three tenants."""
     if (kind, seed, responses) not in CACHE:
         estimator = make_estimator(EstimatorSettings(kind=kind))  # type: ignore[arg-type]
         rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def terms(kind: str) -> Terms:
 
 
 def numbers(state: LearnedState) -> dict[str, Any]:
-    """Return all numbers of a state, by what they are of."""
+    """Return all numbers of a state, keyed by the row they belong to."""
     found: dict[str, Any] = {}
     for row in state.categories:
         of = row.bytes_per_token, row.deviation, row.residual, row.spread, row.weight, row.observations
@@ -71,7 +71,7 @@ def numbers(state: LearnedState) -> dict[str, Any]:
 
 
 def same(one: LearnedState, other: LearnedState) -> None:
-    """Fail unless two states say the same, but for rounding."""
+    """Fail unless two states are equal up to rounding."""
     expected, actual = numbers(one), numbers(other)
     assert expected.keys() == actual.keys()
     for name, values in expected.items():
@@ -81,7 +81,7 @@ def same(one: LearnedState, other: LearnedState) -> None:
 @given(KINDS, PARTS, st.randoms())
 @settings(max_examples=25, deadline=None)
 def test_the_order_of_merging_does_not_matter(kind: str, parts: Sequence[tuple[int, int]], chance: Any) -> None:
-    """Merging is commutative: the same states in any order make the same one."""
+    """Merging is commutative: the same states in any order give the same result."""
     states = [learned(kind, *part) for part in parts]
     shuffled = chance.sample(states, len(states))
     same(merged(states, terms(kind)), merged(shuffled, terms(kind)))
@@ -101,7 +101,7 @@ def test_merging_in_steps_is_merging_at_once(kind: str, parts: Sequence[tuple[in
 @given(KINDS, st.integers(0, 5), st.sampled_from([0, 1, 7, 60]))
 @settings(max_examples=20, deadline=None)
 def test_merging_with_nothing_changes_nothing(kind: str, seed: int, responses: int) -> None:
-    """A router that has learned nothing, or none at all, adds nothing."""
+    """An empty state, or that of a router that has learned nothing, is neutral."""
     state = learned(kind, seed, responses)
     alone = merged([state], terms(kind))
     same(alone, merged([NOBODY, state], terms(kind)))
@@ -119,7 +119,7 @@ def test_merging_with_nothing_changes_nothing(kind: str, seed: int, responses: i
 @given(KINDS, st.integers(0, 5), st.sampled_from([1, 60]), st.integers(2, 4))
 @settings(max_examples=20, deadline=None)
 def test_means_are_idempotent_and_sums_are_not(kind: str, seed: int, responses: int, times: int) -> None:
-    """The same means merged with themselves stay; evidence that comes so many times counts so many times."""
+    """A state merged with itself keeps its means; its sums and counts are multiplied."""
     state = learned(kind, seed, responses)
     once, often = numbers(merged([state], terms(kind))), numbers(merged([state] * times, terms(kind)))
     for name, values in once.items():
@@ -135,7 +135,7 @@ def test_means_are_idempotent_and_sums_are_not(kind: str, seed: int, responses: 
 @given(KINDS, PARTS)
 @settings(max_examples=20, deadline=None)
 def test_merged_means_lie_between_their_parts(kind: str, parts: Sequence[tuple[int, int]]) -> None:
-    """No mean is beyond the least and the largest of its parts."""
+    """No mean is outside the range of its parts."""
     states = [learned(kind, *part) for part in parts]
     whole = merged(states, terms(kind))
     for row in whole.categories:
@@ -153,7 +153,7 @@ def test_merged_means_lie_between_their_parts(kind: str, parts: Sequence[tuple[i
 def test_a_bounded_state_weighs_what_one_router_does_and_means_the_same(
     kind: str, parts: Sequence[tuple[int, int]]
 ) -> None:
-    """However many were merged, the bound holds; means and counts stay; bounding twice is bounding once."""
+    """However many states were merged, the weight is bounded and means are kept; bounding is idempotent."""
     whole = merged([learned(kind, *part) for part in parts] * 40, terms(kind))
     small = bounded(whole, terms(kind))
     for model in small.models:
@@ -170,7 +170,7 @@ def test_a_bounded_state_weighs_what_one_router_does_and_means_the_same(
 
 
 def test_of_two_generations_the_one_with_more_responses_stays() -> None:
-    """Sums of two tokenizers are not added; the categories of the other generation go with it."""
+    """Sums of two tokenizers are not added; the categories of the dropped generation are dropped, too."""
     old, new = learned("byteclass", 1, 60), learned("byteclass", 2, 7)
     later = replace(new, models=tuple(replace(row, generation=1) for row in new.models))
     same(
@@ -183,7 +183,7 @@ def test_of_two_generations_the_one_with_more_responses_stays() -> None:
 
 
 def test_what_does_not_belong_together_does_not_merge() -> None:
-    """Kinds of estimator, features and lengths of rows have to be the same; the message says what is not."""
+    """Kind of estimator, features and lengths of rows must be the same; the message says what differs."""
     one = learned("byteclass", 1, 7)
     with pytest.raises(ConfigurationError, match="of kinds byteclass and ema"):
         merged([one, learned("ema", 1, 7)], TERMS)
@@ -195,7 +195,7 @@ def test_what_does_not_belong_together_does_not_merge() -> None:
 
 
 def test_a_model_can_be_left_out() -> None:
-    """Nothing of it is left, and all of the others."""
+    """Nothing of the model is left, and everything of the others."""
     state = learned("byteclass", 1, 60)
     rest = without_model(state, "m0")
     assert {"m1"} == {row.model for row in rest.models}
@@ -204,7 +204,7 @@ def test_a_model_can_be_left_out() -> None:
 
 
 def test_merged_replicas_estimate_as_one_that_saw_all() -> None:
-    """Four routers that saw a quarter each, merged, price a prompt as one that saw all."""
+    """The merged state of four routers with a quarter each estimates a prompt like one that saw everything."""
     one = ByteClassEstimator(SETTINGS)
     quarters = [ByteClassEstimator(SETTINGS) for _ in range(4)]
     for seed, quarter in enumerate(quarters):
@@ -219,13 +219,13 @@ def test_merged_replicas_estimate_as_one_that_saw_all() -> None:
 
 
 def test_rows_of_one_name_are_refused() -> None:
-    """A state that names a category twice is none of ours."""
+    """A state with two rows for one category is invalid."""
     row = CategoryState(CategoryKey("m", "k"), 4.0, 1.0, 5)
     with pytest.raises(ConfigurationError, match="twice"):
         merged([LearnedState("ema", (row, row))], terms("ema"))
 
 
 def test_the_heaviest_rows_are_what_a_full_estimator_keeps() -> None:
-    """A merged state has its rows by weight, so that loading it into a small map drops the lightest."""
+    """A merged state is sorted by weight, so that loading it into a small map drops the lightest rows."""
     whole = merged([learned("byteclass", 1, 60), learned("byteclass", 2, 7)], TERMS)
     assert all(one.weight <= other.weight for one, other in pairwise(whole.categories))

@@ -17,23 +17,23 @@ from tests.unit.decisions import DECISION, LEARNED, LONG, SHORT
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """Return a registry of this test's own."""
+    """Return a registry for this test."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> Metrics:
-    """Return metrics that give two models and two categories labels of their own."""
+    """Return metrics with separate labels for two models and two categories."""
     return Metrics(registry, max_models=2, max_categories=2)
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
-    """Return a sample of the router's metrics."""
+    """Return the value of a sample of the router's metrics, or None."""
     return registry.get_sample_value(f"dualpool_{name}", labels)
 
 
 def test_a_decision_is_counted_with_its_estimate(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Pool, reason, API and model label a request; its bound and where the estimate comes from are recorded."""
+    """A request is labelled by pool, reason, API and model; its bound and its estimate's source are recorded."""
     metrics.succeeded(DECISION)
     metrics.decided(DECISION)
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions", "model": "m"}
@@ -43,7 +43,7 @@ def test_a_decision_is_counted_with_its_estimate(metrics: Metrics, registry: Col
 
 
 def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """What was not understood has no budget, and a cause."""
+    """A body that was not understood has a cause and no budget."""
     metrics.decided(
         Decision(LONG, Reason.NOT_UNDERSTOOD, Mode.ENFORCE, routed=False, api=Api.CHAT, fault=BodyFault.TOO_DEEP)
     )
@@ -52,7 +52,7 @@ def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry
 
 
 def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Within 20 % of a pool's budget it is counted whether bounds held; no limit of the last pool decides."""
+    """Within 20 % of a pool's budget verdicts on bounds are counted, except for the last pool."""
     metrics.about("1", "enforce", "", (Pool("short", 10_000), Pool("long", 50_000)))
     budget = DECISION.budget
     assert budget is not None
@@ -65,7 +65,7 @@ def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: Collecto
 
 
 def test_a_model_that_started_anew_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """That what was learned of a model was put aside, or came back, is told."""
+    """There are counters for models whose learned state was replaced, and for ones whose state came back."""
     metrics.succeeded(DECISION)
     for learned in (LEARNED, replace(LEARNED, started_anew=True), replace(LEARNED, returned=True)):
         metrics.observed(Observation(DECISION, SHORT, Usage(100, 3), learned))
@@ -80,7 +80,7 @@ def test_a_model_that_started_anew_is_counted(metrics: Metrics, registry: Collec
 def test_bounds_are_judged_by_size(
     metrics: Metrics, registry: CollectorRegistry, prompt_tokens: int, size: str
 ) -> None:
-    """Whether a bound held is counted by the true length: few long prompts do not vanish among many short ones."""
+    """Verdicts on bounds are counted by actual length, so that a few long prompts stay visible among short ones."""
     for under_counted in (True, False, False):
         learning = replace(LEARNED, under_counted=under_counted)
         metrics.observed(Observation(DECISION, SHORT, Usage(prompt_tokens, 3), learning))
@@ -89,7 +89,7 @@ def test_bounds_are_judged_by_size(
 
 
 def test_bounds_are_judged_by_category(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """A kind of text or a tenant that is missed is seen among all others; token ids are of none."""
+    """A kind of text or tenant whose bounds are missed is visible; prompts of token ids have no category."""
     for learning in (
         LEARNED,
         LEARNED,
@@ -102,7 +102,7 @@ def test_bounds_are_judged_by_category(metrics: Metrics, registry: CollectorRegi
 
 
 def test_strata_say_how_many_of_each_were_seen(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Requests by stratum, and those of them whose bound was judged; a bound counts for all that it stands for."""
+    """Requests are counted by stratum, and so are judged bounds; a judged bound counts for those it stands for."""
     labels = {"declared": "above_2k", "prompt": "to_1k", "response": "stream"}
     decision = replace(DECISION, stratum=stratum_of(8_192, 90.0, stream=True))
     for _ in range(7):
@@ -121,7 +121,7 @@ def test_strata_say_how_many_of_each_were_seen(metrics: Metrics, registry: Colle
 
 
 def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """However many model names clients send, labels are the first few and `other`."""
+    """However many model names clients send, the labels are the first few and `other`."""
     for position in range(100):
         metrics.succeeded(replace(DECISION, model=f"m{position}"))
         metrics.decided(replace(DECISION, model=f"m{position}"))
@@ -132,7 +132,7 @@ def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRe
 
 
 def test_a_model_that_no_pool_answers_for_takes_no_label(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Invented names are `other`, and leave the labels to the models that are served, from their first 2xx on."""
+    """Invented names are `other`; a model gets a label of its own with its first 2xx response."""
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
     for position in range(100):
         metrics.decided(replace(DECISION, model=f"invented{position}"))
@@ -143,7 +143,7 @@ def test_a_model_that_no_pool_answers_for_takes_no_label(metrics: Metrics, regis
 
 
 def test_the_error_recorded_is_that_before_learning(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """The ratio is the one that the estimator handed out, and the bound's is of the estimate routed on."""
+    """The ratios are of the estimate and the bound that the request was routed on."""
     metrics.observed(Observation(DECISION, SHORT, Usage(100, 7), LEARNED))
     assert 0.9 == value(registry, "estimate_ratio_sum", model="m")
     assert 1.2 == value(registry, "bound_ratio_sum", model="m")
@@ -155,7 +155,7 @@ def test_the_error_recorded_is_that_before_learning(metrics: Metrics, registry: 
 def test_clipped_under_counted_and_truncated_responses_are_counted(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
-    """Each has a counter; a truncation is the pool's that served, not the one decided for."""
+    """Each has a counter; a truncation is attributed to the pool that served, not to the one decided on."""
     learning = replace(LEARNED, under_counted=True, clipped=True, truncated_by_pool=True)
     metrics.observed(Observation(DECISION, LONG, Usage(130, 7), learning))
     assert 1 == value(registry, "under_counted_total", model="m")
@@ -169,7 +169,7 @@ def test_clipped_under_counted_and_truncated_responses_are_counted(
 def test_only_usage_of_what_was_estimated_judges_the_estimate(
     metrics: Metrics, registry: CollectorRegistry, refused: Refused, judged: float | None
 ) -> None:
-    """Usage of a prompt that was cut, or not in the body, has true lengths but says nothing of the estimate."""
+    """Usage of a prompt that was truncated, or not fully in the body, has true lengths but does not judge it."""
     metrics.observed(
         Observation(DECISION, SHORT, Usage(130, 7), replace(LEARNED, under_counted=True, refused=refused))
     )
@@ -180,7 +180,7 @@ def test_only_usage_of_what_was_estimated_judges_the_estimate(
 
 
 def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """One nonsensical response does not spoil the sums of true lengths."""
+    """One implausible response does not distort the sums of actual lengths."""
     metrics.observed(Observation(DECISION, SHORT, Usage(5_000_000), replace(LEARNED, refused=Refused.IMPLAUSIBLE)))
     assert 1 == value(registry, "refused_observations_total", cause="implausible")
     assert None is value(registry, "actual_prompt_tokens_sum", model="m")
@@ -188,7 +188,7 @@ def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: 
 
 
 def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Streams kept and released, repairs, refusals, faults of gateways, of responses and our own have counters."""
+    """Kept and released streams, retries, overflows, and faults of gateways, responses and ours have counters."""
     metrics.succeeded(DECISION)
     metrics.kept(DECISION)
     metrics.released(DECISION)

@@ -1,4 +1,4 @@
-"""What bounds reach to while all of them are missed, and that chance or one client does not bring that about."""
+"""How far bounds are widened while all of them are missed, and that chance or one client does not cause it."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from tests.unit.test_rivals import Traffic
 
 
 def reach(told: Sequence[tuple[int, float, bool]], sources: int = 10) -> float:
-    """Return how far bounds reach after responses: source, log error, and whether the bound was missed."""
+    """Return the reach after these responses: source, log error, and whether the bound was missed."""
     misses = Misses()
     for source, error, missed in told:
         misses.observe(source, sources, error, missed=missed)
@@ -23,14 +23,14 @@ def reach(told: Sequence[tuple[int, float, bool]], sources: int = 10) -> float:
 
 
 def test_three_misses_in_a_row_are_no_chance() -> None:
-    """Bounds then reach as far as the largest of them, and those of two do not."""
+    """Bounds then reach as far as the largest miss; two misses do not widen them."""
     assert 0 == reach([(1, 0.3, True), (2, 0.5, True)])
     assert 0.5 == reach([(1, 0.3, True), (2, 0.5, True), (3, 0.4, True)])
     assert 0.5 == reach([(1, 0.3, True), (2, 0.5, True), (0, 0.0, False), (3, 0.4, True), (4, 0.3, True)])
 
 
 def test_it_ends_soon() -> None:
-    """However many were missed, two bounds that held end it, and four forget how far it went."""
+    """However many were missed, two bounds that hold end it, and four forget the errors."""
     missed = [(source, 0.5, True) for source in range(20)]
     held = [(0, 0.0, False)]
     assert 0.5 == reach(missed + held)
@@ -40,12 +40,12 @@ def test_it_ends_soon() -> None:
 
 @pytest.mark.parametrize(("sources", "expected"), [(1, 0.5), (2, 0.0), (10, 0.0)])
 def test_one_client_is_not_everybody(sources: int, expected: float) -> None:
-    """Misses of one source move bounds only where there is no other."""
+    """Misses of one source widen bounds only if there is no other source."""
     assert expected == reach([(7, 0.5, True)] * 10, sources)
 
 
 def test_misses_by_chance_do_not_widen_bounds() -> None:
-    """At twice the promised rate of misses, one response in ten thousand or fewer meets a wider bound."""
+    """At twice the promised rate of misses, at most one response in ten thousand gets a wider bound."""
     misses, rng, wider = Misses(), np.random.default_rng(1), 0
     for number, missed in enumerate((rng.random(50_000) < 0.02).tolist()):
         misses.observe(number, 10, 0.5, missed=missed)
@@ -54,7 +54,7 @@ def test_misses_by_chance_do_not_widen_bounds() -> None:
 
 
 def test_few_requests_are_missed_while_a_tokenizer_changes() -> None:
-    """Of the first twenty requests at twice the tokens at most eight are above their bounds."""
+    """When prompts take twice the tokens, at most eight of the first twenty are above their bounds."""
     traffic = Traffic()
     traffic.many(500, 4.0)
     assert sum(learning.under_counted for _, learning in traffic.many(20, 2.0)) <= 8
@@ -63,12 +63,12 @@ def test_few_requests_are_missed_while_a_tokenizer_changes() -> None:
 
 @pytest.mark.parametrize(("misses", "expected"), [(0, 0.0), (2, 0.0), (3, 0.5)])
 def test_where_there_is_one_client_three_of_its_misses_do(misses: int, expected: float) -> None:
-    """It is all that there is to go by; two are as much of a chance as anybody's."""
+    """There is no other source to go by; two misses may still be chance."""
     assert expected == reach([(7, 0.5, True)] * misses, 1)
 
 
 def class_reach(told: Sequence[tuple[int, Declared, bool]]) -> list[float]:
-    """Return how far bounds reach for each class after responses: source, class, whether the bound was missed."""
+    """Return the reach of each class after these responses: source, class, whether the bound was missed."""
     misses = ModelMisses()
     for source, declared, missed in told:
         misses.observe(source, 10, declared, 0.5 if missed else 0.0, missed=missed)
@@ -77,7 +77,7 @@ def class_reach(told: Sequence[tuple[int, Declared, bool]]) -> list[float]:
 
 
 def among_others(misses: int, source: int | None = None) -> list[tuple[int, Declared, bool]]:
-    """Return responses of a class that are all missed, three that hold of another class after each."""
+    """Return missed responses of one class, each followed by three of another class that hold."""
     held = (0, Declared.NONE, False)
     return [
         told
@@ -87,34 +87,34 @@ def among_others(misses: int, source: int | None = None) -> list[tuple[int, Decl
 
 
 def test_three_misses_of_a_class_are_no_chance() -> None:
-    """However many bounds of other classes hold between them; these stay as they are."""
+    """This holds however many bounds of other classes hold in between; those classes are not affected."""
     assert not ModelMisses().in_doubt
     assert [0, 0, 0, 0] == class_reach(among_others(2))
     assert [0, 0, 0.5, 0] == class_reach(among_others(3))
 
 
 def test_a_class_that_holds_again_is_out_of_doubt() -> None:
-    """Two bounds that hold end it, as they do for all together."""
+    """Two bounds of the class that hold end it, as for the model as a whole."""
     held = (5, Declared.ABOVE_2K, False)
     assert [0, 0, 0.5, 0] == class_reach([*among_others(4), held])
     assert [0, 0, 0, 0] == class_reach([*among_others(4), held, held])
 
 
 def test_one_client_of_a_class_is_not_all_of_it() -> None:
-    """Where the class has no other source its misses count; where it has, they do not."""
+    """Misses of one source count if the class has no other source, and otherwise not."""
     other = (8, Declared.ABOVE_2K, False)
     assert [0, 0, 0.5, 0] == class_reach(among_others(3, source=7))
     assert [0, 0, 0, 0] == class_reach([other, *among_others(4, source=7)])
 
 
 def test_all_classes_are_in_doubt_where_all_are_missed() -> None:
-    """Three misses of the model are enough, of whichever classes."""
+    """Three misses of the model are enough, in any classes."""
     told = [(number, declared, True) for number, declared in enumerate(Declared) if declared is not Declared.NONE]
     assert [0.5, 0.5, 0.5, 0.5] == class_reach(told)
 
 
 def test_what_one_application_sends_may_change_alone() -> None:
-    """Of the first twenty of its requests few are missed; requests of the other keep their narrow bounds."""
+    """Few of its first twenty requests are missed, and requests of the other application keep narrow bounds."""
     estimator = make_estimator(EstimatorSettings())
     rng, words = np.random.default_rng(1), ["apple", "river", "stone", "cloud", "tiger", "metal", "piano", "green"]
 

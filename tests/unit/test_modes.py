@@ -1,4 +1,4 @@
-"""What follows from how a gateway gives us headers and bodies."""
+"""Consequences of the modes in which a gateway sends headers and bodies."""
 
 from itertools import product
 
@@ -24,7 +24,7 @@ NONE, STREAMED, BUFFERED, PARTIAL, DUPLEX, OTHER = BodyMode
 def test_what_can_be_routed(
     mode: BodyMode, fault: Misconfiguration | None, doubts: tuple[Misconfiguration, ...], *, holds: bool
 ) -> None:
-    """Headers are held where their reply waits for the body; some modes route nothing, or not all."""
+    """Headers are held if their reply waits for the body; some modes route no request, or not every one."""
     modes = Modes(mode, STREAMED)
     assert (holds, fault, doubts, mode is DUPLEX) == (
         modes.holds_headers,
@@ -49,14 +49,14 @@ def test_what_can_be_routed(
 def test_what_can_be_read(
     mode: BodyMode, doubts: tuple[Misconfiguration, ...], *, readable: bool, streams: bool
 ) -> None:
-    """A response that is held back until its end is no stream to be read, and one that does not come is none."""
+    """A buffered response cannot be read as a stream, and one that is not sent cannot be read."""
     modes = Modes(BUFFERED, mode)
     assert (readable, streams, doubts) == (modes.response_readable, modes.stream_readable, modes.doubts)
     assert (mode is DUPLEX) == modes.full_duplex
 
 
 def test_modes_are_told_by_what_the_gateway_said() -> None:
-    """What follows from it makes no two of them differ, and is not repeated where they are printed."""
+    """Derived attributes take no part in comparisons and are not printed."""
     said = (
         "Modes(request_body=<BodyMode.STREAMED: 1>, response_body=<BodyMode.NONE: 0>, body_without_waiting=True)"
     )

@@ -39,12 +39,12 @@ ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 @pytest.mark.parametrize("name", sorted(GENERATOR.GENERATED))
 def test_what_is_generated_is_what_its_source_says(name: str) -> None:
-    """Every generated file is what `make docs` would write now."""
+    """Every generated file is up to date with `make docs`."""
     assert GENERATOR.GENERATED[name]() == (DEPLOY / name).read_text("utf-8")
 
 
 def test_every_alert_has_its_page() -> None:
-    """Each alert links to a section of the runbooks, and no section is of an alert that is gone."""
+    """Each alert links to its section of the runbooks, and there is no section without an alert."""
     sections = re.findall(r"^## (Dualpool\w+)$", (ROOT / "docs" / "runbooks.md").read_text("utf-8"), re.MULTILINE)
     assert list(ALERTS) == sections
     for name, rule in ALERTS.items():
@@ -53,14 +53,14 @@ def test_every_alert_has_its_page() -> None:
 
 
 def test_every_section_of_a_runbook_says_what_to_do() -> None:
-    """Whoever is on call finds what it means, where to look and how to fix it."""
+    """Each section says what the alert means, where to look and how to fix the cause."""
     sections = (ROOT / "docs" / "runbooks.md").read_text("utf-8").split("\n## ")[1:]
     for section in sections:
         assert [1, 1, 1] == [section.count(f"**{word}:**") for word in ("Means", "Look", "Fix")], section
 
 
 def test_every_alert_is_seen_to_fire_and_to_keep_silent() -> None:
-    """The unit tests of the rules name each alert twice: in calm, and with what it is for."""
+    """The rules' unit tests cover each alert twice: silent in normal operation, and firing."""
     tests = YAML(typ="safe", pure=True).load(MONITORING / "rules_test.yaml")["tests"]
     calm, others = tests[0], json.dumps(tests[1:])
     assert list(ALERTS) == [case["alertname"] for case in calm["alert_rule_test"] if not case.get("exp_alerts")]
@@ -77,7 +77,7 @@ def test_rules_do_what_their_unit_tests_say() -> None:
 
 
 def test_dashboard_lies_on_its_grid() -> None:
-    """No panel overlaps another or leaves the 24 columns, and each says what it shows."""
+    """No panel overlaps another or exceeds the 24 columns, and each has a description."""
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     assert len(panels) == len({panel["id"] for panel in panels})
     taken: set[tuple[int, int]] = set()

@@ -1,4 +1,4 @@
-"""The changes that `make mutants` makes; they need what it installs."""
+"""The mutants that `make mutants` creates; these tests require what it installs."""
 
 from pathlib import Path
 
@@ -32,14 +32,14 @@ class Counter:
 
 @pytest.fixture
 def found(tmp_path: Path) -> list[Mutant]:
-    """Return the mutants of the module above."""
+    """Return the mutants of SOURCE."""
     (tmp_path / "placing").mkdir()
     (tmp_path / "placing" / "counter.py").write_text(SOURCE)
     return mutants(tmp_path, [tmp_path / "placing" / "counter.py"])
 
 
 def test_operators_numbers_bounds_and_statements_are_changed(found: list[Mutant]) -> None:
-    """Each place is changed in each way, and nothing but that place."""
+    """Each place is changed in each way, and nothing else is."""
     changes = [change for mutant in found if (change := mutant.change(SOURCE)) is not None]
     assert len(found) == len(changes)
     assert {
@@ -61,7 +61,7 @@ def test_operators_numbers_bounds_and_statements_are_changed(found: list[Mutant]
 
 
 def test_a_condition_that_is_named_is_negated_as_a_whole() -> None:
-    """Python takes no `not` before a name that is given in a condition."""
+    """In Python `not` before an assignment expression requires parentheses."""
     source = "def f(g):\n    if found := g():\n        return found\n    return 0\n"
     change = Mutant("a.py", "AddNot", 0, 2, (2,)).change(source)
     assert change is not None
@@ -70,14 +70,14 @@ def test_a_condition_that_is_named_is_negated_as_a_whole() -> None:
 
 
 def test_the_lines_of_a_mutant_are_those_of_its_statement(found: list[Mutant]) -> None:
-    """By them the tests are found that run what is changed."""
+    """The lines determine which tests execute the changed code."""
     assert {"placing/counter.py"} == {mutant.module for mutant in found}
     assert {"placing"} == set(map(room_of, found))
     assert {(6,), (13,), (14,), (15,), (16,)} == {mutant.lines for mutant in found}
 
 
 def test_a_sample_is_the_same_each_time(found: list[Mutant]) -> None:
-    """Of files that are tried whole all are there; of others some and a sixteenth, the same for a seed."""
+    """Of listed files all mutants are used, of others a fixed number plus a sixteenth, the same for a seed."""
     assert found == sampled(found, ["placing/counter.py"], 0, seed=0)
     once, again = (sampled(found, [], 3, seed=1) for _ in range(2))
     assert (3 + len(found) // 16, once) == (len(once), again)
@@ -85,7 +85,7 @@ def test_a_sample_is_the_same_each_time(found: list[Mutant]) -> None:
 
 
 def codes_of(mutant: Mutant) -> tuple[str, str] | None:
-    """Return which function a mutant changes, and into which."""
+    """Return the names of the function that a mutant changes, before and after; None if it changes none."""
     change = mutant.change(SOURCE)
     assert change is not None
     found = changed_function(compile(SOURCE, "", "exec"), compile(change.source, "", "exec"))
@@ -93,14 +93,14 @@ def codes_of(mutant: Mutant) -> tuple[str, str] | None:
 
 
 def test_what_a_function_does_can_be_changed_while_it_lives(found: list[Mutant]) -> None:
-    """A constant or a default is made once, at import: to change it takes an import."""
+    """Constants and defaults are evaluated at import, so changing them requires a new import."""
     of_line = {mutant.line: codes_of(mutant) for mutant in found}
     same = ("Counter.count", "Counter.count")
     assert {6: None, 13: None, 14: same, 15: same, 16: same} == of_line
 
 
 def test_a_change_moves_no_other_function() -> None:
-    """Statements of several lines become one: what comes after them is the same code elsewhere."""
+    """A statement of several lines becomes one line; the functions after it only move."""
     before = "def f():\n    g(\n        1\n    )\n\ndef h():\n    return 2\n"
     after = "def f():\n    pass\n\ndef h():\n    return 2\n"
     changed = changed_function(compile(before, "", "exec"), compile(after, "", "exec"))
@@ -109,7 +109,7 @@ def test_a_change_moves_no_other_function() -> None:
 
 
 def test_the_nearest_tests_go_first_and_have_an_end() -> None:
-    """Quick files, then slow ones, of the module itself before others; no more than can take so long."""
+    """Quick test files come before slow ones, the module's own before others, up to a limit of time."""
     quick = {"test_policy.py::a": 2.0, "test_placing.py::a": 1.5, "far.py::a": 0.6, "far.py::b": 0.1}
     seconds = {**quick, "test_policy_slow.py::a": MOST_S}
     baseline = Baseline(seconds, {"core/placing/policy.py": {"7": list(seconds), "8": ["far.py::a"]}}, {})

@@ -28,7 +28,7 @@ def request(model: str) -> RequestFacts:
 def test_models_whose_names_differ_only_at_the_end_share_nothing(
     kind: Literal["byteclass", "ema"], characters: int
 ) -> None:
-    """What is learned of one long name is not used for another, however late the two differ."""
+    """What is learned about one long name is not used for another, however late the two differ."""
     estimator = make_estimator(EstimatorSettings(kind=kind))
     one, other = request("m" * (characters - 1) + "1"), request("m" * (characters - 1) + "2")
     estimator.observe(estimator.estimate(one, ""), Usage(100))
@@ -41,7 +41,7 @@ def test_models_whose_names_differ_only_at_the_end_share_nothing(
 def test_tenants_whose_names_differ_only_at_the_end_are_two_categories(
     kind: Literal["byteclass", "ema"], characters: int
 ) -> None:
-    """A long tenant is a category of its own as well."""
+    """Long tenant names have separate categories, too."""
     estimator = make_estimator(EstimatorSettings(kind=kind))
     for end in "12":
         estimator.observe(estimator.estimate(request("m"), "t" * (characters - 1) + end), Usage(100))
@@ -52,21 +52,21 @@ def test_tenants_whose_names_differ_only_at_the_end_are_two_categories(
 
 @given(st.text(alphabet=st.characters(), max_size=3 * MAX_NAME_CHARS))
 def test_a_name_is_kept_whole_or_cut_to_the_cap(name: str) -> None:
-    """Names up to the cap stay as they are, lone surrogates and all; longer ones become as long as the cap."""
+    """Names up to the limit are kept, even with lone surrogates; longer ones become as long as the limit."""
     bounded = bounded_name(name)
     assert bounded == name or len(name) > MAX_NAME_CHARS == len(bounded)
     assert bounded == bounded_name(bounded)
 
 
 def test_the_longest_name_stays_and_a_longer_one_ends_in_128_bits_of_digest() -> None:
-    """So many bits make two names that are taken for one as unlikely as they need be."""
+    """128 bits make a collision of two names sufficiently unlikely."""
     longest = "m" * 256
     assert longest is bounded_name(longest)
     assert re.fullmatch(r"m{223}~[0-9a-f]{32}", bounded_name(longest + "m"))
 
 
 def test_what_is_too_long_for_a_name_is_told_by_its_ends_and_length() -> None:
-    """Of a mebibyte that stands where a name should, the middle is not looked at: the rest takes no time."""
+    """The middle of a name above 8,192 characters is not digested, which bounds the time for very long ones."""
     start, middle, end = "a" * 4096, "b" * 100, "c" * 4096
     name = bounded_name(start + middle + end)
     assert MAX_NAME_CHARS == len(name)

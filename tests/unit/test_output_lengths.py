@@ -1,4 +1,4 @@
-"""Learned output lengths, with responses that were cut."""
+"""Learned output lengths, including responses that were cut."""
 
 from math import inf, nan
 from typing import Literal
@@ -22,7 +22,7 @@ CATEGORY = CategoryKey("m", "latin")
 
 
 def lengths(count: int, limit: int | None = None, default: int = 1_024) -> OutputLengths:
-    """Return lengths learned from log-normal outputs around 200 tokens, cut at a limit if there is one."""
+    """Return lengths learned from log-normal outputs around 200 tokens, cut at the limit if one is given."""
     learned = OutputLengths(
         EstimatorSettings(output_epsilon=0.05, max_categories=10, default_output_tokens=default)
     )
@@ -33,7 +33,7 @@ def lengths(count: int, limit: int | None = None, default: int = 1_024) -> Outpu
 
 
 def test_default_until_enough_responses() -> None:
-    """Before 1 / epsilon responses the default counts, and a longer response raises it."""
+    """Before 1 / epsilon responses the default is used, and a longer response raises it."""
     learned = lengths(5)
     assert learned.expected(CATEGORY) == 1_024
     learned.observe(CATEGORY, 5_000, cut=False)
@@ -42,13 +42,13 @@ def test_default_until_enough_responses() -> None:
 
 
 def test_quantile_of_responses_that_ended() -> None:
-    """The learned length is the true quantile, at most a quarter octave above it."""
+    """The learned length is the true quantile, up to a quarter octave above it."""
     truth = 200 * np.exp(0.8 * 1.645)
     assert truth * 0.95 <= lengths(1_500).expected(CATEGORY) <= truth * 1.3
 
 
 def test_cut_responses_push_the_quantile_up() -> None:
-    """A quantile below the cut is found as if nothing was cut; one beyond it is taken as twice the limit."""
+    """A quantile below the cut is as if nothing was cut; one above it becomes twice the limit."""
     assert lengths(1_500, limit=900).expected(CATEGORY) == lengths(1_500).expected(CATEGORY)
     for limit in (350, 700):
         cut = lengths(1_500, limit=limit, default=50)
@@ -57,12 +57,12 @@ def test_cut_responses_push_the_quantile_up() -> None:
 
 
 def test_a_tail_that_was_not_seen_is_at_least_the_default() -> None:
-    """Twice the longest length counts where it is more than the default, and not otherwise."""
+    """Twice the longest length is used only if it is more than the default."""
     assert 2_000 == lengths(1_500, limit=700, default=2_000).expected(CATEGORY)
 
 
 def test_old_responses_fade() -> None:
-    """A model that comes to talk ten times as much is expected to, though it was terse for long."""
+    """If a model's responses become ten times as long, so does the expectation, even after a long terse phase."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.5, default_output_tokens=1))
     for _ in range(6_000):
         learned.observe(CATEGORY, 100, cut=False)
@@ -73,7 +73,7 @@ def test_old_responses_fade() -> None:
 
 
 def test_old_cuts_fade() -> None:
-    """Responses that were cut long ago no longer hide the tail."""
+    """Responses that were cut long ago do not hide the tail any more."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.5, default_output_tokens=1))
     for _ in range(6_000):
         learned.observe(CATEGORY, 100, cut=True)
@@ -84,7 +84,7 @@ def test_old_cuts_fade() -> None:
 
 
 def test_a_category_has_lengths_of_its_own() -> None:
-    """A talkative tenant does not make the others expected to be so, nor a terse one them."""
+    """A tenant with long or short responses does not affect what is expected of others."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     terse, talkative, new = (CategoryKey("m", key) for key in ("terse", "talkative", "new"))
     for _ in range(50):
@@ -94,7 +94,7 @@ def test_a_category_has_lengths_of_its_own() -> None:
 
 
 def test_a_category_with_few_responses_takes_the_length_of_its_model() -> None:
-    """Until a category has 1 / epsilon responses those of its model count."""
+    """Until a category has 1 / epsilon responses, the length of its model is used."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(50):
         learned.observe(CategoryKey("m", "terse"), 16, cut=False)
@@ -107,12 +107,12 @@ def test_a_category_with_few_responses_takes_the_length_of_its_model() -> None:
 
 
 def test_lengths_of_those_who_declare_a_limit_are_their_own() -> None:
-    """Short answers asked for with a limit make nobody else's short, but stand in until there are others."""
+    """Responses to requests with a limit are used for those without one only until there are others."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1, cap_output_tokens=True))
     for _ in range(50):
         learned.observe(CATEGORY, 16, cut=True, declared=True)
         learned.observe(CATEGORY, 12, cut=False, declared=True)
-    assert 1_024 == learned.expected(CATEGORY)  # of the declared ones, too many were cut
+    assert 1_024 == learned.expected(CATEGORY)  # too many of those with a limit were cut
     for _ in range(1_000):
         learned.observe(CATEGORY, 12, cut=False, declared=True)
     assert (14, 14) == (learned.expected(CATEGORY), learned.tokens(500, CATEGORY))
@@ -124,23 +124,23 @@ def test_lengths_of_those_who_declare_a_limit_are_their_own() -> None:
 
 
 def test_what_came_back_first_is_not_taken_for_all() -> None:
-    """While requests come whose longest responses cannot be here yet, the default counts, or twice the longest."""
+    """While the longest responses may still be under way, the default is used, or twice the longest one seen."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(100):
         learned.tokens(None, CATEGORY)
     for number in range(1, 51):
-        learned.observe(CATEGORY, 20, cut=False, number=number)  # the first of them was on its way for 99 requests
+        learned.observe(CATEGORY, 20, cut=False, number=number)  # the first of them was under way for 99 requests
     for _ in range(98):
         assert 1_024 == learned.tokens(None, CATEGORY)
     learned.observe(CATEGORY, 2_000, cut=False, number=120)
     assert 4_096 <= learned.expected(CATEGORY) <= 2 * 2_000 * 2 ** (1 / 4)
     assert 1_024 > learned.tokens(None, CATEGORY)
     learned.observe(CATEGORY, 20, cut=False, number=1)
-    assert 1_024 > learned.expected(CATEGORY)  # however long others take: the tail was seen
+    assert 1_024 > learned.expected(CATEGORY)  # however long others take, the tail was seen
 
 
 def test_what_others_learned_counts_at_once() -> None:
-    """Lengths taken over, or told by a router that has seen more responses, wait for nothing."""
+    """Loaded lengths, and ones shared by a router with more responses, are used without waiting."""
     learned, other, young = (OutputLengths(EstimatorSettings(output_epsilon=0.1)) for _ in range(3))
     for _ in range(50):
         other.observe(CATEGORY, 20, cut=False)
@@ -161,7 +161,7 @@ def test_what_others_learned_counts_at_once() -> None:
 
 
 def test_cuts_are_heard_within_tens_of_responses() -> None:
-    """After thousands of short responses, thirty that a limit cut make the learned length twice as long."""
+    """After thousands of short responses, thirty that were cut raise the length to twice their limit."""
     learned = OutputLengths(EstimatorSettings())
     for _ in range(5_000):
         learned.observe(CATEGORY, 100, cut=False)
@@ -172,7 +172,7 @@ def test_cuts_are_heard_within_tens_of_responses() -> None:
 
 
 def test_counts_stay_numbers_over_a_hundred_thousand_responses() -> None:
-    """Counts fade without being touched, and what they are in units of grows: it is settled in time."""
+    """Counts fade because their unit grows; they are rescaled before the unit overflows."""
     learned = OutputLengths(EstimatorSettings())
     for _ in range(100_000):
         learned.observe(CATEGORY, 100, cut=False)
@@ -183,7 +183,7 @@ def test_counts_stay_numbers_over_a_hundred_thousand_responses() -> None:
 
 @pytest.mark.parametrize(("tokens", "expected"), [(1, 1), (2, 2), (3, 4), (100, 108), (128, 128), (129, 153)])
 def test_a_length_is_rounded_up_to_its_bin(tokens: int, expected: int) -> None:
-    """Bins are a quarter octave, and their upper end counts: never less than what was seen."""
+    """Bins are a quarter octave wide, and their upper end is used, so no length is underestimated."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(20):
         learned.observe(CATEGORY, tokens, cut=False)
@@ -192,7 +192,7 @@ def test_a_length_is_rounded_up_to_its_bin(tokens: int, expected: int) -> None:
 
 @pytest.mark.parametrize("tokens", [1 << 20, (1 << 20) + 1, 10_000_000, 1 << 60])
 def test_lengths_beyond_a_million_are_a_million(tokens: int) -> None:
-    """The last bin takes all that is longer than any context."""
+    """The last bin holds all lengths above any context."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(20):
         learned.observe(CATEGORY, tokens, cut=False)
@@ -201,7 +201,7 @@ def test_lengths_beyond_a_million_are_a_million(tokens: int) -> None:
 
 @pytest.mark.parametrize("tokens", [0, -1])
 def test_responses_of_nothing_say_nothing(tokens: int) -> None:
-    """Embeddings have no output, and do not make that of others short."""
+    """Embeddings have no output, and must not shorten the lengths of others."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(20):
         learned.observe(CATEGORY, tokens, cut=False)
@@ -214,7 +214,7 @@ NONE = (0.0,) * BINS
 @pytest.mark.parametrize("counts", [(-1.0, *NONE[1:]), (*NONE[1:], -0.5), (nan, *NONE[1:]), (inf, *NONE[1:])])
 @pytest.mark.parametrize("which", ["ended", "cut"])
 def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: str) -> None:
-    """Negative and infinite counts are refused, and of such a state nothing is taken over."""
+    """A state with negative or infinite counts is refused as a whole."""
     good = OutputState(CategoryKey("m", ""), packed(np.ones(BINS)), packed(np.ones(BINS)))
     ended, cut = (counts, NONE) if which == "ended" else (NONE, counts)
     broken = OutputState(CATEGORY, packed(ended), packed(cut))
@@ -228,27 +228,27 @@ def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: s
     ("ended", "cut"), [(NONE[1:], NONE), (NONE, NONE[1:]), ((*NONE, 0.0), NONE), (NONE, (*NONE, 0.0))]
 )
 def test_counts_in_other_bins_are_not_loaded(ended: tuple[float, ...], cut: tuple[float, ...]) -> None:
-    """Either of the two counts in more or fewer bins is refused."""
+    """Too many or too few bins in either list of counts are refused."""
     with pytest.raises(ConfigurationError, match="bins"):
         OutputLengths(EstimatorSettings()).load((OutputState(CATEGORY, packed(ended), packed(cut)),))
 
 
 def test_a_loaded_model_without_responses_is_as_new() -> None:
-    """Counts that are all zero leave the default."""
+    """If all counts are zero, the default is used."""
     learned = OutputLengths(EstimatorSettings())
     learned.load((OutputState(CategoryKey("m", ""), packed(NONE), packed(NONE)),))
     assert 1_024 == learned.expected(CATEGORY)
 
 
 def test_a_new_category_starts_from_its_model() -> None:
-    """A category without responses takes the length of its model."""
+    """For a category without responses the length of its model is used."""
     learned = lengths(500)
     assert learned.expected(CategoryKey("m", "other")) == learned.expected(CATEGORY)
     assert learned.expected(CategoryKey("another", "latin")) == 1_024
 
 
 def test_state_round_trips() -> None:
-    """Loaded lengths are the saved ones; counts in other bins are refused."""
+    """Loaded lengths equal the saved ones; counts with another number of bins are refused."""
     learned, other = lengths(300), OutputLengths(EstimatorSettings(output_epsilon=0.05))
     other.load(learned.state())
     assert other.state() == learned.state()
@@ -259,7 +259,7 @@ def test_state_round_trips() -> None:
 
 @pytest.mark.parametrize("limit", [16, 100])
 def test_responses_that_were_all_cut_do_not_lower_the_default(limit: int) -> None:
-    """Clients that ask for a few tokens say nothing of how long responses get: the default stays."""
+    """Limits of a few tokens do not show how long responses would get, so the default stays."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.05))
     for _ in range(500):
         learned.observe(CATEGORY, limit, cut=True)
@@ -268,7 +268,7 @@ def test_responses_that_were_all_cut_do_not_lower_the_default(limit: int) -> Non
 
 
 def test_categories_of_output_are_capped() -> None:
-    """Tenants beyond the cap push out the least recently used."""
+    """Tenants above the maximum evict the least recently used ones."""
     learned = OutputLengths(EstimatorSettings(max_categories=10))
     for number in range(100):
         learned.observe(CategoryKey("m", f"tenant {number}"), 50, cut=False)
@@ -276,13 +276,13 @@ def test_categories_of_output_are_capped() -> None:
 
 
 def estimate_output(estimator: ByteClassEstimator, declared: int | None) -> int:
-    """Return the output tokens that a request is estimated with."""
+    """Return the estimated output tokens of a request with this limit."""
     facts = RequestFacts(Api.CHAT, "m", b"hello there", max_output_tokens=declared)
     return estimator.estimate(facts, "").output_tokens
 
 
 def test_estimator_learns_output_and_counts_truncation() -> None:
-    """Undeclared output follows the responses; cuts by the pool are counted by model and reported."""
+    """Undeclared output is learned from responses; cuts by the pool are counted per model and reported."""
     estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
     for _ in range(30):
@@ -295,7 +295,7 @@ def test_estimator_learns_output_and_counts_truncation() -> None:
 
 
 def test_responses_truncated_by_a_pool_raise_the_expected_output() -> None:
-    """When the short pool cuts many responses, undeclared output is expected to be longer than it holds."""
+    """If the short pool cuts many responses, undeclared output is expected to be longer than the pool holds."""
     estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
     for position in range(100):
@@ -318,7 +318,7 @@ def test_the_ema_learns_output_too() -> None:
 
 
 def test_declared_output_may_be_capped() -> None:
-    """With cap_output_tokens a declared limit counts up to the learned length, never above what was declared."""
+    """With cap_output_tokens the expected output is the learned length, but never more than was declared."""
     estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1, cap_output_tokens=True))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
     assert estimate_output(estimator, 4_096) == 4_096
@@ -330,7 +330,7 @@ def test_declared_output_may_be_capped() -> None:
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
 def test_output_of_several_sequences_says_nothing_of_one(kind: Literal["byteclass", "ema"]) -> None:
-    """Usage sums up what all sequences of a request said: it is no length."""
+    """Usage is the sum over all sequences of a request, not a length."""
     estimator = make_estimator(EstimatorSettings(kind=kind))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1, sequences=2)
     assert estimator.observe(estimator.estimate(facts, ""), Usage(10, 90)).refused is None
@@ -338,7 +338,7 @@ def test_output_of_several_sequences_says_nothing_of_one(kind: Literal["byteclas
 
 
 def test_the_mean_length_is_of_the_category_or_else_of_its_model() -> None:
-    """What responses come to on average is known within the width of a bin from the first one on."""
+    """The mean length is known from the first response on, to within the width of a bin."""
     lengths = OutputLengths(EstimatorSettings())
     assert lengths.mean(CategoryKey("m", "a")) is None
     for tokens in (100, 200, 300):
@@ -357,13 +357,13 @@ def loaded(epsilon: float = 0.5, default: int = 1_024, **counts: dict[int, float
 
 
 def test_a_length_that_just_the_share_exceeds_is_the_length() -> None:
-    """Of two responses half got beyond the shorter one, and two are enough to say so of a half."""
+    """With epsilon 0.5, two responses are enough: half of them are longer than the shorter one."""
     assert 4 == loaded(ended={8: 1.0, 12: 1.0}).learned(CATEGORY)
     assert None is loaded(ended={8: 1.0, 12: 0.9}).learned(CATEGORY)
 
 
 def test_one_response_is_seen_where_it_ended() -> None:
-    """Counts of one, faded, are responses as any other."""
+    """Slightly faded single counts are still recognised as responses."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.5))
     for tokens in (4, 8, 16):
         learned.observe(CATEGORY, tokens, cut=False)
@@ -371,18 +371,18 @@ def test_one_response_is_seen_where_it_ended() -> None:
 
 
 def test_a_tail_in_the_last_bin_was_seen() -> None:
-    """Lengths that all end in the bin of a million are learned, and none is expected to be twice as long."""
+    """Lengths that all end in the last bin, of a million tokens, are learned, and not doubled."""
     assert 1 << 20 == loaded(ended={BINS - 1: 5.0}).learned(CATEGORY)
 
 
 def test_responses_cut_at_their_first_token() -> None:
-    """Twice the longest is two tokens, where nothing else is known; of no responses next to nothing is."""
+    """Twice the longest is two tokens if nothing else is known; without any response it is at most one."""
     assert 2 == loaded(default=0, cut={0: 5.0}).expected(CATEGORY)
     assert loaded(default=0).expected(CATEGORY) <= 1
 
 
 def test_the_mean_length_counts_cut_responses_as_far_as_they_got() -> None:
-    """They were at least so long."""
+    """They would have been at least that long."""
     learned = OutputLengths(EstimatorSettings())
     learned.observe(CATEGORY, 100, cut=False)
     learned.observe(CATEGORY, 300, cut=True)

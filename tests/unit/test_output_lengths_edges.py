@@ -1,4 +1,4 @@
-"""Output lengths that others have learned: how much they count, and what is said of those that are none."""
+"""Output lengths learned by other routers: their weight, and errors for invalid ones."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ KEY = CategoryKey("m", "latin")
 
 
 def test_lengths_in_other_bins_are_refused_with_both_numbers() -> None:
-    """Those of responses that ended, and of those that were cut."""
+    """The message has the numbers for responses that ended and for ones that were cut."""
     state = OutputState(KEY, packed(np.zeros(80)), packed(np.zeros(82)), 1)
     with pytest.raises(ConfigurationError, match=rf"have 80 and 82 bins, not {BINS}"):
         OutputLengths(EstimatorSettings()).load((state,))
@@ -23,7 +23,7 @@ def test_lengths_in_other_bins_are_refused_with_both_numbers() -> None:
 
 @pytest.mark.parametrize("age", [0, 40])
 def test_what_others_have_learned_has_faded_by_what_came_since(age: int) -> None:
-    """It is as old as the response that it says, of those that were there."""
+    """A change fades by the number of responses since the one that it is based on."""
     lengths = OutputLengths(EstimatorSettings())
     for _ in range(100):
         lengths.observe(KEY, 50, cut=False)
@@ -36,7 +36,7 @@ def test_what_others_have_learned_has_faded_by_what_came_since(age: int) -> None
 
 
 def test_responses_that_were_cut_fade_and_add_up_as_others_do() -> None:
-    """Their counts are of the same unit, before and after others' are added."""
+    """Their counts use the same unit, before and after others are added."""
     lengths = OutputLengths(EstimatorSettings())
     for _ in range(3):
         lengths.observe(KEY, 50, cut=True)

@@ -2,14 +2,14 @@ from extproc.server.overload import ENOUGH_REQUESTS, INTERVAL_S, LIMIT_S, TARGET
 
 
 def delayed(overload: Overload, at_s: float, by_s: float) -> None:
-    """Let a mark that is set at a time wait."""
+    """Set a mark at `at_s` that is handled `by_s` seconds later."""
     overload._next_mark_s = 0.0
     assert overload.wants_mark(at_s)
     assert abs(overload.on_turn(at_s + by_s) - by_s) < 1e-9
 
 
 def test_a_short_delay_sheds_nothing() -> None:
-    """While the loop keeps up, nothing is given up, however long that goes on."""
+    """While the loop keeps up, nothing is shed, however long that lasts."""
     overload = Overload()
     for second in range(10):
         delayed(overload, second, TARGET_S / 2)
@@ -17,7 +17,7 @@ def test_a_short_delay_sheds_nothing() -> None:
 
 
 def test_a_burst_is_borne_and_a_standing_queue_is_shed() -> None:
-    """A delay above the target is shed only once it has stood for an interval, and no longer when it is gone."""
+    """Requests are shed when the delay has been above the target for an interval, and until it falls below."""
     overload = Overload()
     delayed(overload, 1.0, 2 * TARGET_S)
     assert not overload.sheds(1.0 + 2 * TARGET_S)
@@ -28,7 +28,7 @@ def test_a_burst_is_borne_and_a_standing_queue_is_shed() -> None:
 
 
 def test_a_very_long_delay_is_shed_at_once() -> None:
-    """Also while the mark is still waiting for its turn."""
+    """This holds even while the mark is still waiting."""
     overload = Overload()
     assert overload.wants_mark(1.0)
     assert not overload.sheds(1.0 + LIMIT_S / 2)
@@ -38,7 +38,7 @@ def test_a_very_long_delay_is_shed_at_once() -> None:
 
 
 def test_there_is_one_mark_at_a_time() -> None:
-    """While a mark waits no other is set, nor right after it."""
+    """No other mark is set while one waits, or right after it was handled."""
     overload = Overload()
     assert overload.wants_mark(1.0)
     assert not overload.wants_mark(2.0)
@@ -48,7 +48,7 @@ def test_there_is_one_mark_at_a_time() -> None:
 
 
 def test_readiness_needs_enough_requests_and_a_majority_of_late_ones() -> None:
-    """Half of them late is borne, more is not; what is long ago does not count."""
+    """Half of them being late is tolerated, more is not; old ones do not count."""
     overload = Overload()
     for _ in range(ENOUGH_REQUESTS // 2):
         overload.count(in_time=True, now_s=1.0)
@@ -60,7 +60,7 @@ def test_readiness_needs_enough_requests_and_a_majority_of_late_ones() -> None:
 
 
 def test_a_few_late_requests_say_nothing() -> None:
-    """A router that has hardly anything to do stays ready."""
+    """A router with hardly any requests stays ready."""
     overload = Overload()
     for _ in range(ENOUGH_REQUESTS - 1):
         overload.count(in_time=False, now_s=1.0)
