@@ -58,11 +58,11 @@ def question_digest() -> str:
 
 def translated(egctl: Path) -> dict[str, Any]:
     """Run the translator; return what is kept: the resources' conditions, and Envoy's configuration."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as asked:
-        YAML(typ="safe", pure=True).dump_all(question(), asked)
-        asked.flush()
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        YAML(typ="safe", pure=True).dump_all(question(), file)
+        file.flush()
         command = [str(egctl), "experimental", "translate", "--from", "gateway-api", "--to", "gateway-api,xds"]
-        done = subprocess.run([*command, "-o", "json", "-f", asked.name], capture_output=True, check=True)
+        done = subprocess.run([*command, "-o", "json", "-f", file.name], capture_output=True, check=True)
     answer = json.loads(done.stdout)
     (dump,) = answer["xds"].values()
     return {
@@ -78,8 +78,8 @@ def _conditions(answer: dict[str, Any]) -> list[tuple[str, list[str]]]:
     for resource in (each for key in WITH_STATUS for each in answer.get(key, [])):
         status = resource.get("status", {})
         groups = [status, *status.get("ancestors", []), *status.get("parents", [])]
-        said = {f"{c['type']}={c['status']}" for group in groups for c in group.get("conditions", [])}
-        found.append((f"{resource['kind']} {resource['metadata']['name']}", sorted(said)))
+        found_conditions = {f"{c['type']}={c['status']}" for group in groups for c in group.get("conditions", [])}
+        found.append((f"{resource['kind']} {resource['metadata']['name']}", sorted(found_conditions)))
     return found
 
 

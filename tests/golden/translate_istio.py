@@ -80,8 +80,8 @@ def question(name: str) -> list[dict[str, Any]]:
 
 def question_digest(name: str) -> str:
     """Return a digest of the input, which does not depend on comments in the manifests."""
-    asked = json.dumps([question(name), VARIANTS[name].proxy, sorted(SWITCHES)], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()
+    inputs = json.dumps([question(name), VARIANTS[name].proxy, sorted(SWITCHES)], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()
 
 
 def translated(name: str, translator: Path) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def serve(folder: Path) -> int:
     router = subprocess.Popen(command, env=environment, cwd="/", **user)
     try:
         for _ in range(60):
-            asked = subprocess.run([program, "health", "--config", str(file)], env=environment, check=False)
-            if asked.returncode == 0:
+            check = subprocess.run([program, "health", "--config", str(file)], env=environment, check=False)
+            if check.returncode == 0:
                 return 0
             time.sleep(0.5)
         return 1

@@ -19,18 +19,18 @@ def test_a_2xx_succeeded(status: int, *, succeeded: bool) -> None:
     assert succeeded == ResponseHead(status).succeeded
 
 
-def test_a_response_that_does_not_tell_its_attempt_is_that_of_the_first() -> None:
+def test_a_response_without_an_attempt_count_is_from_the_first_attempt() -> None:
     """Envoy reports the attempt only if it is configured to."""
     assert 1 == ResponseHead(200).attempts
 
 
-def test_counts_of_the_same_items_are_one_whatever_their_area() -> None:
+def test_counts_of_the_same_items_are_equal_whatever_their_area() -> None:
     """The area takes no part in comparisons; without images it is 0."""
     assert 0.0 == NO_MEDIA.image_patches
     assert MediaCount(1, audio=2) == MediaCount(1, audio=2, image_patches=7.5) != MediaCount(1, audio=3)
 
 
-def test_a_prompt_that_is_no_conversation_has_no_messages() -> None:
+def test_a_prompt_that_is_not_a_conversation_has_no_messages() -> None:
     """It has no tools or tool calls, either."""
     facts = read_request(Api.COMPLETIONS, b'{"prompt": "Once"}')
     assert (0, 0, 0) == (facts.messages, facts.tools, facts.tool_calls)

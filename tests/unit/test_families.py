@@ -53,7 +53,7 @@ def test_counters_and_histograms_add() -> None:
         ("process_start_time_seconds", 2),
     ],
 )
-def test_gauges_merge_by_what_they_mean(name: str, expected: float) -> None:
+def test_gauges_merge_according_to_their_meaning(name: str, expected: float) -> None:
     """Depending on the gauge, the merged value is the sum, the maximum, the minimum or the mean."""
     assert expected == values({"0": process(**{name: 2}), "1": process(**{name: 3})})[name]
 

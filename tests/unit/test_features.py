@@ -44,12 +44,12 @@ def counted(text: str, **fields: object) -> dict[str, float]:
         ("🌍", {"emoji": 1, "foreign word start": 1}),
     ],
 )
-def test_what_stands_in_a_text(text: str, expected: dict[str, float]) -> None:
+def test_the_features_of_a_text(text: str, expected: dict[str, float]) -> None:
     """Bytes are counted by class, and so are transitions at which a tokenizer would split or merge."""
     assert expected | {"request": 1} == counted(text)
 
 
-def test_what_stands_beside_the_text() -> None:
+def test_the_features_besides_the_text() -> None:
     """Messages, tools, tool calls and media are counted; offering any tools is a feature of its own."""
     media = MediaCount(2, 3, 4, 5, 6, 7, image_patches=1)
     expected = {"request": 1, "message": 7, "tools offered": 1, "tool": 8, "tool call": 9}
@@ -65,7 +65,7 @@ def test_the_prior_prices_media_as_configured() -> None:
     assert [25, 100, 225, 400, 625, 1] == believed.covariance.diagonal()[-6:].tolist()
 
 
-def test_the_prior_of_structure_is_the_table_s() -> None:
+def test_the_prior_of_structure_is_that_of_the_table() -> None:
     """Tokens of the chat template have the prices and standard deviations of the table."""
     believed = prior(MediaTokens())
     structure = slice(TEXT_FEATURES, TEXT_FEATURES + len(STRUCTURE))
@@ -73,7 +73,7 @@ def test_the_prior_of_structure_is_the_table_s() -> None:
     assert [deviation**2 for _, _, deviation in STRUCTURE] == believed.covariance.diagonal()[structure].tolist()
 
 
-def test_vocabularies_that_are_thrifty_with_one_script_are_so_with_others() -> None:
+def test_prior_prices_of_different_scripts_are_correlated() -> None:
     """The prior correlates the prices of non-Latin scripts; each has its own standard deviation."""
     believed = prior(MediaTokens())
     tamil, georgian, rare = (FEATURE_NAMES.index(name) for name in ("tamil", "georgian", "other_four_byte"))

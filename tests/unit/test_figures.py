@@ -26,7 +26,7 @@ def metrics() -> Metrics:
     return Metrics(CollectorRegistry(), max_models=20, max_categories=2)
 
 
-def test_rates_and_shares_are_of_the_time_in_between(metrics: Metrics) -> None:
+def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) -> None:
     """What was counted before the first snapshot is left out."""
     for _ in range(5):
         metrics.decided(DECISION)
@@ -44,7 +44,7 @@ def test_rates_and_shares_are_of_the_time_in_between(metrics: Metrics) -> None:
     assert 4 == sum(count for _, count in found.budgets)
 
 
-def test_errors_are_folded_about_one(metrics: Metrics) -> None:
+def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None:
     """Nine of ten estimates are within 2 %; one is about half of the truth, whose bound was exceeded."""
     for ratio in (1.01,) * 5 + (0.99,) * 4 + (0.55,):
         metrics.succeeded(DECISION)
@@ -63,7 +63,7 @@ def test_errors_are_folded_about_one(metrics: Metrics) -> None:
     assert 1.15 < model.bound_ratio <= 1.2
 
 
-def test_a_router_that_has_done_nothing_shows_nothing(metrics: Metrics) -> None:
+def test_a_router_without_traffic_shows_nothing(metrics: Metrics) -> None:
     """Unknown figures are None, not zero; pools are listed anyway."""
     found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
     assert 0.0 == found.per_s
@@ -72,7 +72,7 @@ def test_a_router_that_has_done_nothing_shows_nothing(metrics: Metrics) -> None:
     assert found.kept_share is None
 
 
-def test_a_counter_that_began_anew_is_counted_from_zero(metrics: Metrics) -> None:
+def test_a_counter_that_was_reset_is_counted_from_zero(metrics: Metrics) -> None:
     """When a replaced worker's counters restart, rates do not become negative."""
     before = look_at(metrics.collect(), 0.0)
     metrics.decided(DECISION)
@@ -92,7 +92,7 @@ def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> Non
     assert {("no_request_headers", 1.0), ("RuntimeError", 1.0)} == {each[1:] for each in found.trouble}
 
 
-def test_all_that_is_told_as_trouble_is_a_metric(metrics: Metrics) -> None:
+def test_every_name_in_trouble_is_a_metric(metrics: Metrics) -> None:
     """Trouble counted under a misspelt name would never be shown."""
     registry = CollectorRegistry()
     reloads, workers = ReloadMetrics(registry), WorkerMetrics(registry, 2)
@@ -100,7 +100,7 @@ def test_all_that_is_told_as_trouble_is_a_metric(metrics: Metrics) -> None:
     assert set() == set(TROUBLE) - {f"{metric.name}_total" for metric in everything if metric.type == "counter"}
 
 
-def test_what_goes_wrong_beside_the_requests_is_named_and_what_goes_well_is_not(metrics: Metrics) -> None:
+def test_failures_outside_of_requests_are_listed_and_successes_are_not(metrics: Metrics) -> None:
     """Refused files, an unreachable store and ended workers are listed, each once for all processes."""
     registry = CollectorRegistry()
     reloads, workers = ReloadMetrics(registry), WorkerMetrics(registry, 2)
@@ -131,16 +131,16 @@ def test_the_latest_decisions_are_kept_and_no_more() -> None:
     assert (400, 90.0, 120.0, 170.0) == (shown[0].body_bytes, shown[0].estimate, shown[0].bound, shown[0].budget)
 
 
-def test_a_listener_comes_and_goes() -> None:
+def test_a_listener_can_be_added_and_removed() -> None:
     """Without listeners the default method is called; adding a listener twice does not notify it twice."""
-    heard = FanOut([])
-    heard.decided(DECISION)
+    fan_out = FanOut([])
+    fan_out.decided(DECISION)
     recent = Recent()
-    heard.add(recent)
-    heard.add(recent)
-    heard.decided(DECISION)
-    heard.remove(recent)
-    heard.remove(recent)
-    heard.decided(DECISION)
+    fan_out.add(recent)
+    fan_out.add(recent)
+    fan_out.decided(DECISION)
+    fan_out.remove(recent)
+    fan_out.remove(recent)
+    fan_out.decided(DECISION)
     assert 1 == len(recent.since(0))
-    assert heard.decided.__func__ is Listener.decided  # type: ignore[attr-defined]
+    assert fan_out.decided.__func__ is Listener.decided  # type: ignore[attr-defined]

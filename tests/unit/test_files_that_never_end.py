@@ -36,12 +36,12 @@ def test_a_file_is_read_up_to_a_limit(
         sparse.truncate(3 << 30)
     extra = ["--admin", "http://127.0.0.1:1"] if "--token-file" in command else []
     assert 2 == main([*command, name, *extra])
-    said = capsys.readouterr().err
-    assert Path(name).name in said
-    assert 1 == said.count("\n")
+    error = capsys.readouterr().err
+    assert Path(name).name in error
+    assert 1 == error.count("\n")
 
 
-def test_standard_input_that_is_closed() -> None:
+def test_closed_standard_input_is_reported() -> None:
     """`dualpool estimate -` reports it like a missing file."""
     command = [sys.executable, "-m", "extproc.cli.main", "estimate", "-"]
     closing = f"import os; os.close(0); os.execv({sys.executable!r}, {command})"

@@ -34,7 +34,7 @@ BUDGETS = st.builds(TokenBudget, *[st.integers(0, 20_000)] * 3, st.just(1), st.j
 
 
 @given(budget=BUDGETS, model=st.text(max_size=20), unseen=st.booleans(), stored=st.none() | st.booleans())
-def test_where_nothing_is_configured_the_two_limits_alone_decide(
+def test_without_configured_models_only_the_two_limits_decide(
     budget: TokenBudget,
     model: str,
     unseen: bool,  # noqa: FBT001
@@ -65,9 +65,7 @@ def test_where_nothing_is_configured_the_two_limits_alone_decide(
         ("", 50, ("l", Reason.NOT_SERVED)),
     ],
 )
-def test_a_pool_takes_the_models_that_it_is_configured_for(
-    model: str, total: int, expected: tuple[str, Reason]
-) -> None:
+def test_a_pool_takes_only_its_configured_models(model: str, total: int, expected: tuple[str, Reason]) -> None:
     """A request goes to the smallest pool that serves its model and holds it, otherwise to the default."""
     pools = (Pool("s", 100, models=("llama-*",)), Pool("m", 1_000, models=("qwen", "gpt-?")), L)
     assert expected == placed(pools, model, total)
@@ -90,7 +88,7 @@ FLEETS = (
         ("c", 50, ("a-long", Reason.UNKNOWN_MODEL)),
     ],
 )
-def test_models_with_pools_of_their_own_have_defaults_of_their_own(
+def test_models_with_their_own_pools_have_their_own_defaults(
     model: str, total: int, expected: tuple[str, Reason]
 ) -> None:
     """The largest pool that serves a model is its default; a model that none serves goes to the last pool."""
@@ -98,7 +96,7 @@ def test_models_with_pools_of_their_own_have_defaults_of_their_own(
 
 
 @pytest.mark.parametrize("facts", [{"unseen_history": True}, {"stored": True}])
-def test_what_has_to_be_in_the_default_pool_is_in_that_of_its_model(facts: dict[str, Any]) -> None:
+def test_requests_for_the_default_pool_go_to_that_of_their_model(facts: dict[str, Any]) -> None:
     """The servers of a model hold its stored responses."""
     assert "b-long" == placed(FLEETS, "b", 50, **facts)[0]
 
@@ -114,7 +112,7 @@ def test_what_has_to_be_in_the_default_pool_is_in_that_of_its_model(facts: dict[
         ("only-l", 10, "l"),
     ],
 )
-def test_what_servers_list_is_what_a_pool_serves_and_holds(model: str, total: int, pool: str) -> None:
+def test_a_pool_serves_and_holds_what_its_servers_report(model: str, total: int, pool: str) -> None:
     """A pool's capacity for a model is the smaller of the reported and the configured length."""
     served: dict[str, Served] = {
         "s": {"x": 120, "small": 80, "unknown-length": None},
@@ -133,7 +131,7 @@ def test_the_default_pool_stays_the_default_whatever_its_servers_list(listed: Se
     ]
 
 
-def test_a_length_that_was_found_out_gives_head_room() -> None:
+def test_a_reported_length_gives_head_room() -> None:
     """Without a configured max_model_len a bound has to fit the length that the servers report."""
     pools = Pools((Pool("s", 100), L))
     fleet = Fleet(Serving(pools.ascending, {"s": {"x": 125}}))
@@ -143,7 +141,7 @@ def test_a_length_that_was_found_out_gives_head_room() -> None:
     assert "l" == pools.place(facts, TokenBudget(90, 125, 0, 1, 90))[0].name
 
 
-def test_a_length_that_was_configured_is_not_exceeded() -> None:
+def test_a_configured_length_is_not_exceeded() -> None:
     """Servers that report more than the configured max_model_len get no longer requests."""
     pools = Pools((S, L))
     fleet = Fleet(Serving(pools.ascending, {"s": {"x": 9_000}}))
@@ -154,21 +152,21 @@ def test_a_length_that_was_configured_is_not_exceeded() -> None:
     assert [S, L] == found
 
 
-def test_a_request_without_a_model_is_one_for_that_which_the_default_lists_first() -> None:
+def test_a_request_without_a_model_is_for_the_first_one_that_the_default_lists() -> None:
     """Servers of vLLM serve a request without a model with the first one they list."""
     served: dict[str, Served] = {"s": {"b": None}, "l": {"b": None, "a": None}}
     assert "s" == placed((S, L), "", 10, served)[0]
     assert "l" == placed((S, L), "", 10, served | {"l": {"a": None, "b": None}})[0]
 
 
-def test_configured_and_listed_both_have_to_say_so() -> None:
+def test_a_model_must_be_both_configured_and_listed() -> None:
     """A pool gets only models that its servers list and its configuration names."""
     pools = (Pool("s", 100, models=("a*",)), L)
     served: dict[str, Served] = {"s": {"a1": None, "b": None}}
     assert ["s", "l", "l"] == [placed(pools, model, 10, served)[0] for model in ("a1", "b", "a2")]
 
 
-def test_neighbours_of_the_same_size_need_models_that_differ() -> None:
+def test_pools_of_the_same_size_need_different_models() -> None:
     """Pools of different models may be equally large; with the same models the second would never be used."""
     for models in ((), ("a",)):
         with pytest.raises(ConfigurationError, match="ascend"):
@@ -193,18 +191,18 @@ def test_the_models_and_servers_of_a_pool_are_configured() -> None:
     assert None is pools[1].endpoints
 
 
-def test_pools_that_are_configured_anew_are_known_by_what_their_servers_said() -> None:
+def test_reconfigured_pools_keep_the_reports_of_unchanged_servers() -> None:
     """Pools with the same servers keep their reports; the reports of changed or removed servers are dropped."""
-    asked = [
+    before = [
         Pool(name, size, endpoints=Endpoints((f"http://{name}",)))
         for name, size in (("s", 9), ("t", 19), ("l", 29))
     ]
     load = PoolLoad(Busy(1, 0, 0, 0.0))
-    known = Fleet(Serving(asked, {p.name: {"m": 5} for p in asked}), {p.name: load for p in asked}, {"a": "m"})
+    known = Fleet(Serving(before, {p.name: {"m": 5} for p in before}), {p.name: load for p in before}, {"a": "m"})
     after = [
-        replace(asked[0], max_budget_tokens=3),
-        replace(asked[1], endpoints=Endpoints(("http://other",))),
-        replace(asked[2], endpoints=None),
+        replace(before[0], max_budget_tokens=3),
+        replace(before[1], endpoints=Endpoints(("http://other",))),
+        replace(before[2], endpoints=None),
     ]
     fleet = known.under(after)
     assert ({"s": {"m": 5}}, {"s": load}, {"a": "m"}) == (fleet.serving.served, fleet.loads, fleet.parents)
@@ -213,14 +211,14 @@ def test_pools_that_are_configured_anew_are_known_by_what_their_servers_said() -
     ]
 
 
-def test_spill_over_needs_servers_to_ask() -> None:
+def test_spillover_needs_servers_to_poll() -> None:
     """Spillover requires pools whose load is known."""
     with pytest.raises(ConfigurationError, match=r"spill\.enabled: true given"):
         parse("spill: {enabled: true}")
 
 
 @pytest.mark.parametrize("url", ["a:1", "ftp://a", "http://a/v1", "http://", "http://a b", "http://me:secret@a"])
-def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
+def test_an_endpoint_that_is_not_a_url_is_refused(url: str) -> None:
     """The error names the setting, its value and what is allowed."""
     with pytest.raises(
         ConfigurationError, match=r"pools\[0\].endpoints.urls\[0\]: .* allowed: .*URLs without a path"
@@ -231,7 +229,7 @@ def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("home", "others"), [("a", "bcd"), ("b", "cda"), ("c", "dba"), ("d", "cba"), ("unknown", "dcba")]
 )
-def test_beside_its_own_pool_a_request_may_go_up_and_then_down(home: str, others: str) -> None:
+def test_other_pools_are_tried_upwards_and_then_downwards(home: str, others: str) -> None:
     """It goes to larger pools first, since they hold it; without a home pool, to the largest first."""
     pools = Pools([Pool(name, 10**size) for size, name in enumerate("abcd")])
     of_name = {pool.name: pool for pool in pools.ascending}
@@ -241,7 +239,7 @@ def test_beside_its_own_pool_a_request_may_go_up_and_then_down(home: str, others
 
 
 @pytest.mark.parametrize(("model", "budget", "context"), [("x", 100, 120), ("small", 80, 80)])
-def test_a_budget_is_within_what_the_servers_hold(model: str, budget: int, context: int) -> None:
+def test_a_budget_is_limited_to_what_the_servers_hold(model: str, budget: int, context: int) -> None:
     """The configured budget is limited to what the servers hold of this model."""
     serving = Serving((S, L), {"s": {"x": 120, "small": 80}, "l": {"x": 9_999, "small": 200}})
     (rung,) = serving.ladder(model).smaller

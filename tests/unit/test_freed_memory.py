@@ -29,7 +29,7 @@ class Process:
         self.free_bytes += more_bytes if free else 0
 
 
-def test_what_is_free_is_given_back_when_the_process_has_grown() -> None:
+def test_free_memory_is_returned_when_the_process_has_grown() -> None:
     """Smaller growth is not worth the time."""
     process = Process()
     process.grow(GROWTH_BYTES, free=True)
@@ -40,7 +40,7 @@ def test_what_is_free_is_given_back_when_the_process_has_grown() -> None:
     assert (1, 80 << 20) == (process.given, process.resident_bytes)
 
 
-def test_memory_that_is_in_use_is_not_asked_for_again_and_again() -> None:
+def test_memory_in_use_does_not_cause_repeated_attempts() -> None:
     """Growth is measured from what remained after the last attempt, or from the lowest value since."""
     process = Process()
     process.grow(2 * GROWTH_BYTES, free=False)
@@ -54,7 +54,7 @@ def test_memory_that_is_in_use_is_not_asked_for_again_and_again() -> None:
     assert 2 == process.given
 
 
-def test_while_somebody_would_wait_it_is_given_back_seldom() -> None:
+def test_while_requests_would_wait_memory_is_returned_rarely() -> None:
     """It takes a millisecond per 20 MB, which would delay requests."""
     process = Process()
     process.busy = True
@@ -66,7 +66,7 @@ def test_while_somebody_would_wait_it_is_given_back_seldom() -> None:
     assert 2 == process.given
 
 
-def test_what_lies_below_memory_in_use_is_given_back() -> None:
+def test_free_memory_below_memory_in_use_is_returned() -> None:
     """This requires glibc's allocator; with another one nothing is done."""
     if not (resident_bytes() and hasattr(ctypes.CDLL(None), "malloc_trim")):
         pytest.skip("no /proc, or another allocator than glibc's")

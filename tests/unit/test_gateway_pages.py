@@ -62,7 +62,7 @@ def test_the_default_route_is_the_long_pool(page: str) -> None:
     assert ["vllm-short", "vllm-long"] == [rule["backendRefs"][0]["name"] for rule in (short, long)]
 
 
-def test_kgateway_asks_as_the_files_that_run() -> None:
+def test_kgateway_has_the_settings_of_the_tested_files() -> None:
     """Modes, timeout and failing open are as in envoy/buffered.yaml, in fields that kgateway's API has."""
     settings = manifests("kgateway")["GatewayExtension"]["spec"]["extProc"]
     assert set(settings) <= EXT_PROC
@@ -79,7 +79,7 @@ def test_kgateway_asks_as_the_files_that_run() -> None:
     assert NUMBERS.buffer_bytes < listener["perConnectionBufferLimitBytes"] <= NUMBERS.body_bytes
 
 
-def test_agentgateway_asks_before_a_route_is_chosen() -> None:
+def test_agentgateway_calls_the_router_before_a_route_is_chosen() -> None:
     """The filter runs before routing, in full duplex with trailers, and fails open, in fields that its API has."""
     traffic = manifests("agentgateway")["AgentgatewayPolicy"]["spec"]["traffic"]
     assert ("PreRouting", "FailOpen") == (traffic["phase"], traffic["extProc"]["failureMode"])
@@ -90,11 +90,11 @@ def test_agentgateway_asks_before_a_route_is_chosen() -> None:
 
 
 @pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
-def test_the_router_is_where_the_pages_look_for_it() -> None:
+def test_the_pages_use_the_service_of_the_chart() -> None:
     """The Service and its port are those of the chart."""
     (port, *_) = rendered()["Service", "dualpool"]["spec"]["ports"]
-    asked = (
+    references = (
         manifests("kgateway")["GatewayExtension"]["spec"]["extProc"]["grpcService"]["backendRef"],
         manifests("agentgateway")["AgentgatewayPolicy"]["spec"]["traffic"]["extProc"]["backendRef"],
     )
-    assert [{"name": "dualpool", "port": port["port"]}] * 2 == list(asked)
+    assert [{"name": "dualpool", "port": port["port"]}] * 2 == list(references)

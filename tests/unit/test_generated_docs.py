@@ -21,6 +21,6 @@ GENERATOR = generator()
 
 
 @pytest.mark.parametrize("name", sorted([*GENERATOR.GENERATED, *GENERATOR.FILES]))
-def test_documents_say_what_the_code_says(name: str) -> None:
+def test_generated_documents_are_up_to_date(name: str) -> None:
     """Every generated part of a document is up to date with `make docs`."""
     assert GENERATOR.generated(name) == (DOCS / name).read_text("utf-8")

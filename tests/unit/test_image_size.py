@@ -105,7 +105,7 @@ def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected
 
 
 @pytest.mark.parametrize(("width", "height"), [(333, 1_111), (4_095, 1), (1, 4_095)])
-def test_every_format_tells_its_size_to_the_pixel(width: int, height: int) -> None:
+def test_the_size_of_every_format_is_exact(width: int, height: int) -> None:
     """Width and height are neither rounded nor swapped."""
     images = [png(width, height), gif(width, height), jpeg(width, height)]
     images += [webp(width, height, kind) for kind in (b"VP8 ", b"VP8L", b"VP8X")]
@@ -142,7 +142,7 @@ def test_an_image_is_found_wherever_an_api_puts_it(source: object) -> None:
         b'{"url":"data:image/svg+xml,%3Csvg/%3E"}',
     ],
 )
-def test_what_is_not_in_the_body_is_of_unknown_size(source: bytes) -> None:
+def test_images_outside_the_body_have_unknown_size(source: bytes) -> None:
     """Links, file ids and data that is not base64 have a class of their own."""
     assert size_of_source(msgspec.Raw(source)) is ImageSize.UNKNOWN
 
@@ -178,17 +178,17 @@ def test_fill_bytes_between_segments_are_stepped_over() -> None:
     [(60_000, ImageSize.SMALL), (200_000, ImageSize.MEDIUM), (400_000, ImageSize.LARGE)],
 )
 @pytest.mark.parametrize("start", [b"\0\0\0\x1cftypavif", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
-def test_without_a_readable_size_the_bytes_tell(start: bytes, encoded_bytes: int, expected: ImageSize) -> None:
+def test_without_a_readable_size_the_length_decides(start: bytes, encoded_bytes: int, expected: ImageSize) -> None:
     """Other formats, and images with unreadable headers, are classed at two bits per pixel."""
     assert expected == size_of(url_of(start + bytes(encoded_bytes)))
 
 
-def test_bytes_tell_behind_too_many_segments() -> None:
+def test_the_length_decides_after_too_many_segments() -> None:
     """The number of segments read is bounded: a JPEG of thousands of empty ones is classed by its length."""
     assert size_of(url_of(b"\xff\xd8" + b"\xff\xe1\0\2" * 150_000)) is ImageSize.LARGE
 
 
-def test_the_walk_through_a_jpeg_takes_14_steps() -> None:
+def test_at_most_14_segments_of_a_jpeg_are_read() -> None:
     """A frame header after 13 segments is read; after 14 the image is classed by its length."""
     comments = [b"\xff\xfe\0\2" * count for count in (13, 14)]
     frame = jpeg(800, 800)
@@ -197,7 +197,7 @@ def test_the_walk_through_a_jpeg_takes_14_steps() -> None:
     assert (800 * 800, True) == (read, not_read < 10_000)
 
 
-def test_an_image_of_nothing_is_an_image_and_takes_no_other_value_for_its_own() -> None:
+def test_an_empty_image_is_small_and_does_not_read_the_next_value() -> None:
     """An empty image has the smallest size, not an unknown one; the JSON after it is not read."""
     assert 1 == image_pixels(msgspec.Raw(b'"data:image/png;base64,'))
     follows = b'{"data":"","" : "%b"}' % b64encode(png(800, 800))
@@ -205,7 +205,7 @@ def test_an_image_of_nothing_is_an_image_and_takes_no_other_value_for_its_own() 
 
 
 @pytest.mark.parametrize("cut", [24, 25, 26, 27, 30, 31, 33])
-def test_a_size_is_read_however_soon_the_image_ends_after_it(cut: int) -> None:
+def test_a_size_is_read_even_if_the_image_ends_right_after_it(cut: int) -> None:
     """This includes base64 without padding, and with an incomplete last group."""
     url = url_of(png(800, 800)[:cut]).rstrip("=")
     assert 800 * 800 == image_pixels(msgspec.Raw(json.dumps(url).encode()))
@@ -229,7 +229,7 @@ IMAGES = (png(30, 20), jpeg(30, 20), gif(30, 20), webp(30, 20, b"VP8 "), webp(30
     ),
     end=st.sampled_from((b"", b'"', b'","detail":"low"}')),
 )
-def test_no_bytes_are_an_error(start: bytes, body: bytes, end: bytes) -> None:
+def test_arbitrary_bytes_raise_no_error(start: bytes, body: bytes, end: bytes) -> None:
     """Whatever is in the place of an image gets a class and never raises an exception."""
     assert size_of_source(msgspec.Raw(start + body + end)) in ImageSize
 

@@ -75,12 +75,12 @@ def router() -> Router:
 @pytest.mark.parametrize(
     "root", [RequestHead("POST", MARK), {"a": ({MARK},)}, lambda kept=MARK: kept, [MARK.encode()]]
 )
-def test_what_holds_a_text_is_found(root: object) -> None:
+def test_objects_that_hold_a_text_are_found(root: object) -> None:
     """The search that the other tests use looks into structs, containers and functions."""
     assert 1 == len(marked_in(root))
 
 
-def test_a_body_that_is_held_is_found(router: Router) -> None:
+def test_a_held_body_is_found(router: Router) -> None:
     """Until a request is placed, the exchange holds its body, and the search finds it."""
     exchange = Exchange(router, STREAMED)
     for event in request(BODY)[:2]:
@@ -90,7 +90,7 @@ def test_a_body_that_is_held_is_found(router: Router) -> None:
 
 
 @pytest.mark.parametrize("modes", [STREAMED, DUPLEX])
-def test_no_text_is_kept_once_its_exchange_is_over(router: Router, modes: Modes) -> None:
+def test_no_text_is_kept_after_its_exchange(router: Router, modes: Modes) -> None:
     """Whether a response was learned from, refused, truncated or not understood, no text of it is kept."""
     head = RequestHead("POST", CHAT.path, tenant="t")
     for body, response_head, content in (

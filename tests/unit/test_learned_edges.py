@@ -35,7 +35,7 @@ def taught() -> LearnedState:
 
 
 @pytest.mark.parametrize("since", [0, 1])
-def test_a_ratio_that_is_another_by_now_is_given_back(since: int) -> None:
+def test_changes_to_a_ratio_with_fewer_responses_are_returned(since: int) -> None:
     """A change to a new row starts it; a change that expects responses which are not there is returned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     row = RowChange(KEY, since, 2, np.array([4.0, 0.1, 0.0, 0.0]))
@@ -46,7 +46,7 @@ def test_a_ratio_that_is_another_by_now_is_given_back(since: int) -> None:
         assert (later,) == estimator.shift(Change((), (later,), ())).categories
 
 
-def test_lengths_that_are_others_by_now_are_given_back() -> None:
+def test_changes_to_lengths_with_fewer_responses_are_returned() -> None:
     """A category with fewer responses than a change expects does not take it."""
     lengths = OutputLengths(EstimatorSettings())
     row = RowChange(KEY, 0, 2, np.ones(162))
@@ -55,13 +55,13 @@ def test_lengths_that_are_others_by_now_are_given_back() -> None:
     assert not lengths.shift(replace(row, key=CategoryKey("n", ""), since=1))
 
 
-def test_a_part_of_a_number_is_refused() -> None:
+def test_an_incomplete_number_is_refused() -> None:
     """Packed numbers are 8-byte doubles."""
     with pytest.raises(ConfigurationError, match="3 bytes, not a multiple of 8"):
         unpacked(b"123")
 
 
-def test_states_that_cannot_be_are_refused() -> None:
+def test_invalid_states_are_refused() -> None:
     """This covers sums over other features, bounds and weights that are not finite, and other numbers of bins."""
     state = taught()
     (model,) = state.models
@@ -73,8 +73,8 @@ def test_states_that_cannot_be_are_refused() -> None:
             state, outputs=(OutputState(KEY, packed([1.0]), packed([1.0, 2.0])),)
         ),
     }
-    for says, each in wrong.items():
-        with pytest.raises(ConfigurationError, match=says):
+    for message, each in wrong.items():
+        with pytest.raises(ConfigurationError, match=message):
             tables_of(each, TERMS)
 
 
@@ -90,21 +90,21 @@ def test_rows_of_a_table_are_copies_whatever_their_order() -> None:
         assert table.weights.min() > 0
 
 
-def test_an_escape_that_the_window_cuts_is_left_out() -> None:
+def test_an_escape_cut_by_the_window_is_left_out() -> None:
     """Base64 with escaped slashes that continues beyond the window is read up to the last complete escape."""
     encoded = "iVBORw0KGgo" + "\\/" * WINDOW
     raw = msgspec.Raw(b'"data:image/png;base64,%b"' % encoded.encode())
     assert image_pixels(raw) > 0
 
 
-def test_a_list_that_is_not_there_adds_nothing() -> None:
+def test_an_absent_list_adds_nothing() -> None:
     """An absent value adds no text."""
     prompt = Prompt()
     prompt.add_json(msgspec.Raw(b""))
     assert [] == prompt.texts
 
 
-def test_what_others_know_of_a_row_comes_to_what_is_known_here() -> None:
+def test_changes_of_other_replicas_are_added_to_rows() -> None:
     """A known category adds the change; a new one starts with it, if it expects no responses and there is room."""
     estimator = ByteClassEstimator(EstimatorSettings(max_categories=2))
     teach(estimator, 30)
@@ -126,7 +126,7 @@ def test_what_others_know_of_a_row_comes_to_what_is_known_here() -> None:
     assert {0.0} == {row.deviation for row in of_key.values()}
 
 
-def test_a_full_memory_of_ratios_takes_no_more() -> None:
+def test_a_full_table_of_ratios_takes_no_more() -> None:
     """A change for a category beyond the maximum is returned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema", max_categories=1))
     rows = tuple(RowChange(CategoryKey("m", name), 0, 2, np.array([4.0, 0.1, 0.0, 0.0])) for name in "ab")

@@ -56,7 +56,7 @@ def observed(usage: Usage, **fields: Any) -> Observation:
 @pytest.mark.parametrize(
     ("completion_tokens", "truncated"), [(986, False), (987, False), (1_010, True), (1_011, True), (1_012, False)]
 )
-def test_cuts_are_counted_by_what_the_pool_holds(completion_tokens: int, *, truncated: bool) -> None:
+def test_cuts_are_counted_by_the_pools_context(completion_tokens: int, *, truncated: bool) -> None:
     """A response that ended at the pool's context, or one token before, was cut there; thresholds do not cut."""
     usage = Usage(13, completion_tokens, cut_by_length=True)
     assert truncated == observed(usage).learning.truncated_by_pool
@@ -110,7 +110,7 @@ def test_streams_that_never_report_are_tried_a_few_times() -> None:
 
 
 @pytest.mark.parametrize(("policy", "is_kept"), [(UsageInStreams.ASKED, False), (UsageInStreams.ALWAYS, True)])
-def test_what_streams_report_can_be_said(policy: UsageInStreams, *, is_kept: bool) -> None:
+def test_it_can_be_configured_what_streams_report(policy: UsageInStreams, *, is_kept: bool) -> None:
     """The operator may know that no stream, or every one, reports usage without being asked."""
     router = auto_router(policy)
     for _ in range(5):
@@ -152,7 +152,7 @@ def test_clients_that_declare_much_are_learned_from_under_load(per_s: int) -> No
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def test_what_has_taught_nothing_yet_shares_one_reserve() -> None:
+def test_models_not_yet_learned_from_share_one_reserve() -> None:
     """Unknown models share the reserve of one key; models that were learned from have a reserve each."""
     router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=300))
     assert [True, True, False] == [kept(router, name, max_tokens=97, **STREAM) is not None for name in "abc"]
@@ -165,7 +165,7 @@ def test_what_has_taught_nothing_yet_shares_one_reserve() -> None:
     assert [True, True, True] == [kept(router, name, max_tokens=97, **STREAM) is not None for name in "abc"]
 
 
-def taught_router(burst: float) -> Router:
+def trained_router(burst: float) -> Router:
     """Return a router that has learned from 100 streams of 20 tokens each, and whose budget is full again."""
     router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=burst))
     for _ in range(100):
@@ -180,10 +180,12 @@ def taught_router(burst: float) -> Router:
     ("declared", "sequences", "usual", "most"),
     [(100, 1, 1, 100), (100, 2, 2, 200), (10, 2, 2, 20), (20, 3, 3, 60), (100, 3, 3, 300)],
 )
-def test_a_stream_reserves_what_such_streams_come_to(declared: int, sequences: int, usual: int, most: int) -> None:
+def test_a_stream_reserves_the_mean_cost_of_its_category(
+    declared: int, sequences: int, usual: int, most: int
+) -> None:
     """It reserves the mean output of its category per sequence, and never more than the client declared."""
     fields = {"max_tokens": declared, "n": sequences} | STREAM
-    decision = kept(taught_router(5_000), "m", **fields)
+    decision = kept(trained_router(5_000), "m", **fields)
     assert decision is not None
     assert decision.estimate is not None
     mean = decision.estimate.mean_output_tokens
@@ -191,7 +193,7 @@ def test_a_stream_reserves_what_such_streams_come_to(declared: int, sequences: i
     assert 20 <= mean <= 24
     messages = 3 + min(usual * mean, most)
     for burst, second in ((messages + 1e-6, True), (messages - 1e-6, False)):
-        router = taught_router(burst)
+        router = trained_router(burst)
         assert kept(router, "m", **fields) is not None
         assert second == (kept(router, "m", **fields) is not None)
 
@@ -234,7 +236,7 @@ def test_embeddings_that_failed_otherwise_are_kept_again(fault: ResponseFault) -
     assert embedded(router, 100) is not None
 
 
-def test_a_chat_that_was_too_long_says_nothing_of_embeddings() -> None:
+def test_a_chat_that_was_too_long_does_not_affect_embeddings() -> None:
     """A model name may be used for both."""
     router = make_router()
     decision = kept(router, "e", **STREAM)
@@ -243,7 +245,7 @@ def test_a_chat_that_was_too_long_says_nothing_of_embeddings() -> None:
     assert embedded(router, 100) is not None
 
 
-def test_streams_on_their_way_do_not_make_a_model_report() -> None:
+def test_streams_under_way_do_not_change_that_a_model_reports_nothing() -> None:
     """Streams without usage that were kept before the limit and end after it do not change the verdict."""
     router = auto_router()
     decisions = [kept(router, "m") for _ in range(6)]
@@ -253,7 +255,7 @@ def test_streams_on_their_way_do_not_make_a_model_report() -> None:
     assert kept(router, "m") is None
 
 
-def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
+def test_a_router_closes_streams_by_default() -> None:
     """Closing the stream is the shortest reply."""
     assert make_router().closes_streams
 
@@ -269,7 +271,7 @@ def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
         ("a", 5_000, 2, "a-long"),
     ],
 )
-def test_a_second_attempt_is_that_of_the_model_s_default_pool(
+def test_a_second_attempt_is_by_the_default_pool_of_the_model(
     model: str, max_tokens: int, attempts: int, expected: str
 ) -> None:
     """A retried request of a model with its own pools is served by that model's default pool."""
@@ -289,9 +291,7 @@ def test_a_second_attempt_is_that_of_the_model_s_default_pool(
 @pytest.mark.parametrize(
     ("completion_tokens", "truncated"), [(987, False), (1_485, False), (1_486, True), (1_487, True)]
 )
-def test_cuts_are_counted_by_what_the_servers_are_known_to_hold(
-    completion_tokens: int, *, truncated: bool
-) -> None:
+def test_cuts_are_counted_by_the_context_that_servers_report(completion_tokens: int, *, truncated: bool) -> None:
     """Responses are cut at the length that the servers report for the model, even if none is configured."""
     router = make_router(pools=TWO_POOLS)
     router.know(Fleet(Serving(TWO_POOLS, {"short": {"m": 1_500}})))
@@ -304,14 +304,14 @@ def test_cuts_are_counted_by_what_the_servers_are_known_to_hold(
     assert truncated == observation.learning.truncated_by_pool
 
 
-def test_a_pool_that_does_not_serve_the_model_holds_what_is_configured() -> None:
+def test_a_pool_that_does_not_serve_the_model_has_its_configured_context() -> None:
     """A response may still come from such a pool, by a gateway's second attempt."""
     short, long = Pool("short", 1_000, 1_024), Pool("long", 100_000)
     assert 1_024 == Serving((short, long), {"short": {"other": 500}}).ladder("m").context_tokens(short)
 
 
 @pytest.mark.parametrize("status", [200, 500])
-def test_only_a_response_that_can_teach_is_opened(status: int) -> None:
+def test_only_a_response_that_can_be_learned_from_is_opened(status: int) -> None:
     """The body of a failed response is not read."""
     router = make_router()
     decision = kept(router, "m", **STREAM)
@@ -321,18 +321,18 @@ def test_only_a_response_that_can_teach_is_opened(status: int) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_learner_goes_on_from_another_where_the_same_settings_hold(*, same: bool) -> None:
+def test_a_learner_continues_from_another_with_the_same_settings(*, same: bool) -> None:
     """What was found out about models survives a reload, unless the settings it depends on have changed."""
-    asked, other = UsageInStreams.ASKED, UsageInStreams.AUTO
-    before = make_router(usage_in_streams=asked).learner
-    after = make_router(usage_in_streams=asked if same else other).learner
+    current, other = UsageInStreams.ASKED, UsageInStreams.AUTO
+    before = make_router(usage_in_streams=current).learner
+    after = make_router(usage_in_streams=current if same else other).learner
     after.max_response_bytes += 0 if same else 1
     after.continue_from(before)
     assert (after.unasked is before.unasked) is same
     assert (after.too_many_prompts is before.too_many_prompts) is same
 
 
-def test_what_was_not_estimated_is_not_kept() -> None:
+def test_requests_without_an_estimate_are_not_kept() -> None:
     """There is no estimate to compare its usage with, even while streams that did not ask for usage are tried."""
     router = make_router(usage_in_streams=UsageInStreams.AUTO)
     assert not router.learner.keeps(router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD), 0.0)

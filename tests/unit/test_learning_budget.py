@@ -19,7 +19,7 @@ def test_learning_stays_within_its_budget_of_messages() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2_000), st.booleans()), max_size=60))
-def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bool]]) -> None:
+def test_the_budget_holds_for_any_arrivals(steps: list[tuple[float, int, bool]]) -> None:
     """For any arrivals messages stay within burst + rate x time, plus one more burst for young categories.
 
     The last stream admitted comes on top, since admission does not depend on its cost.
@@ -31,7 +31,7 @@ def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bo
     assert spent <= (300 if any(young for _, _, young in steps) else 200) + 10 * now_s + 1e-6
 
 
-def test_messages_that_did_not_come_are_paid_back() -> None:
+def test_unused_messages_are_paid_back() -> None:
     """A stream reserves the most it may cost, at most a share of the burst, and is settled by its actual cost."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=100))
     assert budget.admit(6_000, young=False, now_s=0.0)
@@ -43,7 +43,7 @@ def test_messages_that_did_not_come_are_paid_back() -> None:
     assert not budget.admit(1, young=False, now_s=0.0)
 
 
-def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
+def test_messages_beyond_the_reserve_are_charged_at_the_end() -> None:
     """After a response with more messages than were reserved, others wait until the debt is paid."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(3, young=False, now_s=0.0)
@@ -53,7 +53,7 @@ def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("young", [True, False])
-def test_a_budget_of_nothing_learns_nothing(*, young: bool) -> None:
+def test_an_empty_budget_admits_nothing(*, young: bool) -> None:
     """Without any budget no stream is kept, young or not."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=0))
     assert not budget.admit(3, young=young, now_s=0.0)
@@ -67,7 +67,7 @@ def test_time_without_requests_saves_no_more_than_a_burst() -> None:
     assert not budget.admit(1, young=False, now_s=86_400.0)
 
 
-def test_what_is_paid_back_is_no_more_than_a_burst() -> None:
+def test_a_refund_does_not_exceed_a_burst() -> None:
     """The refund of an unused reserve is lost if the bucket has filled up in the meantime."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(100, young=False, now_s=0.0)
@@ -78,7 +78,7 @@ def test_what_is_paid_back_is_no_more_than_a_burst() -> None:
     assert not budget.admit(1, young=False, now_s=86_400.0)
 
 
-def test_a_response_of_any_number_of_messages_is_paid_for_in_a_burst_of_time() -> None:
+def test_the_debt_of_any_response_is_paid_in_the_time_of_a_burst() -> None:
     """No response can stop learning forever: the debt is at most one burst."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(3, young=False, now_s=0.0)
@@ -87,7 +87,7 @@ def test_a_response_of_any_number_of_messages_is_paid_for_in_a_burst_of_time() -
     assert budget.admit(100, young=False, now_s=10.1)
 
 
-def test_the_young_overdraw_by_one_burst_and_wait_then() -> None:
+def test_the_young_overdraw_by_at_most_one_burst() -> None:
     """Tenant names come from clients, so learning from ever new ones has to be limited."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert [True, True, False] == [budget.admit(100, key=key, young=True, now_s=0.0) for key in "abc"]
@@ -110,7 +110,7 @@ def test_no_more_streams_are_open_than_allowed() -> None:
     assert budget.admit(3, young=True, now_s=0.0)
 
 
-def test_no_stream_and_no_key_reserves_all_of_it() -> None:
+def test_no_stream_and_no_key_reserves_the_whole_budget() -> None:
     """A stream reserves at most an eighth of the burst, all open streams of a key half; settling frees it."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
     assert [True] * 4 + [False] == [budget.admit(60_000, key="a", young=True, now_s=0.0) for _ in range(5)]
@@ -120,7 +120,7 @@ def test_no_stream_and_no_key_reserves_all_of_it() -> None:
     assert budget.admit(60_000, key="a", young=True, now_s=0.0)
 
 
-def test_what_a_stream_took_beyond_its_reserve_is_paid_in_the_end() -> None:
+def test_a_stream_beyond_its_reserve_is_charged_in_full() -> None:
     """A stream that reserved an eighth of the burst and took half of it is charged the half."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
     assert budget.admit(4_000, key="a", young=False, now_s=0.0)
@@ -129,7 +129,7 @@ def test_what_a_stream_took_beyond_its_reserve_is_paid_in_the_end() -> None:
     assert [True] * 4 + [False] == taken
 
 
-def test_invented_models_leave_the_others_their_share() -> None:
+def test_invented_models_leave_others_their_share() -> None:
     """A client with a new model name and a huge output in each request gets half of the budget, not all."""
     budget, learned = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000)), 0
     for step in range(500):
@@ -143,7 +143,7 @@ def test_invented_models_leave_the_others_their_share() -> None:
 
 
 @pytest.mark.parametrize("burst", [300, 400])
-def test_a_small_burst_is_shared_by_as_much(burst: int) -> None:
+def test_minimum_reserves_apply_to_a_small_burst(burst: int) -> None:
     """Even with a small burst, a stream may reserve 100 messages and a key 200."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=burst))
     assert [True, True] == [budget.admit(6_000, key="a", young=True, now_s=0.0) for _ in range(2)]
@@ -153,7 +153,7 @@ def test_a_small_burst_is_shared_by_as_much(burst: int) -> None:
     assert not budget.admit(1, key="d", young=False, now_s=0.0)
 
 
-def test_no_stream_reserves_more_than_there_is() -> None:
+def test_no_stream_reserves_more_than_the_burst() -> None:
     """A burst below 100 can be reserved by a single stream, and is not too small for any."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=50))
     assert budget.admit(6_000, key="a", young=False, now_s=0.0)
@@ -161,18 +161,18 @@ def test_no_stream_reserves_more_than_there_is() -> None:
     assert budget.admit(1, key="b", young=False, now_s=1.0)
 
 
-def test_of_a_small_burst_a_stream_reserves_a_hundred_and_a_key_two() -> None:
+def test_of_a_small_burst_a_stream_reserves_100_and_a_key_200() -> None:
     """The limits are exact."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
-    asked = {"a": 6_000, "b": 99, "c": 100, "d": 1, "e": 1}
-    taken = [budget.admit(messages, key=key, young=False, now_s=0.0) for key, messages in asked.items()]
+    demand = {"a": 6_000, "b": 99, "c": 100, "d": 1, "e": 1}
+    taken = [budget.admit(messages, key=key, young=False, now_s=0.0) for key, messages in demand.items()]
     assert [True, True, True, True, False] == taken
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
     taken = [budget.admit(messages, key="a", young=False, now_s=0.0) for messages in (100, 99, 1, 1)]
     assert [True, True, True, False] == taken
 
 
-def test_what_did_not_come_is_nobody_s_share() -> None:
+def test_refunded_messages_do_not_count_towards_a_share() -> None:
     """A stratum whose reserves are refunded has taken nothing, and stays below its share."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert all(budget.admit(100, key=str(key), stratum="b", young=False, now_s=0.0) for key in range(6))
@@ -181,7 +181,7 @@ def test_what_did_not_come_is_nobody_s_share() -> None:
         budget.pay_back(100, used=0, stratum="a")
 
 
-def test_one_message_is_worth_a_stream() -> None:
+def test_one_message_is_enough_for_a_stream() -> None:
     """A response of one message is admitted, and reserves one message until it is settled."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
     assert budget.admit(100, young=True, now_s=0.0)
@@ -190,7 +190,7 @@ def test_one_message_is_worth_a_stream() -> None:
     assert [True, True, False] == [budget.admit(messages, young=True, now_s=0.0) for messages in (100, 99, 1)]
 
 
-def test_nothing_is_remembered_of_a_key_that_has_no_stream() -> None:
+def test_nothing_is_kept_of_a_key_without_streams() -> None:
     """Model names come from clients, so settled streams must not leave any memory in use."""
     budget = LearningBudget(LearningSettings())
     for number in range(100):
@@ -244,16 +244,16 @@ def admitted(
     return counts
 
 
-def test_what_is_dear_is_learned_from_beside_what_is_cheap() -> None:
+def test_expensive_and_cheap_strata_get_equal_shares() -> None:
     """If two strata both demand more than there is, each gets half of the messages, whatever a response costs."""
     budget = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000))
-    counts = admitted(budget, {"cheap": 50, "dear": 500}, 4_000, seconds=200)
-    spent = {"cheap": 50 * counts["cheap"], "dear": 500 * counts["dear"]}
-    assert 0.4 * sum(spent.values()) < spent["dear"] < 0.6 * sum(spent.values())
+    counts = admitted(budget, {"cheap": 50, "expensive": 500}, 4_000, seconds=200)
+    spent = {"cheap": 50 * counts["cheap"], "expensive": 500 * counts["expensive"]}
+    assert 0.4 * sum(spent.values()) < spent["expensive"] < 0.6 * sum(spent.values())
     assert 0.9 * 500 * 200 < sum(spent.values()) < 1.1 * (500 * 200 + 5_000)
 
 
-def test_who_asks_for_little_gets_all_of_it() -> None:
+def test_a_stratum_with_little_demand_gets_all_of_it() -> None:
     """A stratum below its share is always admitted, and the others get the rest."""
     budget = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000))
     counts = admitted(budget, {"json": 3, "stream": 300}, 2_000, seconds=100)
@@ -261,13 +261,13 @@ def test_who_asks_for_little_gets_all_of_it() -> None:
     assert 300 * counts["stream"] > 0.85 * 500 * 100 - 6_000
 
 
-def test_a_stratum_that_was_never_asked_for_takes_no_share() -> None:
+def test_a_stratum_without_demand_takes_no_share() -> None:
     """A single stratum may use the whole burst."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert {"a": 10} == admitted(budget, {"a": 100}, 20, seconds=1)
 
 
-def test_the_young_of_a_stratum_leave_others_half_of_what_they_may_overdraw() -> None:
+def test_the_young_of_a_stratum_leave_others_half_of_the_overdraft() -> None:
     """A stratum above its share stops at half a burst of debt; another one may use the rest."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert budget.admit(1, stratum="b", young=False, now_s=0.0)
@@ -277,7 +277,7 @@ def test_the_young_of_a_stratum_leave_others_half_of_what_they_may_overdraw() ->
     assert [True] * 5 + [False] * 15 == taken
 
 
-def test_what_was_missed_is_learned_from_before_others() -> None:
+def test_a_stratum_with_a_miss_takes_precedence() -> None:
     """Such a stratum may use the rest of the bucket once, as if it had taken nothing."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert budget.admit(1, stratum="b", young=False, now_s=0.0)
@@ -287,7 +287,7 @@ def test_what_was_missed_is_learned_from_before_others() -> None:
     budget.missed("never heard of")
 
 
-def test_who_had_more_than_its_share_leaves_half_of_the_burst() -> None:
+def test_a_stratum_above_its_share_leaves_half_of_the_burst() -> None:
     """The other half is left for a stratum that comes later."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert budget.admit(1, stratum="b", young=False, now_s=0.0)

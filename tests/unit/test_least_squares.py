@@ -21,7 +21,7 @@ def taught(seed: int, count: int = 50, forgetting: float = 1.0) -> RelativeLeast
     return model
 
 
-def test_merged_sums_know_what_all_have_seen() -> None:
+def test_merged_sums_equal_those_of_one_model_that_saw_everything() -> None:
     """Without forgetting, merged replicas have the prices of one model that saw all responses."""
     whole = RelativeLeastSquares(PRIOR, 1.0)
     parts = [taught(1).sums, taught(2).sums]
@@ -34,12 +34,12 @@ def test_merged_sums_know_what_all_have_seen() -> None:
     assert whole.weights == pytest.approx(one.weights)
 
 
-def test_prices_are_found() -> None:
+def test_prices_converge_to_the_true_ones() -> None:
     """With exact responses the prices converge to the true ones."""
     assert taught(3, 300).weights == pytest.approx([0.3, 0.4, 7.0], rel=0.2)
 
 
-def test_what_is_not_seen_returns_to_its_prior() -> None:
+def test_an_unseen_feature_returns_to_its_prior() -> None:
     """A feature that vanishes from the traffic returns to its prior price, and its leverage grows."""
     model = taught(4, forgetting=0.99)
     u = np.array([0.0, 2.0, 0.0])
@@ -50,7 +50,7 @@ def test_what_is_not_seen_returns_to_its_prior() -> None:
     assert model.leverage(u) > 10 * before
 
 
-def test_numbers_stay_sound_over_many_responses() -> None:
+def test_numbers_stay_valid_over_many_responses() -> None:
     """If responses hardly differ, sums stay bounded and exactly symmetric, and prices finite."""
     model = RelativeLeastSquares(PRIOR, 0.999)
     x = np.array([1_000.0, 1_000.0, 1.0])
@@ -63,7 +63,7 @@ def test_numbers_stay_sound_over_many_responses() -> None:
     assert model.refused == 0
 
 
-def test_responses_that_are_no_numbers_are_refused_and_counted() -> None:
+def test_responses_that_are_not_finite_are_refused_and_counted() -> None:
     """An infinite observation changes only the counter."""
     model = taught(5)
     before = model.weights
@@ -71,7 +71,7 @@ def test_responses_that_are_no_numbers_are_refused_and_counted() -> None:
     assert (model.refused, model.weights is before) == (1, True)
 
 
-def test_sums_that_cannot_be_solved_keep_the_old_prices() -> None:
+def test_sums_that_are_not_finite_keep_the_old_prices() -> None:
     """Sums that are not finite are counted and not used."""
     model = taught(6)
     before = model.weights
@@ -104,7 +104,7 @@ def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: flo
         assert solved.leverage(x / 500) == pytest.approx(model.leverage(x / 500), rel=max(within, MAX_FADED))
 
 
-def test_what_was_learned_since_the_last_solution_outlives_one_that_fails() -> None:
+def test_updates_since_the_last_solution_survive_one_that_fails() -> None:
     """If a solution fails, the covariance update from the responses since the last one is kept."""
     model = taught(9, 20)
     u = np.array([2.0, 1.0, 0.01])
@@ -117,21 +117,21 @@ def test_what_was_learned_since_the_last_solution_outlives_one_that_fails() -> N
 
 @given(st.integers(1, 70), st.sampled_from([1.0, 0.999, 0.9]))
 @settings(max_examples=20, deadline=None)
-def test_sums_are_the_same_however_they_are_taken_in(looks: int, forgetting: float) -> None:
+def test_reading_the_sums_does_not_change_them(looks: int, forgetting: float) -> None:
     """Reading the sums, at any time, does not change their values."""
-    asked, unasked = taught(8, 0, forgetting), taught(8, 70, forgetting)
+    read, unread = taught(8, 0, forgetting), taught(8, 70, forgetting)
     rng = np.random.default_rng(8)
     for position in range(70):
         x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
-        asked.learn(x, float(x @ [0.3, 0.4, 7.0]))
+        read.learn(x, float(x @ [0.3, 0.4, 7.0]))
         if position % looks == 0:
-            assert asked.sums.a.shape == (3, 3)
-    assert unasked.sums.a == pytest.approx(asked.sums.a)
-    assert unasked.sums.b == pytest.approx(asked.sums.b)
-    assert unasked.weights == pytest.approx(asked.weights, rel=0.02)
+            assert read.sums.a.shape == (3, 3)
+    assert unread.sums.a == pytest.approx(read.sums.a)
+    assert unread.sums.b == pytest.approx(read.sums.b)
+    assert unread.weights == pytest.approx(read.weights, rel=0.02)
 
 
-def test_others_take_away_no_more_than_there_is() -> None:
+def test_subtracting_sums_stops_at_zero() -> None:
     """The weight and the number of responses do not fall below zero."""
     model = taught(10, 20)
     model.shift(Sums(np.zeros((3, 3)), np.zeros(3)), -30, -25.0, 20)

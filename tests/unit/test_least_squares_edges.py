@@ -12,14 +12,14 @@ PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
 X = np.array([700.0, 300.0, 1.0])
 
 
-def test_before_any_response_the_doubt_is_the_priors() -> None:
+def test_before_any_response_the_variance_is_that_of_the_prior() -> None:
     """The variance of an estimate is u C u, with the prior's covariance C."""
     u = np.array([0.5, 0.1, 0.02])
     leverage = RelativeLeastSquares(PRIOR, 1.0).leverage(u)
     assert float(u @ PRIOR.covariance @ u) == pytest.approx(leverage)
 
 
-def test_the_first_response_moves_the_prices_as_far_as_it_is_believed() -> None:
+def test_the_first_response_moves_the_prices_according_to_its_weight() -> None:
     """Prices solve (A + R) w = b + R w0, A = weight z z', b = weight z, z = x / tokens, R = NOISE^2 C^-1."""
     for weight in (1.0, 0.3):
         model = RelativeLeastSquares(PRIOR, 1.0)
@@ -29,7 +29,7 @@ def test_the_first_response_moves_the_prices_as_far_as_it_is_believed() -> None:
         assert solved == pytest.approx(model.weights)
 
 
-def test_each_update_says_whether_the_numbers_allowed_it() -> None:
+def test_each_update_reports_whether_it_succeeded() -> None:
     """This holds for updates between solutions and for full solutions; numbers that are not finite fail."""
     model = RelativeLeastSquares(PRIOR, 0.9995)
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def test_each_update_says_whether_the_numbers_allowed_it() -> None:
 
 
 @pytest.mark.parametrize("forgetting", [1.0, 0.99, 0.5])
-def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
+def test_the_weight_is_the_faded_number_of_responses(forgetting: float) -> None:
     """Each response counts as 1 when it arrives, and a loaded state as its weight."""
     model = RelativeLeastSquares(PRIOR, forgetting)
     for count in range(1, 50):
@@ -51,7 +51,7 @@ def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
     assert 7.0 * forgetting + 1 == pytest.approx(model.weight)
 
 
-def test_a_model_that_was_taught_little_takes_little_memory() -> None:
+def test_a_model_with_few_responses_takes_little_memory() -> None:
     """Model names come from clients, so new models share their initial state; memory is allocated on demand."""
     size = 100
     prior = Prior(np.ones(size), np.eye(size))

@@ -38,7 +38,7 @@ def belief(estimator: ByteClassEstimator, estimate: Estimate) -> Belief:
     return known.believe(known.model("m"), estimate.category, evidence.x, evidence.text_bytes, evidence.source)
 
 
-def test_an_ordinary_response_is_nothing_special() -> None:
+def test_an_ordinary_response_is_no_special_case() -> None:
     """Its result holds the estimate's error and no special case; that of a refused response also the reason."""
     estimator = taught()
     estimate = estimator.estimate(PROMPT, "")
@@ -59,7 +59,7 @@ def test_an_ordinary_response_is_nothing_special() -> None:
 
 
 @pytest.mark.parametrize("tenant", ["", "tenant"])
-def test_a_response_moves_prices_as_far_as_it_is_believed(tenant: str) -> None:
+def test_a_response_moves_prices_according_to_its_weight(tenant: str) -> None:
     """Within the expected error it counts fully, with a weight by the model's spread; so does a tenant's."""
     estimator = ByteClassEstimator(EstimatorSettings()) if tenant else taught()
     if tenant:
@@ -76,7 +76,7 @@ def test_a_response_moves_prices_as_far_as_it_is_believed(tenant: str) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["", "tenant"])
-def test_residuals_stay_until_the_prices_are_taught(tenant: str) -> None:
+def test_residuals_do_not_move_until_the_prices_have_settled(tenant: str) -> None:
     """Errors are first left to the prices: a hundred responses do not move the mean of the residuals."""
     estimator = ByteClassEstimator(EstimatorSettings())
 
@@ -103,7 +103,7 @@ def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
 
 
 @pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
-def test_a_counter_that_is_off_by_four_times_is_broken(factor: float, heard: int) -> None:
+def test_a_counter_that_is_off_by_more_than_four_times_is_ignored(factor: float, heard: int) -> None:
     """A usage that is off by more does not count towards the bound."""
     estimator = taught()
     before = estimator.state().models[0].heard
@@ -113,7 +113,7 @@ def test_a_counter_that_is_off_by_four_times_is_broken(factor: float, heard: int
 
 
 @pytest.mark.parametrize(("factor", "of_the_error"), [(3.9, True), (4.1, False)])
-def test_a_broken_counter_is_not_believed_of_its_source_either(factor: float, *, of_the_error: bool) -> None:
+def test_a_broken_counter_does_not_affect_its_source_in_full(factor: float, *, of_the_error: bool) -> None:
     """A source with a low weight takes the full error as its own, but only the clipped one of a broken counter."""
     estimator = taught()
     model = estimator._known.model("m")
@@ -134,7 +134,7 @@ def test_a_broken_counter_is_not_believed_of_its_source_either(factor: float, *,
 
 
 @pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
-def test_a_broken_counter_says_nothing_of_the_bound_of_new_parts(factor: float, heard: int) -> None:
+def test_a_broken_counter_does_not_move_the_bound_of_new_parts(factor: float, heard: int) -> None:
     """The bound of text that follows a known prefix has its own q, which only plausible errors move."""
     estimator = taught()
     now = belief(estimator, estimator.estimate(PROMPT, ""))
@@ -159,7 +159,7 @@ def test_a_rival_begins_when_most_responses_surprise(scales: float, *, surprisin
     assert surprising == (contest is not None and contest.rival is not None)
 
 
-def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:
+def test_a_possible_constant_of_a_tenant_is_reported_as_clipped() -> None:
     """Such an error moves neither prices nor the tenant's residual until there are enough responses to decide."""
     estimator = taught()
     before = estimator.prices("m")
@@ -170,7 +170,7 @@ def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "missed"), [(12, False), (13, True)])
-def test_a_prompt_of_just_its_bound_is_no_miss(tokens: int, *, missed: bool) -> None:
+def test_a_prompt_exactly_at_its_bound_is_not_a_miss(tokens: int, *, missed: bool) -> None:
     """The bound is inclusive."""
     estimator = taught(1)
     exact = estimator.estimate(facts(b"", exact_prompt_tokens=12), "")

@@ -65,7 +65,7 @@ def test_a_traceback_is_logged_once_per_kind_and_minute(caplog: pytest.LogCaptur
     assert "Traceback (most recent call last)" in JsonFormatter().format(caplog.records[0])
 
 
-def test_an_exception_without_a_traceback_is_known_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_without_a_traceback_is_identified_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
     """Its message does not make it another kind, because a client may influence the message."""
     listener = LogListener(Clock())
     for number in range(9):
@@ -74,7 +74,7 @@ def test_an_exception_without_a_traceback_is_known_by_its_type(caplog: pytest.Lo
     assert [ValueError, KeyError] == [record.exc_info and record.exc_info[0] for record in caplog.records]
 
 
-def test_the_kinds_that_are_remembered_are_bounded() -> None:
+def test_the_number_of_remembered_kinds_is_bounded() -> None:
     """After a thousand kinds of exceptions at most MAX_KINDS are remembered."""
     listener = LogListener(Clock())
     for number in range(1_000):
@@ -107,7 +107,7 @@ def test_warnings_of_libraries_are_written_once_a_minute() -> None:
     )
 
 
-def test_a_scrape_is_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_scrape_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
     """The HTTP client logs each request at level info, and servers are polled every second."""
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
@@ -135,7 +135,7 @@ def test_a_misconfiguration_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
     assert "set request_header_mode: SEND" in caplog.records[0].getMessage()
 
 
-def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_that_clients_can_cause_are_not_logged_at_level_info(caplog: pytest.LogCaptureFixture) -> None:
     """Requests that are too long for every pool are logged only at level debug; a metric counts them."""
     listener = LogListener(Clock())
     caplog.set_level(logging.INFO)
@@ -147,7 +147,7 @@ def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytes
     assert ("context overflow", "m", 9_000) == (line["message"], line["model"], line["at_least_prompt_tokens"])
 
 
-def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_was_replaced_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """A model whose prices are replaced, or come back, is logged by name; an ordinary response is not."""
     listener = LogListener(Clock())
     learning = Learning(1.0, under_counted=False, bytes_per_token=4.0)
@@ -158,7 +158,7 @@ def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture
     assert 2 == len({line["message"] for line in lines})
 
 
-def test_models_that_change_again_and_again_do_not_drown_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_models_that_change_repeatedly_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Each of the two messages is logged once a minute per model."""
     clock = Clock()
     listener = LogListener(clock)

@@ -44,7 +44,7 @@ def test_lines_come_in_order() -> None:
     assert [str(number) for number in range(100)] == [line["message"] for line in pipe.lines()]
 
 
-def test_a_pipe_that_is_not_read_keeps_nobody() -> None:
+def test_a_pipe_that_is_not_read_blocks_nobody() -> None:
     """If more is logged than pipe and queue hold, a late reader gets the first lines and the number lost."""
     pipe, logged = Pipe(), 3 * MAX_WAITING
     for number in range(logged):
@@ -66,7 +66,7 @@ def test_a_pipe_that_is_not_read_keeps_nobody() -> None:
     assert logged == len(found) + sum(lost)
 
 
-def test_a_reader_that_has_gone_is_no_fault() -> None:
+def test_a_closed_reader_is_not_an_error() -> None:
     """The lines are lost, and nothing is raised."""
     pipe = Pipe()
     pipe.leave()
@@ -78,7 +78,7 @@ def test_a_reader_that_has_gone_is_no_fault() -> None:
     os.close(pipe.writes)
 
 
-def test_a_record_that_cannot_be_formatted_is_told_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_cannot_be_formatted_is_reported_and_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     """The next record is still written."""
     pipe = Pipe()
     pipe.writer.emit(logging.LogRecord("dualpool", logging.INFO, __file__, 0, "%d", ("x",), None))

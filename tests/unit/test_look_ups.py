@@ -18,7 +18,7 @@ class Resolver:
     """A resolver that hangs for one name until `answers` is set, and counts the look-ups of that name."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.look_ups = 0
         self.answers = threading.Event()
         self.was_waited_for = False
         self._real = socket.getaddrinfo
@@ -32,7 +32,7 @@ class Resolver:
         """Answer, or hang."""
         if host != HANGS:
             return self._real(host, *others, **named)  # type: ignore[arg-type]
-        self.asked += 1
+        self.look_ups += 1
         self.was_waited_for |= not self.answers.wait(5)
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
@@ -61,7 +61,7 @@ async def given_up() -> str:
     return "answered"
 
 
-def test_a_look_up_that_hangs_holds_up_no_thread_of_others(resolver: Resolver) -> None:
+def test_a_look_up_that_hangs_blocks_no_other_work(resolver: Resolver) -> None:
     """Look-ups that were given up occupy no threads for blocking calls, and the loop ends without them."""
 
     async def busy() -> str:
@@ -70,13 +70,13 @@ def test_a_look_up_that_hangs_holds_up_no_thread_of_others(resolver: Resolver) -
 
     assert "saved" == run(busy())
     assert not resolver.was_waited_for
-    assert 1 == resolver.asked, "a name that is being looked up is not looked up once more"
+    assert 1 == resolver.look_ups, "a name that is being looked up is not looked up again"
 
 
-def test_what_a_slow_look_up_finds_is_for_whoever_waits_then(resolver: Resolver) -> None:
+def test_a_slow_look_up_is_shared_by_all_who_wait_for_it(resolver: Resolver) -> None:
     """A caller that gave up may retry; callers waiting for a name share its answer; later ones look up again."""
 
-    async def asked() -> None:
+    async def scenario() -> None:
         assert "given up" == await given_up()
         waiting = [asyncio.create_task(addresses(HANGS)) for _ in range(2)]
         await asyncio.sleep(0)
@@ -87,29 +87,29 @@ def test_what_a_slow_look_up_finds_is_for_whoever_waits_then(resolver: Resolver)
         with pytest.raises(socket.gaierror, match="no answer"):
             await addresses(HANGS)
 
-    run(asked())
-    assert 2 == resolver.asked
+    run(scenario())
+    assert 2 == resolver.look_ups
 
 
-def test_names_that_resolve_are_found() -> None:
+def test_names_are_resolved() -> None:
     """The result is the same as from the system's resolver."""
     assert run(addresses("localhost")) == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
 
 
-def test_a_look_up_that_ends_after_its_loop_is_nobodys(
+def test_a_look_up_that_ends_after_its_loop_is_ignored(
     resolver: Resolver, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     """Its result is neither logged nor raised anywhere."""
     run(given_up())
     (thread,) = resolver.threads("dualpool-look-up")
-    assert thread.daemon, "the interpreter's end does not wait for it"
+    assert thread.daemon, "the interpreter must not wait for it at exit"
     resolver.answers.set()
     thread.join(10)
     assert not caplog.records
     assert not recwarn.list
 
 
-def test_a_router_begins_and_ends_while_the_stores_name_hangs(resolver: Resolver) -> None:
+def test_a_router_starts_and_ends_while_the_stores_name_hangs(resolver: Resolver) -> None:
     """The first and the last exchange with the store take no longer than their timeout."""
     replica = Replica(f"redis://{HANGS}:6379", timeout_s=0.01)
     replica.exchange()
@@ -118,7 +118,7 @@ def test_a_router_begins_and_ends_while_the_stores_name_hangs(resolver: Resolver
     assert not resolver.was_waited_for
 
 
-def test_jobs_go_on_and_end_while_a_name_hangs(resolver: Resolver) -> None:
+def test_jobs_continue_and_end_while_a_name_hangs(resolver: Resolver) -> None:
     """A job with a look-up that hangs does not stop another from saving, and shutdown does not wait for it."""
     saved = threading.Event()
 

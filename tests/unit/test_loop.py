@@ -60,7 +60,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Clocked:
     return make
 
 
-def test_a_timer_waits_a_little_at_most_while_events_never_cease(clocked: Clocked) -> None:
+def test_a_timer_is_hardly_delayed_by_ceaseless_events(clocked: Clocked) -> None:
     """A due timer runs within two milliseconds and two events, however many events come."""
     clock, timer, loop = clocked(inf, 0.05)
     due_s = timer.next_s
@@ -68,7 +68,7 @@ def test_a_timer_waits_a_little_at_most_while_events_never_cease(clocked: Clocke
     assert due_s <= timer.expired_s[0] <= due_s + LOOKS_EVERY_S + 2 * EVENT_S
 
 
-def test_while_nothing_comes_a_timer_is_done_when_it_is_due(clocked: Clocked) -> None:
+def test_without_events_a_timer_runs_when_it_is_due(clocked: Clocked) -> None:
     """A poll waits until the next timer is due, but at most for a tick."""
     clock, timer, loop = clocked(0, 1.5 * TICK_S)
     due_s = timer.next_s
@@ -77,7 +77,7 @@ def test_while_nothing_comes_a_timer_is_done_when_it_is_due(clocked: Clocked) ->
     assert pytest.approx([TICK_S, TICK_S / 2]) == clock.waits_s[:2]
 
 
-def test_a_timer_set_by_an_event_is_done_when_it_is_due(clocked: Clocked) -> None:
+def test_a_timer_set_by_an_event_runs_when_it_is_due(clocked: Clocked) -> None:
     """A deadline shorter than a tick that is set by an event does not wait for the end of the tick."""
     clock, timer, loop = clocked(1, inf)
 

@@ -15,7 +15,7 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 (PROBE,) = re.findall(r"^SERVES := (.+)$", MAKEFILE, re.MULTILINE)
 
 # A fake Python for the Makefile: passes or fails its probe, copies itself as "environment", and logs its calls.
-STAND_IN = """#!{sh}
+FAKE_PYTHON = """#!{sh}
 echo "{name} $*" >> "{log}"
 case "$1 $2" in
   "-c "*) exit {code} ;;
@@ -38,7 +38,7 @@ class Machine:
     def add(self, name: str, code: int = 0) -> None:
         """Add a Python whose probe ends with exit code `code`."""
         python = self.path / name
-        python.write_text(STAND_IN.format(sh=shutil.which("sh"), name=name, log=self.log, code=code), "utf-8")
+        python.write_text(FAKE_PYTHON.format(sh=shutil.which("sh"), name=name, log=self.log, code=code), "utf-8")
         python.chmod(python.stat().st_mode | stat.S_IXUSR)
 
     def set_up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,7 @@ def test_make_takes_the_newest_python(machine: Machine) -> None:
     assert (0, ["python3.13"]) == (result.returncode, machine.chosen()), result.stderr
 
 
-def test_make_passes_over_a_python_that_does_not_run(machine: Machine) -> None:
+def test_make_skips_a_python_that_does_not_run(machine: Machine) -> None:
     """A version manager's shim for an inactive version, or a Python without ensurepip, is skipped."""
     machine.add("python3.14", code=127)
     machine.add("python3.13", code=1)
@@ -84,7 +84,7 @@ def test_make_passes_over_a_python_that_does_not_run(machine: Machine) -> None:
     assert (0, ["python3"]) == (result.returncode, machine.chosen()), result.stderr
 
 
-def test_make_takes_the_python_that_is_named(machine: Machine) -> None:
+def test_make_takes_the_given_python(machine: Machine) -> None:
     """PYTHON=... takes precedence over the PATH."""
     machine.add("python3.14")
     machine.add("mine")
@@ -95,15 +95,15 @@ def test_make_takes_the_python_that_is_named(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"), [((), "none of python3.14"), (("PYTHON=python3.10",), "python3.10 ")]
 )
-def test_make_says_which_pythons_would_do(machine: Machine, arguments: tuple[str, ...], named: str) -> None:
+def test_make_names_the_supported_pythons(machine: Machine, arguments: tuple[str, ...], named: str) -> None:
     """If no Python is usable, make fails with a message that names what was tried and what is supported."""
     machine.add("python3.10", code=1)
     machine.add("python3", code=1)
     result = machine.set_up(*arguments)
     assert (True, []) == (result.returncode > 0, machine.chosen())
-    said = result.stderr.splitlines()[0]
-    assert said.startswith(f"make: {named}")
-    assert all(word in said for word in ("cannot set up", *SUPPORTED, "ensurepip", "PYTHON=")), said
+    message = result.stderr.splitlines()[0]
+    assert message.startswith(f"make: {named}")
+    assert all(word in message for word in ("cannot set up", *SUPPORTED, "ensurepip", "PYTHON=")), message
 
 
 @pytest.mark.parametrize(("versions", "code"), [(SUPPORTED, 0), (["3.1"], 1)])
@@ -117,7 +117,7 @@ def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> N
     ("arguments", "options"),
     [((), "--cov --numprocesses=2 --dist=worksteal"), (("ARGS=-k placing",), "-k placing")],
 )
-def test_only_all_tests_have_to_reach_every_branch(arguments: tuple[str, ...], options: str) -> None:
+def test_coverage_is_required_only_of_the_whole_suite(arguments: tuple[str, ...], options: str) -> None:
     """`make test` measures coverage, and fails below the threshold in pyproject.toml; with ARGS it does not."""
     make = shutil.which("make")
     assert make is not None

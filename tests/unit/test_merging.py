@@ -100,7 +100,7 @@ def test_merging_in_steps_is_merging_at_once(kind: str, parts: Sequence[tuple[in
 
 @given(KINDS, st.integers(0, 5), st.sampled_from([0, 1, 7, 60]))
 @settings(max_examples=20, deadline=None)
-def test_merging_with_nothing_changes_nothing(kind: str, seed: int, responses: int) -> None:
+def test_merging_with_an_empty_state_changes_nothing(kind: str, seed: int, responses: int) -> None:
     """An empty state, or that of a router that has learned nothing, is neutral."""
     state = learned(kind, seed, responses)
     alone = merged([state], terms(kind))
@@ -150,7 +150,7 @@ def test_merged_means_lie_between_their_parts(kind: str, parts: Sequence[tuple[i
 
 @given(KINDS, PARTS)
 @settings(max_examples=20, deadline=None)
-def test_a_bounded_state_weighs_what_one_router_does_and_means_the_same(
+def test_a_bounded_state_has_the_weight_of_one_router_and_the_same_means(
     kind: str, parts: Sequence[tuple[int, int]]
 ) -> None:
     """However many states were merged, the weight is bounded and means are kept; bounding is idempotent."""
@@ -169,7 +169,7 @@ def test_a_bounded_state_weighs_what_one_router_does_and_means_the_same(
     same(small, bounded(small, terms(kind)))
 
 
-def test_of_two_generations_the_one_with_more_responses_stays() -> None:
+def test_of_two_generations_the_one_with_more_responses_is_kept() -> None:
     """Sums of two tokenizers are not added; the categories of the dropped generation are dropped, too."""
     old, new = learned("byteclass", 1, 60), learned("byteclass", 2, 7)
     later = replace(new, models=tuple(replace(row, generation=1) for row in new.models))
@@ -182,7 +182,7 @@ def test_of_two_generations_the_one_with_more_responses_stays() -> None:
     )
 
 
-def test_what_does_not_belong_together_does_not_merge() -> None:
+def test_incompatible_states_do_not_merge() -> None:
     """Kind of estimator, features and lengths of rows must be the same; the message says what differs."""
     one = learned("byteclass", 1, 7)
     with pytest.raises(ConfigurationError, match="of kinds byteclass and ema"):
@@ -203,7 +203,7 @@ def test_a_model_can_be_left_out() -> None:
     assert {"m1"} == {row.category.model for row in rest.outputs}
 
 
-def test_merged_replicas_estimate_as_one_that_saw_all() -> None:
+def test_merged_replicas_estimate_like_one_that_saw_everything() -> None:
     """The merged state of four routers with a quarter each estimates a prompt like one that saw everything."""
     one = ByteClassEstimator(SETTINGS)
     quarters = [ByteClassEstimator(SETTINGS) for _ in range(4)]
@@ -218,14 +218,14 @@ def test_merged_replicas_estimate_as_one_that_saw_all() -> None:
     assert expected.prompt_bound == pytest.approx(actual.prompt_bound, rel=0.05)
 
 
-def test_rows_of_one_name_are_refused() -> None:
+def test_duplicate_rows_are_refused() -> None:
     """A state with two rows for one category is invalid."""
     row = CategoryState(CategoryKey("m", "k"), 4.0, 1.0, 5)
     with pytest.raises(ConfigurationError, match="twice"):
         merged([LearnedState("ema", (row, row))], terms("ema"))
 
 
-def test_the_heaviest_rows_are_what_a_full_estimator_keeps() -> None:
+def test_a_full_estimator_keeps_the_heaviest_rows() -> None:
     """A merged state is sorted by weight, so that loading it into a small map drops the lightest rows."""
     whole = merged([learned("byteclass", 1, 60), learned("byteclass", 2, 7)], TERMS)
     assert all(one.weight <= other.weight for one, other in pairwise(whole.categories))

@@ -64,7 +64,7 @@ def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: Collecto
     assert None is value(registry, "bounds_near_total", pool="long", verdict="held")
 
 
-def test_a_model_that_started_anew_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_a_model_that_was_replaced_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """There are counters for models whose learned state was replaced, and for ones whose state came back."""
     metrics.succeeded(DECISION)
     for learned in (LEARNED, replace(LEARNED, started_anew=True), replace(LEARNED, returned=True)):
@@ -80,7 +80,7 @@ def test_a_model_that_started_anew_is_counted(metrics: Metrics, registry: Collec
 def test_bounds_are_judged_by_size(
     metrics: Metrics, registry: CollectorRegistry, prompt_tokens: int, size: str
 ) -> None:
-    """Verdicts on bounds are counted by actual length, so that a few long prompts stay visible among short ones."""
+    """Verdicts on bounds are counted by actual length, so that few long prompts stay visible among short ones."""
     for under_counted in (True, False, False):
         learning = replace(LEARNED, under_counted=under_counted)
         metrics.observed(Observation(DECISION, SHORT, Usage(prompt_tokens, 3), learning))
@@ -101,7 +101,7 @@ def test_bounds_are_judged_by_category(metrics: Metrics, registry: CollectorRegi
     assert 1 == value(registry, "bounds_by_category_total", category="latin", verdict="exceeded")
 
 
-def test_strata_say_how_many_of_each_were_seen(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_requests_and_judged_bounds_are_counted_by_stratum(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Requests are counted by stratum, and so are judged bounds; a judged bound counts for those it stands for."""
     labels = {"declared": "above_2k", "prompt": "to_1k", "response": "stream"}
     decision = replace(DECISION, stratum=stratum_of(8_192, 90.0, stream=True))
@@ -131,7 +131,9 @@ def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRe
     assert ["a", "b", OTHER, "a"] == [*map(BoundedLabels(2).label, "abca")]
 
 
-def test_a_model_that_no_pool_answers_for_takes_no_label(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_a_model_without_a_successful_response_takes_no_label(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
     """Invented names are `other`; a model gets a label of its own with its first 2xx response."""
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
     for position in range(100):
@@ -179,7 +181,7 @@ def test_only_usage_of_what_was_estimated_judges_the_estimate(
     assert 130 == value(registry, "actual_prompt_tokens_sum", model="m")
 
 
-def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_implausible_usage_is_only_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """One implausible response does not distort the sums of actual lengths."""
     metrics.observed(Observation(DECISION, SHORT, Usage(5_000_000), replace(LEARNED, refused=Refused.IMPLAUSIBLE)))
     assert 1 == value(registry, "refused_observations_total", cause="implausible")
@@ -187,7 +189,7 @@ def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: 
     assert None is value(registry, "estimate_ratio_sum", model="m")
 
 
-def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+def test_every_event_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Kept and released streams, retries, overflows, and faults of gateways, responses and ours have counters."""
     metrics.succeeded(DECISION)
     metrics.kept(DECISION)

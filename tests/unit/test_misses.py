@@ -14,22 +14,22 @@ from extproc.core.usage import Usage
 from tests.unit.test_rivals import Traffic
 
 
-def reach(told: Sequence[tuple[int, float, bool]], sources: int = 10) -> float:
+def reach(responses: Sequence[tuple[int, float, bool]], sources: int = 10) -> float:
     """Return the reach after these responses: source, log error, and whether the bound was missed."""
     misses = Misses()
-    for source, error, missed in told:
+    for source, error, missed in responses:
         misses.observe(source, sources, error, missed=missed)
     return misses.reach
 
 
-def test_three_misses_in_a_row_are_no_chance() -> None:
+def test_three_misses_in_a_row_widen_bounds() -> None:
     """Bounds then reach as far as the largest miss; two misses do not widen them."""
     assert 0 == reach([(1, 0.3, True), (2, 0.5, True)])
     assert 0.5 == reach([(1, 0.3, True), (2, 0.5, True), (3, 0.4, True)])
     assert 0.5 == reach([(1, 0.3, True), (2, 0.5, True), (0, 0.0, False), (3, 0.4, True), (4, 0.3, True)])
 
 
-def test_it_ends_soon() -> None:
+def test_two_bounds_that_hold_end_it() -> None:
     """However many were missed, two bounds that hold end it, and four forget the errors."""
     missed = [(source, 0.5, True) for source in range(20)]
     held = [(0, 0.0, False)]
@@ -39,7 +39,7 @@ def test_it_ends_soon() -> None:
 
 
 @pytest.mark.parametrize(("sources", "expected"), [(1, 0.5), (2, 0.0), (10, 0.0)])
-def test_one_client_is_not_everybody(sources: int, expected: float) -> None:
+def test_one_client_does_not_widen_bounds_of_others(sources: int, expected: float) -> None:
     """Misses of one source widen bounds only if there is no other source."""
     assert expected == reach([(7, 0.5, True)] * 10, sources)
 
@@ -62,15 +62,15 @@ def test_few_requests_are_missed_while_a_tokenizer_changes() -> None:
 
 
 @pytest.mark.parametrize(("misses", "expected"), [(0, 0.0), (2, 0.0), (3, 0.5)])
-def test_where_there_is_one_client_three_of_its_misses_do(misses: int, expected: float) -> None:
+def test_three_misses_of_the_only_client_widen_bounds(misses: int, expected: float) -> None:
     """There is no other source to go by; two misses may still be chance."""
     assert expected == reach([(7, 0.5, True)] * misses, 1)
 
 
-def class_reach(told: Sequence[tuple[int, Declared, bool]]) -> list[float]:
+def class_reach(responses: Sequence[tuple[int, Declared, bool]]) -> list[float]:
     """Return the reach of each class after these responses: source, class, whether the bound was missed."""
     misses = ModelMisses()
-    for source, declared, missed in told:
+    for source, declared, missed in responses:
         misses.observe(source, 10, declared, 0.5 if missed else 0.0, missed=missed)
     assert misses.in_doubt == any(misses.reach(declared) > 0 for declared in Declared)
     return [misses.reach(declared) for declared in Declared]
@@ -80,13 +80,13 @@ def among_others(misses: int, source: int | None = None) -> list[tuple[int, Decl
     """Return missed responses of one class, each followed by three of another class that hold."""
     held = (0, Declared.NONE, False)
     return [
-        told
+        response
         for number in range(misses)
-        for told in ((number if source is None else source, Declared.ABOVE_2K, True), held, held, held)
+        for response in ((number if source is None else source, Declared.ABOVE_2K, True), held, held, held)
     ]
 
 
-def test_three_misses_of_a_class_are_no_chance() -> None:
+def test_three_misses_of_a_class_widen_its_bounds() -> None:
     """This holds however many bounds of other classes hold in between; those classes are not affected."""
     assert not ModelMisses().in_doubt
     assert [0, 0, 0, 0] == class_reach(among_others(2))
@@ -100,25 +100,27 @@ def test_a_class_that_holds_again_is_out_of_doubt() -> None:
     assert [0, 0, 0, 0] == class_reach([*among_others(4), held, held])
 
 
-def test_one_client_of_a_class_is_not_all_of_it() -> None:
+def test_one_client_of_a_class_does_not_widen_bounds_of_others() -> None:
     """Misses of one source count if the class has no other source, and otherwise not."""
     other = (8, Declared.ABOVE_2K, False)
     assert [0, 0, 0.5, 0] == class_reach(among_others(3, source=7))
     assert [0, 0, 0, 0] == class_reach([other, *among_others(4, source=7)])
 
 
-def test_all_classes_are_in_doubt_where_all_are_missed() -> None:
+def test_all_classes_are_in_doubt_if_all_are_missed() -> None:
     """Three misses of the model are enough, in any classes."""
-    told = [(number, declared, True) for number, declared in enumerate(Declared) if declared is not Declared.NONE]
-    assert [0.5, 0.5, 0.5, 0.5] == class_reach(told)
+    responses = [
+        (number, declared, True) for number, declared in enumerate(Declared) if declared is not Declared.NONE
+    ]
+    assert [0.5, 0.5, 0.5, 0.5] == class_reach(responses)
 
 
-def test_what_one_application_sends_may_change_alone() -> None:
+def test_the_prompts_of_one_application_may_change_alone() -> None:
     """Few of its first twenty requests are missed, and requests of the other application keep narrow bounds."""
     estimator = make_estimator(EstimatorSettings())
     rng, words = np.random.default_rng(1), ["apple", "river", "stone", "cloud", "tiger", "metal", "piano", "green"]
 
-    def asked(limit: int, tokens: float) -> tuple[bool, float]:
+    def observed(limit: int, tokens: float) -> tuple[bool, float]:
         text = " ".join(rng.choice(words, int(rng.integers(100, 400))))
         facts = RequestFacts(Api.CHAT, "m", text.encode(), messages=1, max_output_tokens=limit)
         actual = round(len(text) / 6 * tokens)
@@ -127,9 +129,9 @@ def test_what_one_application_sends_may_change_alone() -> None:
         return learning.under_counted, estimate.prompt_bound / actual
 
     for _ in range(300):
-        asked(256, 1.0)
-        asked(8_192, 1.0)
-    after = [(asked(256, 1.0), asked(8_192, 1.3)) for _ in range(20)]
+        observed(256, 1.0)
+        observed(8_192, 1.0)
+    after = [(observed(256, 1.0), observed(8_192, 1.3)) for _ in range(20)]
     assert sum(missed for _, (missed, _) in after) <= 6
     assert not any(missed for (missed, _), _ in after)
     assert np.median([width for (_, width), _ in after]) < 1.2

@@ -21,7 +21,7 @@ NONE, STREAMED, BUFFERED, PARTIAL, DUPLEX, OTHER = BodyMode
         (OTHER, True, Misconfiguration.NO_REQUEST_BODY, ()),
     ],
 )
-def test_what_can_be_routed(
+def test_which_modes_can_be_routed(
     mode: BodyMode, fault: Misconfiguration | None, doubts: tuple[Misconfiguration, ...], *, holds: bool
 ) -> None:
     """Headers are held if their reply waits for the body; some modes route no request, or not every one."""
@@ -46,7 +46,7 @@ def test_what_can_be_routed(
         (DUPLEX, True, True, ()),
     ],
 )
-def test_what_can_be_read(
+def test_which_modes_can_be_read(
     mode: BodyMode, doubts: tuple[Misconfiguration, ...], *, readable: bool, streams: bool
 ) -> None:
     """A buffered response cannot be read as a stream, and one that is not sent cannot be read."""
@@ -55,12 +55,12 @@ def test_what_can_be_read(
     assert (mode is DUPLEX) == modes.full_duplex
 
 
-def test_modes_are_told_by_what_the_gateway_said() -> None:
+def test_modes_are_identified_by_the_gateways_settings() -> None:
     """Derived attributes take no part in comparisons and are not printed."""
-    said = (
+    expected = (
         "Modes(request_body=<BodyMode.STREAMED: 1>, response_body=<BodyMode.NONE: 0>, body_without_waiting=True)"
     )
-    assert said == repr(Modes(STREAMED, NONE, body_without_waiting=True))
+    assert expected == repr(Modes(STREAMED, NONE, body_without_waiting=True))
     every = [Modes(*pair) for pair in product(BodyMode, BodyMode)]
     assert len(every) == len(set(every))
     assert Modes() == Modes(BUFFERED, BUFFERED, body_without_waiting=False)

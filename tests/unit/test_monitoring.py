@@ -38,12 +38,12 @@ ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 @pytest.mark.parametrize("name", sorted(GENERATOR.GENERATED))
-def test_what_is_generated_is_what_its_source_says(name: str) -> None:
+def test_generated_files_are_up_to_date(name: str) -> None:
     """Every generated file is up to date with `make docs`."""
     assert GENERATOR.GENERATED[name]() == (DEPLOY / name).read_text("utf-8")
 
 
-def test_every_alert_has_its_page() -> None:
+def test_every_alert_has_a_section_in_the_runbooks() -> None:
     """Each alert links to its section of the runbooks, and there is no section without an alert."""
     sections = re.findall(r"^## (Dualpool\w+)$", (ROOT / "docs" / "runbooks.md").read_text("utf-8"), re.MULTILINE)
     assert list(ALERTS) == sections
@@ -59,7 +59,7 @@ def test_every_section_of_a_runbook_says_what_to_do() -> None:
         assert [1, 1, 1] == [section.count(f"**{word}:**") for word in ("Means", "Look", "Fix")], section
 
 
-def test_every_alert_is_seen_to_fire_and_to_keep_silent() -> None:
+def test_every_alert_is_tested_firing_and_silent() -> None:
     """The rules' unit tests cover each alert twice: silent in normal operation, and firing."""
     tests = YAML(typ="safe", pure=True).load(MONITORING / "rules_test.yaml")["tests"]
     calm, others = tests[0], json.dumps(tests[1:])
@@ -76,7 +76,7 @@ def test_rules_do_what_their_unit_tests_say() -> None:
     assert 0 == ran.returncode, ran.stdout + ran.stderr
 
 
-def test_dashboard_lies_on_its_grid() -> None:
+def test_dashboard_panels_fit_the_grid() -> None:
     """No panel overlaps another or exceeds the 24 columns, and each has a description."""
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     assert len(panels) == len({panel["id"] for panel in panels})

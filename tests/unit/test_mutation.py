@@ -60,7 +60,7 @@ def test_operators_numbers_bounds_and_statements_are_changed(found: list[Mutant]
     assert left_out == {change.before for change in changes if change.after == "pass"}
 
 
-def test_a_condition_that_is_named_is_negated_as_a_whole() -> None:
+def test_a_condition_with_an_assignment_is_negated_as_a_whole() -> None:
     """In Python `not` before an assignment expression requires parentheses."""
     source = "def f(g):\n    if found := g():\n        return found\n    return 0\n"
     change = Mutant("a.py", "AddNot", 0, 2, (2,)).change(source)
@@ -92,14 +92,14 @@ def codes_of(mutant: Mutant) -> tuple[str, str] | None:
     return found and (found[0].co_qualname, found[1].co_qualname)
 
 
-def test_what_a_function_does_can_be_changed_while_it_lives(found: list[Mutant]) -> None:
+def test_the_body_of_a_function_can_be_changed_without_an_import(found: list[Mutant]) -> None:
     """Constants and defaults are evaluated at import, so changing them requires a new import."""
     of_line = {mutant.line: codes_of(mutant) for mutant in found}
     same = ("Counter.count", "Counter.count")
     assert {6: None, 13: None, 14: same, 15: same, 16: same} == of_line
 
 
-def test_a_change_moves_no_other_function() -> None:
+def test_a_change_affects_no_other_function() -> None:
     """A statement of several lines becomes one line; the functions after it only move."""
     before = "def f():\n    g(\n        1\n    )\n\ndef h():\n    return 2\n"
     after = "def f():\n    pass\n\ndef h():\n    return 2\n"
@@ -108,7 +108,7 @@ def test_a_change_moves_no_other_function() -> None:
     assert ("f", "f") == (changed[0].co_name, changed[1].co_name)
 
 
-def test_the_nearest_tests_go_first_and_have_an_end() -> None:
+def test_the_nearest_tests_run_first_up_to_a_limit() -> None:
     """Quick test files come before slow ones, the module's own before others, up to a limit of time."""
     quick = {"test_policy.py::a": 2.0, "test_placing.py::a": 1.5, "far.py::a": 0.6, "far.py::b": 0.1}
     seconds = {**quick, "test_policy_slow.py::a": MOST_S}

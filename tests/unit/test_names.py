@@ -65,7 +65,7 @@ def test_the_longest_name_stays_and_a_longer_one_ends_in_128_bits_of_digest() ->
     assert re.fullmatch(r"m{223}~[0-9a-f]{32}", bounded_name(longest + "m"))
 
 
-def test_what_is_too_long_for_a_name_is_told_by_its_ends_and_length() -> None:
+def test_a_very_long_name_is_digested_by_its_ends_and_length() -> None:
     """The middle of a name above 8,192 characters is not digested, which bounds the time for very long ones."""
     start, middle, end = "a" * 4096, "b" * 100, "c" * 4096
     name = bounded_name(start + middle + end)

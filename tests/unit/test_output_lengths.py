@@ -56,7 +56,7 @@ def test_cut_responses_push_the_quantile_up() -> None:
         assert 2 * limit <= cut.expected(CATEGORY) <= 2 * limit * 2 ** (1 / 4)
 
 
-def test_a_tail_that_was_not_seen_is_at_least_the_default() -> None:
+def test_an_unseen_tail_is_at_least_the_default() -> None:
     """Twice the longest length is used only if it is more than the default."""
     assert 2_000 == lengths(1_500, limit=700, default=2_000).expected(CATEGORY)
 
@@ -83,7 +83,7 @@ def test_old_cuts_fade() -> None:
     assert 100 <= learned.expected(CATEGORY) <= 119
 
 
-def test_a_category_has_lengths_of_its_own() -> None:
+def test_each_category_has_its_own_lengths() -> None:
     """A tenant with long or short responses does not affect what is expected of others."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     terse, talkative, new = (CategoryKey("m", key) for key in ("terse", "talkative", "new"))
@@ -106,7 +106,7 @@ def test_a_category_with_few_responses_takes_the_length_of_its_model() -> None:
     assert 12 < learned.expected(CATEGORY) < 16
 
 
-def test_lengths_of_those_who_declare_a_limit_are_their_own() -> None:
+def test_requests_with_and_without_a_limit_have_separate_lengths() -> None:
     """Responses to requests with a limit are used for those without one only until there are others."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1, cap_output_tokens=True))
     for _ in range(50):
@@ -123,7 +123,7 @@ def test_lengths_of_those_who_declare_a_limit_are_their_own() -> None:
     assert 431 > (learned.mean(CATEGORY) or 0) > 362
 
 
-def test_what_came_back_first_is_not_taken_for_all() -> None:
+def test_the_first_responses_are_not_taken_as_typical() -> None:
     """While the longest responses may still be under way, the default is used, or twice the longest one seen."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(100):
@@ -139,7 +139,7 @@ def test_what_came_back_first_is_not_taken_for_all() -> None:
     assert 1_024 > learned.expected(CATEGORY)  # however long others take, the tail was seen
 
 
-def test_what_others_learned_counts_at_once() -> None:
+def test_lengths_learned_by_others_are_used_at_once() -> None:
     """Loaded lengths, and ones shared by a router with more responses, are used without waiting."""
     learned, other, young = (OutputLengths(EstimatorSettings(output_epsilon=0.1)) for _ in range(3))
     for _ in range(50):
@@ -160,7 +160,7 @@ def test_what_others_learned_counts_at_once() -> None:
     assert 23 == young.expected(CATEGORY)
 
 
-def test_cuts_are_heard_within_tens_of_responses() -> None:
+def test_cuts_take_effect_within_tens_of_responses() -> None:
     """After thousands of short responses, thirty that were cut raise the length to twice their limit."""
     learned = OutputLengths(EstimatorSettings())
     for _ in range(5_000):
@@ -171,7 +171,7 @@ def test_cuts_are_heard_within_tens_of_responses() -> None:
     assert learned.expected(CATEGORY) >= 2 * 4_096
 
 
-def test_counts_stay_numbers_over_a_hundred_thousand_responses() -> None:
+def test_counts_stay_finite_over_a_hundred_thousand_responses() -> None:
     """Counts fade because their unit grows; they are rescaled before the unit overflows."""
     learned = OutputLengths(EstimatorSettings())
     for _ in range(100_000):
@@ -200,7 +200,7 @@ def test_lengths_beyond_a_million_are_a_million(tokens: int) -> None:
 
 
 @pytest.mark.parametrize("tokens", [0, -1])
-def test_responses_of_nothing_say_nothing(tokens: int) -> None:
+def test_responses_without_output_are_ignored(tokens: int) -> None:
     """Embeddings have no output, and must not shorten the lengths of others."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(20):
@@ -213,7 +213,7 @@ NONE = (0.0,) * BINS
 
 @pytest.mark.parametrize("counts", [(-1.0, *NONE[1:]), (*NONE[1:], -0.5), (nan, *NONE[1:]), (inf, *NONE[1:])])
 @pytest.mark.parametrize("which", ["ended", "cut"])
-def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: str) -> None:
+def test_invalid_counts_are_not_loaded(counts: tuple[float, ...], which: str) -> None:
     """A state with negative or infinite counts is refused as a whole."""
     good = OutputState(CategoryKey("m", ""), packed(np.ones(BINS)), packed(np.ones(BINS)))
     ended, cut = (counts, NONE) if which == "ended" else (NONE, counts)
@@ -267,7 +267,7 @@ def test_responses_that_were_all_cut_do_not_lower_the_default(limit: int) -> Non
     assert None is learned.learned(CATEGORY)
 
 
-def test_categories_of_output_are_capped() -> None:
+def test_the_number_of_output_categories_is_limited() -> None:
     """Tenants above the maximum evict the least recently used ones."""
     learned = OutputLengths(EstimatorSettings(max_categories=10))
     for number in range(100):
@@ -329,7 +329,7 @@ def test_declared_output_may_be_capped() -> None:
 
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
-def test_output_of_several_sequences_says_nothing_of_one(kind: Literal["byteclass", "ema"]) -> None:
+def test_output_of_several_sequences_is_not_learned(kind: Literal["byteclass", "ema"]) -> None:
     """Usage is the sum over all sequences of a request, not a length."""
     estimator = make_estimator(EstimatorSettings(kind=kind))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1, sequences=2)
@@ -337,7 +337,7 @@ def test_output_of_several_sequences_says_nothing_of_one(kind: Literal["byteclas
     assert () == estimator.state().outputs
 
 
-def test_the_mean_length_is_of_the_category_or_else_of_its_model() -> None:
+def test_the_mean_length_is_of_the_category_or_otherwise_of_its_model() -> None:
     """The mean length is known from the first response on, to within the width of a bin."""
     lengths = OutputLengths(EstimatorSettings())
     assert lengths.mean(CategoryKey("m", "a")) is None
@@ -356,13 +356,13 @@ def loaded(epsilon: float = 0.5, default: int = 1_024, **counts: dict[int, float
     return learned
 
 
-def test_a_length_that_just_the_share_exceeds_is_the_length() -> None:
+def test_a_length_exceeded_by_exactly_the_share_is_learned() -> None:
     """With epsilon 0.5, two responses are enough: half of them are longer than the shorter one."""
     assert 4 == loaded(ended={8: 1.0, 12: 1.0}).learned(CATEGORY)
     assert None is loaded(ended={8: 1.0, 12: 0.9}).learned(CATEGORY)
 
 
-def test_one_response_is_seen_where_it_ended() -> None:
+def test_single_responses_are_counted_where_they_ended() -> None:
     """Slightly faded single counts are still recognised as responses."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.5))
     for tokens in (4, 8, 16):

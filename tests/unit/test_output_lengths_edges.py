@@ -22,7 +22,7 @@ def test_lengths_in_other_bins_are_refused_with_both_numbers() -> None:
 
 
 @pytest.mark.parametrize("age", [0, 40])
-def test_what_others_have_learned_has_faded_by_what_came_since(age: int) -> None:
+def test_changes_of_others_fade_by_the_responses_since(age: int) -> None:
     """A change fades by the number of responses since the one that it is based on."""
     lengths = OutputLengths(EstimatorSettings())
     for _ in range(100):
@@ -35,7 +35,7 @@ def test_what_others_have_learned_has_faded_by_what_came_since(age: int) -> None
     assert 10 * FADING**age == pytest.approx(after - before)
 
 
-def test_responses_that_were_cut_fade_and_add_up_as_others_do() -> None:
+def test_cut_responses_fade_and_add_up_like_others() -> None:
     """Their counts use the same unit, before and after others are added."""
     lengths = OutputLengths(EstimatorSettings())
     for _ in range(3):

@@ -34,7 +34,7 @@ def test_a_full_disk_is_a_failure(full: Path, good: Path) -> None:
     assert (1, "dualpool check: [Errno 28] No space left on device\n") == (done.returncode, done.stderr)
 
 
-def test_a_reader_that_has_gone_is_none(good: Path) -> None:
+def test_a_closed_reader_fails_silently(good: Path) -> None:
     """`dualpool ... | head -0` prints no error."""
     read, write = os.pipe()
     os.close(read)

@@ -16,7 +16,7 @@ def test_a_short_delay_sheds_nothing() -> None:
         assert not overload.sheds(second + 0.5)
 
 
-def test_a_burst_is_borne_and_a_standing_queue_is_shed() -> None:
+def test_a_burst_is_tolerated_and_a_standing_queue_is_shed() -> None:
     """Requests are shed when the delay has been above the target for an interval, and until it falls below."""
     overload = Overload()
     delayed(overload, 1.0, 2 * TARGET_S)
@@ -59,7 +59,7 @@ def test_readiness_needs_enough_requests_and_a_majority_of_late_ones() -> None:
     assert not overload.mostly_late(3.0 + WINDOW_S)
 
 
-def test_a_few_late_requests_say_nothing() -> None:
+def test_a_few_late_requests_do_not_affect_readiness() -> None:
     """A router with hardly any requests stays ready."""
     overload = Overload()
     for _ in range(ENOUGH_REQUESTS - 1):
