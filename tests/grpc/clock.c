@@ -1,4 +1,4 @@
-/* The time of day as a file says it is off: for tests of a clock that jumps. Steady clocks are left alone. */
+/* Shifts the time of day by the number of seconds in a file, to test clock jumps. Monotonic clocks are not changed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

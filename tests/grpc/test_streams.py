@@ -187,7 +187,7 @@ def test_an_invalid_message_ends_the_stream_with_ok(router: Router, message: byt
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            raw: Any = channel.stream_stream  # the stubs want serializers
+            raw: Any = channel.stream_stream  # the stubs require serializers
             stream = raw("/envoy.service.ext_proc.v3.ExternalProcessor/Process")()
             await stream.write(message)
             assert grpc.StatusCode.OK == await asyncio.wait_for(stream.code(), 10)
@@ -237,7 +237,7 @@ def test_only_ext_proc_and_health_are_served(router: Router) -> None:
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
             for version in ("v1", "v1alpha"):
-                raw: Any = channel.stream_stream  # the stubs want serializers
+                raw: Any = channel.stream_stream  # the stubs require serializers
                 stream = raw(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")()
                 assert grpc.StatusCode.UNIMPLEMENTED == await asyncio.wait_for(stream.code(), 10)
 
@@ -384,7 +384,7 @@ def test_health_of_an_unknown_service_and_of_an_invalid_request(router: Router) 
     """Check answers NOT_FOUND for an unknown name, and INVALID_ARGUMENT for bytes that are not a request."""
 
     async def code(channel: grpc.aio.Channel, message: bytes) -> grpc.StatusCode:
-        raw: Any = channel.unary_unary  # the stubs want serializers
+        raw: Any = channel.unary_unary  # the stubs require serializers
         try:
             await raw("/grpc.health.v1.Health/Check")(message)
         except grpc.aio.AioRpcError as error:

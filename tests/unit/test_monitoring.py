@@ -16,7 +16,7 @@ MONITORING = DEPLOY / "monitoring"
 
 
 def generator() -> ModuleType:
-    """Return deploy/generate.py, which belongs to no package."""
+    """Return deploy/generate.py, which is not in a package."""
     spec = importlib.util.spec_from_file_location("generate_deploy", DEPLOY / "generate.py")
     assert spec is not None
     assert spec.loader is not None

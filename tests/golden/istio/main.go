@@ -1,8 +1,9 @@
-// What Istio's control plane would tell a proxy of some manifests: istiod's own code, in one process, without Kubernetes.
+// Command istio-translate writes the configuration that Istio's control plane would send to a proxy for some manifests.
+// It runs istiod's own code, in one process, without Kubernetes.
 //
 //	istio-translate OUT router|sidecar NAMESPACE LABEL=VALUE... <manifests.yaml
 //
-// Manifests stand between lines of `---`. OUT gets what Envoy's admin would show at /config_dump of what it was told.
+// Manifests are separated by lines of `---`. OUT gets the proxy's configuration in the format of Envoy's /config_dump.
 package main
 
 import (
@@ -31,7 +32,7 @@ import (
 	"istio.io/istio/pkg/test"
 )
 
-// How long what is derived from what is derived may take.
+// The time for objects to be derived from derived objects.
 const settling = 2 * time.Second
 
 func main() {
@@ -65,7 +66,7 @@ func translate(manifests string, kind model.NodeType, namespace string, labels m
 			kubernetes = append(kubernetes, document)
 		}
 	}
-	// Certificates come from elsewhere than from here: between proxies there is plain text.
+	// There is no certificate authority here, so proxies talk in plaintext.
 	settings := mesh.DefaultMeshConfig()
 	settings.EnableAutoMtls = wrapperspb.Bool(false)
 	var dump []byte
@@ -76,7 +77,7 @@ func translate(manifests string, kind model.NodeType, namespace string, labels m
 			MeshConfig:             settings,
 			KubeClientModifier: func(client kube.Client) {
 				clienttest.MakeCRD(t, client, gvr.InferencePool)
-				// The Services of InferencePools are among the manifests; istiod would write them anew for ever here.
+				// The Services of InferencePools are among the manifests; here istiod would keep rewriting them.
 				objects := client.Kube().(*fake.Clientset)
 				objects.PrependReactor("patch", "services", func(testing.Action) (bool, runtime.Object, error) {
 					return true, &core.Service{}, nil
