@@ -34,9 +34,9 @@ int gettimeofday(struct timeval *now, void *zone) {
     return 0;
 }
 
-time_t time(time_t *told) {
+time_t time(time_t *result) {
     struct timespec exact;
     clock_gettime(CLOCK_REALTIME, &exact);
-    if (told) *told = exact.tv_sec;
+    if (result) *result = exact.tv_sec;
     return exact.tv_sec;
 }

@@ -94,14 +94,14 @@ func translate(manifests string, kind model.NodeType, namespace string, labels m
 			Metadata:        &model.NodeMetadata{Namespace: namespace, Labels: labels, IstioVersion: "1.31.0"},
 		})
 		var err error
-		if dump, err = told(server, proxy); err != nil {
+		if dump, err = configDump(server, proxy); err != nil {
 			t.Fatal(err)
 		}
 	})
 	return dump, err
 }
 
-func told(server *xds.FakeDiscoveryServer, proxy *model.Proxy) ([]byte, error) {
+func configDump(server *xds.FakeDiscoveryServer, proxy *model.Proxy) ([]byte, error) {
 	clusters, listeners := &admin.ClustersConfigDump{}, &admin.ListenersConfigDump{}
 	routes, endpoints := &admin.RoutesConfigDump{}, &admin.EndpointsConfigDump{}
 	for _, each := range server.Clusters(proxy) {
