@@ -26,7 +26,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "top",
-        help="show what a running router does, in a terminal",
+        help="show what a running router is doing, in the terminal",
         description="Shows pools, models and the latest decisions of a running router, once a second, until "
         "Ctrl-C. The first page of its admin port shows the same.",
     )
@@ -86,10 +86,10 @@ def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
         Text(head, style="bold"),
         _pools(about["pools"], event),
         _models(figures["models"]),
-        Text("single decisions are not shown: the router has several processes", style="dim")
+        Text("individual decisions are not shown: the router has several workers", style="dim")
         if event["recent"] is None
         else _recent(recent),
-        Text("\n".join(trouble) or "nothing that should not happen", style="bold red" if trouble else "green"),
+        Text("\n".join(trouble) or "no problems", style="bold red" if trouble else "green"),
     )
 
 
@@ -101,7 +101,7 @@ def _pools(pools: list[dict[str, Any]], event: Event) -> "Table":
 
 
 def _models(models: list[dict[str, Any]]) -> "Table":
-    table = _table("model", "per s", "off the default", "error p50", "error p90", "bound / truth", "beyond it")
+    table = _table("model", "per s", "off the default", "error p50", "error p90", "bound / actual", "above it")
     for each in models:
         shares = (_share(each[name]) for name in ("routed", "error_p50", "error_p90"))
         bound = "-" if each["bound_ratio"] is None else f"{each['bound_ratio']:.2f}"

@@ -35,7 +35,7 @@ def read_token(path: str) -> str:
         raise ConfigurationError(f"admin.token_file: {error}") from error
     if not (token.isascii() and token.isprintable() and token and " " not in token):
         raise ConfigurationError(
-            f"admin.token_file: {path}: its first line is no token: printable ASCII, no spaces"
+            f"admin.token_file: {path}: its first line is not a token (printable ASCII without spaces)"
         )
     return token
 
@@ -59,7 +59,7 @@ class TokenAsked:
             try:
                 token = read_token(self._path)
             except ConfigurationError:
-                app = PlainTextResponse("admin.token_file cannot be read, or holds no token\n", 503)
+                app = PlainTextResponse("admin.token_file cannot be read or does not contain a token\n", 503)
             else:
                 # Any web page can make a browser send a password that it remembers: Basic allows no changes.
                 reads = scope["method"] in READING
@@ -85,7 +85,7 @@ def _credential(authorization: str, *, basic: bool) -> str:
 
 
 def _refusal(challenges: Sequence[str]) -> PlainTextResponse:
-    refusal = PlainTextResponse("this page asks for the token in admin.token_file\n", 401)
+    refusal = PlainTextResponse("this page requires the token in admin.token_file\n", 401)
     for challenge in challenges:
         refusal.headers.append("www-authenticate", challenge)
     return refusal

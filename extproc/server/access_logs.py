@@ -139,7 +139,7 @@ class _LogStream:
             self._entries.extend(decode_log(message))
         except UnknownMessage:
             self._logs.open.discard(self)
-            self._call.finish(code=INVALID_ARGUMENT, details=b"no StreamAccessLogsMessage")
+            self._call.finish(code=INVALID_ARGUMENT, details=b"not a StreamAccessLogsMessage")
             return
         now_s = time.monotonic()
         self._logs.share.spend(now_s - began_s)

@@ -185,7 +185,7 @@ class _OwnNamesOnly:
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
         app = self._app
         if not _names_this_machine(host):
-            app = PlainTextResponse("reach this address by its number, or as localhost\n", 421)
+            app = PlainTextResponse("use the IP address or localhost in the URL\n", 421)
         await app(scope, receive, send)
 
 

@@ -242,5 +242,7 @@ class App:
         """Turn unready while most requests cannot be decided in time, and ready again when they can."""
         ready = not self._streams.overload.mostly_late(now_s)
         if self._serving and ready != self._health.ready:
-            log.warning("most requests are decided in time again" if ready else "most requests come too late")
+            log.warning(
+                "most requests are decided in time again" if ready else "most requests cannot be decided in time"
+            )
             self._health.set_ready(ready=ready)

@@ -61,7 +61,7 @@ class Changes:
 
         async def asked() -> str:
             if request.url.query and not model:  # a typo must not forget everything
-                raise ConfigurationError("ask for /state/reset to forget all, or for /state/reset?model=NAME")
+                raise ConfigurationError("request /state/reset to forget everything, or /state/reset?model=NAME")
             return await run_in_threadpool(lambda: self._knowledge().forget(model))
 
         return await self._answer(StateChange.RESET, model, asked)
@@ -71,7 +71,7 @@ class Changes:
 
         async def asked() -> str:
             if not model:
-                raise ConfigurationError("ask for /state/undo?model=NAME")
+                raise ConfigurationError("request /state/undo?model=NAME")
             return await run_in_threadpool(lambda: self._undoing.undo(model))
 
         return await self._answer(StateChange.UNDO, model, asked)
@@ -87,14 +87,14 @@ class Changes:
         except _TooLarge as error:
             said, status, outcome = str(error), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ChangeOutcome.REFUSED
         except (NotDone, TimeoutError, ClientDisconnect) as error:
-            said, outcome = str(error) or "the body did not come as a whole", ChangeOutcome.FAILED
+            said, outcome = str(error) or "the body did not arrive completely", ChangeOutcome.FAILED
             status = HTTPStatus.SERVICE_UNAVAILABLE
         finally:
             self._at_work = False
         self._metrics.asked(change, outcome)
         level = logging.INFO if outcome is ChangeOutcome.DONE else logging.WARNING
         fields = {"change": change, "outcome": outcome, "model": model, "said": said}
-        log.log(level, "a change to what is known was asked for at the admin port", extra={"fields": fields})
+        log.log(level, "a change to learned state was requested at the admin port", extra={"fields": fields})
         return PlainTextResponse(said + "\n", status)
 
 
@@ -125,4 +125,4 @@ async def _body(request: Request) -> bytes:
 
 
 async def _forbidden(_request: Request) -> Response:
-    return PlainTextResponse("nothing can be changed here unless admin.token_file names a token\n", 403)
+    return PlainTextResponse("changes require a token, and admin.token_file is not set\n", 403)

@@ -147,7 +147,7 @@ class _Server:
         except RuntimeError as error:
             raise CannotListen(str(error)) from error
         if port == 0:
-            raise CannotListen("gRPC says no more than that; its log may")
+            raise CannotListen("gRPC gives no reason; its log may contain one")
         return port
 
     def start(self) -> None:

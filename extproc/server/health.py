@@ -86,7 +86,7 @@ class _Asked:
         try:
             name = asked_service(message)
         except UnknownMessage:
-            self._call.finish(code=INVALID_ARGUMENT, details=b"no HealthCheckRequest")
+            self._call.finish(code=INVALID_ARGUMENT, details=b"not a HealthCheckRequest")
         else:
             self._respond(name)
 

@@ -107,7 +107,7 @@ class Live:
 
     async def _stream(self, _request: Request) -> Response:
         if len(self._viewers) >= VIEWERS:
-            return PlainTextResponse(f"{VIEWERS} viewers watch already\n", 503)
+            return PlainTextResponse(f"there are already {VIEWERS} viewers\n", 503)
         return StreamingResponse(
             self._events(), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )

@@ -72,21 +72,21 @@ class OwnKnowledge:
             if model:
                 rest = without_model(view, model)
                 if rest == view:
-                    return f"nothing was known of model {model!r}"
+                    return f"nothing was learned about model {model!r}"
                 after.load(rest)
             try:
                 self._replace(after)
             except TimeoutError as error:
-                raise NotDone("the router is too busy to take it") from error
-        return f"forgot model {model!r}" if model else "forgot all"
+                raise NotDone("the router is too busy to apply the change") from error
+        return f"forgot model {model!r}" if model else "forgot everything"
 
     def undo(self, model: str) -> str:
         """Restore a model's previous prices."""
         with self._lock:
             estimator = self._estimator()
             if not self._ask(partial(estimator.undo, model)):
-                return f"nothing was put aside of model {model!r}"
-        return f"what was put aside of model {model!r} is back in its place"
+                return f"model {model!r} has no previous prices to restore"
+        return f"restored the previous prices of model {model!r}"
 
     def _view(self) -> LearnedState:
         return LearnedState.joined([self._ask(part) for part in self._ask(self._estimator().parts)])
@@ -95,7 +95,7 @@ class OwnKnowledge:
         try:
             return self._loop.ask(function, ANSWERS_WITHIN_S)
         except TimeoutError as error:
-            raise NotDone("the router is too busy to take it") from error
+            raise NotDone("the router is too busy to apply the change") from error
 
 
 def _said(state: LearnedState, change: Change, skipped: Change) -> str:
@@ -106,5 +106,5 @@ def _said(state: LearnedState, change: Change, skipped: Change) -> str:
     said = f"added {len(done)} models, and {rows} rows of categories and output lengths"
     if left:
         named = ", ".join(repr(name) for name in left[:NAMED]) + (" and others" if len(left) > NAMED else "")
-        said += f"; not {named}: of another generation than here, or no room (reset the model first)"
+        said += f"; left out {named}: a different generation than here, or no room (reset the model first)"
     return said

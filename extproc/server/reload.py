@@ -87,7 +87,7 @@ class Reloader:
         """Read the file, and use it if it has changed."""
         if self._file is None:
             if at_once:
-                log.warning("there is no configuration file to read again: the router was started without one")
+                log.warning("there is no configuration file to reload: the router was started without one")
             return
         found = _content(self._file)
         if found == self._taken and not at_once:
@@ -109,7 +109,7 @@ class Reloader:
             try:
                 self.look(at_once=order is _ASKED)
             except Exception:  # the next look may succeed
-                log.exception("exception while the configuration file was read again")
+                log.exception("exception while reloading the configuration file")
 
     def _take(self, found: bytes | str, file: Path, *, asked: bool) -> None:
         if not found.strip() and self._wanted != Configuration():
@@ -121,7 +121,7 @@ class Reloader:
             wanted = decode(found, file)
             if wanted == self._wanted and self._refused is None:
                 if asked:
-                    log.info("the configuration file is as it was before")
+                    log.info("the configuration file has not changed")
                 return
             configuration, waiting = in_force(self.running, wanted)
             if configuration != self.running:
@@ -131,7 +131,7 @@ class Reloader:
         except TimeoutError:
             self._taken = None  # so that it is tried again later
             self._refuse(
-                ConfigurationError("the router is too busy to take it", source=f"configuration file {file}")
+                ConfigurationError("the router is too busy to apply it", source=f"configuration file {file}")
             )
         else:
             self._accept(configuration, wanted, waiting)

@@ -88,5 +88,5 @@ def _learned_under(configuration: Configuration, before: Routing, loop: Loop) ->
         parts = loop.ask(estimator.parts, TAKEN_WITHIN_S)
         after.load(LearnedState.joined([loop.ask(part, TAKEN_WITHIN_S) for part in parts]))
     else:
-        log.warning("another kind of estimator cannot use what was learned, and starts with nothing")
+        log.warning("the new kind of estimator cannot use the learned state and starts empty")
     return after

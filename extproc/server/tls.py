@@ -60,7 +60,7 @@ class Certificates:
             check_pem(self._files)
             configuration = self._configuration()
         except ConfigurationError as error:
-            log.error("the TLS files have changed and cannot be used; the old ones stay: %s", error)  # noqa: TRY400
+            log.error("the TLS files have changed and cannot be used; the old ones stay in use: %s", error)  # noqa: TRY400
             return None
         log.info("the TLS files have changed and are in use")
         return configuration

@@ -48,7 +48,7 @@ def bound_as_configured(settings: ListenSettings) -> Iterator[None]:
     except (OSError, LookupError) as error:
         raise ConfigurationError(
             f"listen.socket_owner: {settings.socket_owner!r}, listen.socket_mode: {settings.socket_mode!r} given; "
-            f"{settings.address!r} cannot be made so: {error}"
+            f"they cannot be applied to {settings.address!r}: {error}"
         ) from error
 
 

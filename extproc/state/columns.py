@@ -95,13 +95,13 @@ def tables_in(message: state_pb2.Columns, indexes: Indexes) -> Tables:
     whose size does not match the features, and for invalid numbers.
     """
     if message.version > VERSION:
-        raise ConfigurationError(f"learned columns are of version {message.version}; this router knows {VERSION}")
+        raise ConfigurationError(f"learned columns have version {message.version}; this router supports {VERSION}")
     sums: Table[str] = _table(message.models, indexes, sum(model_columns(len(message.features))), of_models=True)
     n = len(sums.index)
     lengths = _whole(message.score_counts, n)
     scores = _doubles(message.scores, int(lengths.sum()))
     if (lengths < 0).any():
-        raise ConfigurationError("learned scores are fewer than none")
+        raise ConfigurationError("a number of learned scores is negative")
     q, began = _doubles(message.q, n), _doubles(message.q_began, n)
     bounds = Bounds(
         q,
@@ -144,7 +144,7 @@ def _table(rows: state_pb2.Rows, indexes: Indexes, columns: int, *, of_models: b
     n = len(index)
     size = n * columns
     if len(rows.filled) != (size + 7) // 8:
-        raise ConfigurationError(f"learned rows are not of {columns} columns")
+        raise ConfigurationError(f"learned rows do not have {columns} columns")
     filled = np.unpackbits(np.frombuffer(rows.filled, np.uint8), count=size).view(bool)
     values = np.zeros(size)
     values[filled] = _doubles(rows.values, int(np.count_nonzero(filled)))
@@ -156,11 +156,11 @@ def _names(data: bytes, *, of_models: bool) -> list[Any]:
     try:
         keys = state_pb2.Keys.FromString(data)
     except DecodeError as error:
-        raise ConfigurationError(f"learned keys are no protobuf: {error}") from error
+        raise ConfigurationError(f"learned keys are not valid protobuf: {error}") from error
     if of_models:
         return list(keys.models)
     if len(keys.models) != len(keys.keys):
-        raise ConfigurationError("learned categories are of no model")
+        raise ConfigurationError("learned categories and their models differ in number")
     return list(map(CategoryKey, keys.models, keys.keys))
 
 
@@ -178,5 +178,5 @@ def _doubles(data: bytes, count: int) -> Numbers:
 
 def _of_length(data: bytes, count: int) -> bytes:
     if len(data) != 8 * count:
-        raise ConfigurationError(f"learned numbers are {len(data) / 8:g}, not {count}")
+        raise ConfigurationError(f"{len(data) / 8:g} learned numbers instead of {count}")
     return data

@@ -52,7 +52,7 @@ class StateFile:
             return False
         except OSError as error:
             self._in_the_way = f"it could not be read: {error}"
-            self._tell("what was learned cannot be read, and will not be saved", error)
+            self._tell("the state file cannot be read, and nothing will be saved", error)
             return False
         try:
             message = _parsed(data)
@@ -64,7 +64,7 @@ class StateFile:
             return False
         self._found = message if _has_unknown(message) else None
         self._kind = message.estimator_kind
-        log.info("started with what was learned before", extra={"fields": {"path": str(self.path)}})
+        log.info("loaded the learned state", extra={"fields": {"path": str(self.path)}})
         return True
 
     def save(self, state: LearnedState) -> None:
@@ -73,7 +73,9 @@ class StateFile:
         An old file of another kind of estimator is set aside: a reload may have changed the kind.
         """
         if self._kind not in ("", state.estimator_kind) and not self._in_the_way:
-            self._set_aside(ConfigurationError(f"it is of estimator {self._kind}, not {state.estimator_kind}"))
+            self._set_aside(
+                ConfigurationError(f"it was written by estimator {self._kind}, not {state.estimator_kind}")
+            )
             self._found = None
         self._kind = state.estimator_kind
         if self._in_the_way:
@@ -87,10 +89,10 @@ class StateFile:
         except FileNotFoundError:
             pass  # already removed
         except OSError as error:
-            self._in_the_way = f"what is there is no state, and cannot be set aside: {error}"
-            self._tell("what is there is no state, and nothing will be saved", why)
+            self._in_the_way = f"it cannot be used as state, and cannot be set aside: {error}"
+            self._tell("the state file cannot be used or set aside, and nothing will be saved", why)
         else:
-            self._tell("what was learned cannot be used, and is set aside", why, aside=str(aside))
+            self._tell("the state file cannot be used and was set aside", why, aside=str(aside))
 
     def _tell(self, what: str, why: Exception, **fields: str) -> None:
         log.error(what, extra={"fields": {"path": str(self.path), "cause": str(why), **fields}})
@@ -110,7 +112,7 @@ def state_in(data: bytes) -> LearnedState:
     """Return the state in a file's content. Raises ConfigurationError if it is not a state, or an empty one."""
     state = from_message(_parsed(data))
     if not state.estimator_kind:
-        raise ConfigurationError("it holds nothing")
+        raise ConfigurationError("it contains no learned state")
     return state
 
 
@@ -137,7 +139,7 @@ def _parsed(data: bytes) -> state_pb2.LearnedState:
     try:
         return state_pb2.LearnedState.FromString(unframed(data))
     except DecodeError as error:
-        raise ConfigurationError(f"it is no protobuf: {error}") from error
+        raise ConfigurationError(f"it is not valid protobuf: {error}") from error
 
 
 def _has_unknown(message: state_pb2.LearnedState) -> bool:
@@ -149,5 +151,5 @@ def _free_name(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.unusable-{number}") for number in range(1, MAX_ASIDE))
     found = next((name for name in names if not name.exists()), None)
     if found is None:
-        raise FileExistsError(f"{MAX_ASIDE - 1} files were set aside already")
+        raise FileExistsError(f"{MAX_ASIDE - 1} files have already been set aside")
     return found

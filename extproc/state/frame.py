@@ -20,10 +20,10 @@ def framed(payload: bytes) -> bytes:
 def unframed(data: bytes) -> bytes:
     """Return the payload. Raises ConfigurationError if the data is not a complete state."""
     if not data.startswith(MAGIC):
-        raise ConfigurationError("it is no state of dualpool's" if data else "it is empty")
+        raise ConfigurationError("it is not a dualpool state" if data else "it is empty")
     payload = data[HEAD_BYTES:]
     if _digest(payload) != data[len(MAGIC) : HEAD_BYTES]:
-        raise ConfigurationError("its digest is of something else: it is damaged, or a part is missing")
+        raise ConfigurationError("its digest does not match: it is damaged or incomplete")
     return payload
 
 

@@ -18,7 +18,7 @@ from extproc.state.store import FAILURES, Store
 __all__ = ["InStore"]
 
 TRIES: Final = 20
-TAKEN: Final = "each router takes it from there at its next exchange"
+TAKEN: Final = "each router adopts the change at its next exchange"
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class InStore:
             return await store.fold([], dead_s=0, others=[state])
 
         self._with_store(lambda store: self._tried(add, store))
-        return f"it is in the store; {TAKEN}"
+        return f"added to the store; {TAKEN}"
 
     def forget(self, model: str) -> str:
         """Fold everything that is published into the base, except what is to be forgotten."""
@@ -52,7 +52,7 @@ class InStore:
             return await store.fold(names, dead_s=-1, without=model, nothing=not model)
 
         self._with_store(lambda store: self._tried(forget, store))
-        return f"the store has forgotten {f'model {model!r}' if model else 'all'}; {TAKEN}"
+        return f"the store has forgotten {f'model {model!r}' if model else 'everything'}; {TAKEN}"
 
     @staticmethod
     async def _tried(act: Callable[[Store], Awaitable[bool]], store: Store) -> None:
@@ -60,7 +60,7 @@ class InStore:
         for _ in range(TRIES):
             if await act(store):
                 return
-        raise NotDone("routers were faster each time; try again")
+        raise NotDone("routers changed the store during each attempt; try again")
 
     def _with_store(self, act: Callable[[Store], Awaitable[T]]) -> T:
         features = make_estimator(self._estimator).state().features
@@ -77,7 +77,7 @@ class InStore:
         except ConfigurationError:
             raise
         except FAILURES as error:
-            raise NotDone(f"the store does not serve: {type(error).__name__}: {error}") from error
+            raise NotDone(f"the store failed: {type(error).__name__}: {error}") from error
 
 
 async def _all_of(store: Store) -> LearnedState:

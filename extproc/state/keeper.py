@@ -65,7 +65,7 @@ class Saver:
         self._estimator = estimator
         self._ask = ask
         self._listener = listener
-        self._told = Told("what was learned cannot be saved", "what was learned is saved again")
+        self._told = Told("learned state cannot be saved", "learned state is saved again")
         self._saved: LearnedState | None = None
         self._saving = threading.Lock()
 

@@ -44,8 +44,10 @@ class Sharer:
         self._ask = ask
         self._listener = listener
         self._share = Share(terms)
-        self._told = Told("what was learned is not shared: the store does not serve", "what was learned is shared")
-        self._unusable = Told("a key of the store is no state, and not read", "all keys of the store can be read")
+        self._told = Told("learned state is not shared: the store failed", "learned state is shared again")
+        self._unusable = Told(
+            "some keys in the store cannot be read and are ignored", "all keys in the store can be read"
+        )
         self._name, self._is_new = uuid.uuid4().hex, True
         self._peers: dict[str, tuple[Tables, int]] = {}
         self._new: set[str] = set()

@@ -99,7 +99,7 @@ def from_message(message: state_pb2.LearnedState) -> LearnedState:
 
 def _check_version(message: state_pb2.LearnedState) -> None:
     if message.version > VERSION:
-        raise ConfigurationError(f"learned state is of version {message.version}; this router knows {VERSION}")
+        raise ConfigurationError(f"learned state has version {message.version}; this router supports {VERSION}")
 
 
 def _add_rows(rows: Any, states: Any, names: tuple[str, ...], old: Any) -> None:  # noqa: ANN401  (rows of any kind)

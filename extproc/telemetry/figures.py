@@ -12,18 +12,18 @@ from extproc.telemetry.looks import Look, grown, seconds_between, sum_of
 
 __all__ = ["Figures", "PoolFigures", "figures_between", "rates_between"]
 
-# Events that should not happen; each is shown as soon as it does.
+# Problems by metric; each is shown as soon as it occurs.
 TROUBLE = {
     "dualpool_misconfigured_total": "gateway misconfigured",
     "dualpool_exceptions_total": "exceptions in the router",
     "dualpool_streams_undecided_total": "streams that ended undecided",
-    "dualpool_shed_requests_total": "shed: more came than could be decided in time",
+    "dualpool_shed_requests_total": "shed: more requests than could be decided in time",
     "dualpool_bodies_not_understood_total": "bodies not understood",
     "dualpool_retried_total": "retried after a smaller pool failed or refused",
     "dualpool_context_overflows_total": "refused by a pool for their length",
     "dualpool_truncated_by_pool_total": "cut short by a pool's context",
     "dualpool_config_reloads_total": "configuration reloads",
-    "dualpool_state_snapshots_total": "saves of what was learned",
+    "dualpool_state_snapshots_total": "saves of learned state",
     "dualpool_state_exchanges_total": "exchanges with the store",
     "dualpool_workers_replaced_total": "workers replaced",
 }
@@ -41,8 +41,8 @@ class PoolFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures for the time between two looks; those from `Judged` may be a little older. `trouble` lists what
-    should not happen, by cause.
+    """The figures for the time between two looks; those from `Judged` may be a little older. `trouble` lists
+    problems, by cause.
     """
 
     seconds: float

@@ -204,17 +204,21 @@ class LogListener(Listener):
         if what not in self._told:
             self._told.add(what)
             self._log.error(
-                "the gateway cannot route, or not reliably: %s", _HINTS[what], extra={"fields": {"cause": what}}
+                "the gateway is misconfigured; routing is impossible or unreliable: %s",
+                _HINTS[what],
+                extra={"fields": {"cause": what}},
             )
 
     def failed(self, error: Exception) -> None:
         """Log the traceback, once per kind and minute."""
         if self._kinds.is_due(_kind(error)):
-            self._log.error("exception in the router's own code; the request goes on unchanged", exc_info=error)
+            self._log.error("exception in the router's own code; the request continues unchanged", exc_info=error)
 
 
-_STARTED_ANEW = "most of a model's usage surprised: new prices predict it better, what was learned is put aside"
-_RETURNED = "what was put aside predicts a model's usage better than the new prices: it is back"
+_STARTED_ANEW = (
+    "a model's prices were replaced: most of its usage was unexpected, and new prices predict it better"
+)
+_RETURNED = "a model's previous prices were restored: they predict its usage better than the new ones"
 
 
 def _kind(error: BaseException) -> str:

@@ -71,7 +71,7 @@ class LineWriter(logging.Handler):
 
 
 def _told(dropped: int) -> logging.LogRecord:
-    message = "log lines were dropped: nobody took them"
+    message = "log lines were dropped: stderr was not read fast enough"
     record = logging.LogRecord("dualpool", logging.WARNING, __file__, 0, message, None, None)
     record.fields = {"dropped": dropped}
     return record

@@ -23,10 +23,12 @@ class ReloadMetrics(Collector):
     """Counts the outcomes of changed files."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._reloads = Counters("dualpool_config_reloads", "Changed configuration files, by outcome", ["outcome"])
+        self._reloads = Counters(
+            "dualpool_config_reloads", "Changes of the configuration file, by outcome", ["outcome"]
+        )
         self._differs = Gauges(
             "dualpool_config_file_not_in_force",
-            "1 while the configuration file is refused, or part of it waits for a restart",
+            "1 while the configuration file is refused or a part of it needs a restart",
         )
         self.tallies: tuple[Tally[Any], ...] = (self._reloads, self._differs)
         for outcome in ReloadOutcome:

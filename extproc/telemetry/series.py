@@ -56,21 +56,23 @@ class Series(Collector):
     def _of_placing(self) -> None:
         """Where requests went."""
         self.requests = self._counter(
-            "requests_total", "Requests that were placed", "pool", "reason", "api", "model"
+            "requests_total", "Requests for which a pool was chosen", "pool", "reason", "api", "model"
         )
         self.passed_requests = self._counter("passed_requests_total", "Requests that the router does not read")
         self.budget = self._histogram(
-            "budget_tokens", "Upper bound of the token budget, which has to fit the pool", TOKEN_BUCKETS, "model"
+            "budget_tokens", "Upper bound of the token budget; it must fit the pool", TOKEN_BUCKETS, "model"
         )
 
     def _of_lengths(self) -> None:
         """How long prompts and outputs were, and how good the estimates were."""
-        self.prompt = self._histogram("actual_prompt_tokens", "Prompt tokens by usage", TOKEN_BUCKETS, "model")
+        self.prompt = self._histogram(
+            "actual_prompt_tokens", "Prompt tokens reported as usage", TOKEN_BUCKETS, "model"
+        )
         self.completion = self._histogram(
-            "actual_completion_tokens", "Output tokens by usage", TOKEN_BUCKETS, "model"
+            "actual_completion_tokens", "Output tokens reported as usage", TOKEN_BUCKETS, "model"
         )
         self.total = self._histogram(
-            "actual_total_tokens", "Prompt and output tokens by usage", TOKEN_BUCKETS, "model"
+            "actual_total_tokens", "Prompt and output tokens reported as usage", TOKEN_BUCKETS, "model"
         )
         self.ratio = self._histogram(
             "estimate_ratio", "Estimated / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
@@ -82,16 +84,22 @@ class Series(Collector):
             "under_counted_total", "Prompts that exceeded their upper bound", "model"
         )
         self.bounds = self._counter(
-            "bounds_total", "Upper bounds judged by the prompt's true length, by that length", "size", "verdict"
+            "bounds_total",
+            "Upper bounds compared with the prompt's actual length, by that length",
+            "size",
+            "verdict",
         )
         self.bounds_of_traffic = self._counter(
             "bounds_of_traffic_total",
-            "Upper bounds judged, each counted for all requests of its stratum since the one before",
+            "Upper bounds compared with usage, each counted as the requests of its stratum since the previous one",
             "size",
             "verdict",
         )
         self.bounds_by_category = self._counter(
-            "bounds_by_category_total", "Upper bounds judged, by tenant or kind of text", "category", "verdict"
+            "bounds_by_category_total",
+            "Upper bounds compared with usage, by tenant or kind of text",
+            "category",
+            "verdict",
         )
         self.stratum_requests = self._counter(
             "stratum_requests_total",
@@ -99,46 +107,51 @@ class Series(Collector):
             *STRATUM,
         )
         self.stratum_judged = self._counter(
-            "stratum_judged_total", "Of these, those whose usage told how good the bound was", *STRATUM, "verdict"
+            "stratum_judged_total",
+            "Estimated requests whose upper bound was compared with usage, by the same labels",
+            *STRATUM,
+            "verdict",
         )
         self.bounds_near = self._counter(
             "bounds_near_total",
-            "Upper bounds of requests whose true prompt and budgeted output are within 20 % of a pool's budget",
+            "Upper bounds of requests whose actual prompt plus budgeted output is within 20 % of a pool's budget",
             "pool",
             "verdict",
         )
         self.bytes_per_token = self._gauge(
             "bytes_per_token",
-            "Prompt text bytes per prompt token, last response of the category",
+            "Prompt text bytes per prompt token, in the last response of the category",
             "model",
             "category",
         )
-        self.estimates = self._counter("estimates_total", "Estimates, by where they come from", "model", "source")
+        self.estimates = self._counter("estimates_total", "Estimates, by source", "model", "source")
         self.counts = self._counter(
-            "exact_counts_total", "Exact counts of requests near a limit, by whether they were finished", "outcome"
+            "exact_counts_total", "Exact token counts of requests near a limit, by outcome", "outcome"
         )
         self.count_seconds = self._histogram(
-            "exact_count_seconds", "How long an exact count took, finished or not", SECONDS_BUCKETS
+            "exact_count_seconds", "Duration of an exact count, finished or not", SECONDS_BUCKETS
         )
 
     def _of_learning(self) -> None:
         """What was learned from and what was not."""
-        self.refused = self._counter("refused_observations_total", "Usages not learned from, by cause", "cause")
+        self.refused = self._counter(
+            "refused_observations_total", "Usage reports not learned from, by cause", "cause"
+        )
         self.clipped = self._counter(
-            "clipped_observations_total", "Usages that were clipped before learning", "model"
+            "clipped_observations_total", "Usage reports that were clipped before learning", "model"
         )
         self.started_anew = self._counter(
             "models_started_anew_total",
-            "Models whose prices were replaced by new ones, which predicted their usage better",
+            "Replacements of a model's prices by new ones, which predict its usage better",
             "model",
         )
         self.returned = self._counter(
             "models_returned_total",
-            "Models whose earlier prices came back, because they predicted better than the new ones",
+            "Restorations of a model's previous prices, which predict its usage better than the new ones",
             "model",
         )
         self.truncated = self._counter(
-            "truncated_by_pool_total", "Responses that ended where the pool's context ends", "pool", "model"
+            "truncated_by_pool_total", "Responses cut off at the end of the pool's context", "pool", "model"
         )
         self.not_learned_responses = self._counter(
             "responses_not_learned_total",
@@ -149,20 +162,20 @@ class Series(Collector):
     def _of_faults(self) -> None:
         """What went wrong, and by whose fault."""
         self.overflows = self._counter(
-            "context_overflows_total", "Requests that a pool refused for their length", "pool", "model"
+            "context_overflows_total", "Requests that a pool refused as too long", "pool", "model"
         )
         self.retries = self._counter(
             "retried_total",
-            "Requests for a smaller pool whose response was read and came at a later attempt, from any pool",
+            "Requests for a smaller pool whose response was read and came from a later attempt, at any pool",
             "pool",
         )
         self.bodies = self._counter(
             "bodies_not_understood_total", "Request bodies that were not understood, by cause", "cause"
         )
         self.misconfigurations = self._counter(
-            "misconfigured_total", "Requests that could not be routed, or not reliably", "cause"
+            "misconfigured_total", "Requests that could not be routed, or not reliably, by cause", "cause"
         )
-        self.exceptions = self._counter("exceptions_total", "Exceptions in our own code", "kind")
+        self.exceptions = self._counter("exceptions_total", "Exceptions in the router's own code, by type", "kind")
         self.access_log_entries = self._counter(
             "access_log_entries_total", "Entries of the gateway's access log, by outcome", "outcome"
         )
@@ -173,61 +186,67 @@ class Series(Collector):
         self.released_streams = self._counter(
             "streams_released_total", "Streams that were closed with their decision"
         )
-        self.open_streams = self._gauge("streams_open", "Streams open now")
+        self.open_streams = self._gauge("streams_open", "Open streams")
         self.streams = self._counter("streams_total", "Streams that have ended")
         self.undecided = self._counter(
             "streams_undecided_total", "Streams that ended before a decision, by cause", "cause"
         )
         self.shed_requests = self._counter(
-            "shed_requests_total", "Requests sent to the default pool undecided, because too many came"
+            "shed_requests_total", "Requests sent to the default pool without a decision, because too many arrived"
         )
         self.queue_seconds = self._histogram(
             "queue_seconds",
-            "How long a message waits in the process until it is handled, sampled",
+            "Time that a message waits in the process before it is handled, sampled",
             SECONDS_BUCKETS,
         )
         self.decision_seconds = self._histogram(
-            "decision_seconds", "From the request's arrival to its decision", SECONDS_BUCKETS
+            "decision_seconds", "Time from the request's arrival to its decision", SECONDS_BUCKETS
         )
-        self.loop_lag = self._gauge("loop_lag_seconds", "How long the last sampled message has waited")
+        self.loop_lag = self._gauge("loop_lag_seconds", "Time that the last sampled message waited")
         self.ready = self._gauge("ready", "1 while the router is ready")
         self.draining = self._gauge("draining", "1 after SIGTERM")
-        self.info = self._gauge("info", "1, labelled by what runs", "version", "mode", "config_hash")
+        self.info = self._gauge(
+            "info", "Always 1; the labels identify what is running", "version", "mode", "config_hash"
+        )
         self.processing_seconds = self._histogram(
-            "processing_seconds", "The router's own work for one stream, without waiting", SECONDS_BUCKETS
+            "processing_seconds", "The router's own processing time per stream, without waiting", SECONDS_BUCKETS
         )
 
     def _of_pools(self) -> None:
         """What is known of the pools."""
-        self.pool_endpoints = self._gauge("pool_endpoints", "Servers of a pool, asked in the last round", "pool")
-        self.pool_answered = self._gauge("pool_endpoints_answered", "Those that responded in that round", "pool")
-        self.pool_models = self._gauge(
-            "pool_models", "Models that a pool is known to serve; 0 when that is unknown", "pool"
+        self.pool_endpoints = self._gauge(
+            "pool_endpoints", "Servers of a pool that were polled in the last round", "pool"
         )
+        self.pool_answered = self._gauge(
+            "pool_endpoints_answered", "Servers of a pool that responded in the last round", "pool"
+        )
+        self.pool_models = self._gauge("pool_models", "Models that a pool is known to serve; 0 if unknown", "pool")
         self.pool_pressure = self._gauge(
-            "pool_pressure", "How full a pool is, 1 at the limits of `spill`; NaN while that is unknown", "pool"
+            "pool_pressure", "How full a pool is: 1 at the limits of `spill`, NaN while unknown", "pool"
         )
         self.pool_spill_share = self._gauge(
-            "pool_spill_share", "Share of a pool's requests that leaves it", "pool"
+            "pool_spill_share", "Share of a pool's requests that spill over to other pools", "pool"
         )
         self.pool_preemptions = self._gauge(
-            "pool_preemptions", "Preemptions that its servers have reported, in total", "pool"
+            "pool_preemptions", "Preemptions that a pool's servers have reported, in total", "pool"
         )
 
     def _of_state(self) -> None:
         """Saving and sharing of what is learned."""
         self.snapshots = self._counter(
-            "state_snapshots_total", "Attempts to save what was learned, by whether they were `done`", "outcome"
+            "state_snapshots_total", "Attempts to save learned state, by outcome", "outcome"
         )
         self.exchanges = self._counter(
-            "state_exchanges_total", "Attempts to share what was learned, by whether they were `done`", "outcome"
+            "state_exchanges_total", "Attempts to share learned state, by outcome", "outcome"
         )
-        self.replicas = self._gauge("state_replicas", "Other replicas whose knowledge is in use")
+        self.replicas = self._gauge("state_replicas", "Other replicas whose learned state is in use")
         self.saved_at = self._gauge(
-            "state_saved_timestamp_seconds", "When what was learned was last saved, Unix time; NaN before"
+            "state_saved_timestamp_seconds",
+            "Unix time when learned state was last saved; NaN before the first time",
         )
         self.exchanged_at = self._gauge(
-            "state_exchanged_timestamp_seconds", "When what was learned was last shared, Unix time; NaN before"
+            "state_exchanged_timestamp_seconds",
+            "Unix time when learned state was last shared; NaN before the first time",
         )
 
     def _start_at_zero(self) -> None:

@@ -34,7 +34,7 @@ class StateChangeMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._changes = Counters(
             "dualpool_state_changes",
-            "Changes to what was learned, requested at the admin port, by outcome",
+            "Changes to learned state requested at the admin port, by outcome",
             ["change", "outcome"],
         )
         self.tallies: tuple[Tally[Any], ...] = (self._changes,)

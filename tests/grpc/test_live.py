@@ -137,7 +137,7 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
 
 
 def test_top_once_prints_the_figures(router: Router, call: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """`dualpool top --once` prints pools, models and anything that should not happen."""
+    """`dualpool top --once` prints pools, models and problems."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -147,7 +147,7 @@ def test_top_once_prints_the_figures(router: Router, call: type[Any], capsys: py
     asyncio.run(scenario())
     printed = capsys.readouterr().out
     assert "short" in printed
-    assert "nothing that should not happen" in printed
+    assert "no problems" in printed
 
 
 def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_a_unix_socket_has_the_configured_mode_and_owner(tmp_path: Path) -> None
 def test_an_unknown_owner_is_a_configuration_error(tmp_path: Path) -> None:
     """The message names the setting and its value."""
     with pytest.raises(
-        ConfigurationError, match=r"listen\.socket_owner: 'nobody-of-that-name'.*cannot be made so"
+        ConfigurationError, match=r"listen\.socket_owner: 'nobody-of-that-name'.*cannot be applied"
     ):
         App(configuration(f"address: 'unix:{tmp_path}/s', socket_owner: nobody-of-that-name"))
 

@@ -92,11 +92,11 @@ def test_a_running_router_takes_a_state_and_forgets_a_model(
             assert "added 2 models" in await command("import", str(file), url)
             assert 1 + 7 + 5 == known(app)
             assert "forgot model 'other'\n" == await command("reset", url, "--model", "other")
-            assert "nothing was known of model 'x y&z'\n" == await command("reset", url, "--model", "x y&z")
+            assert "nothing was learned about model 'x y&z'\n" == await command("reset", url, "--model", "x y&z")
             assert 1 + 7 == known(app)
             await learn_once(app, call)
             await eventually(lambda: known(app) == 1 + 7 + 1)
-            assert "forgot all\n" == await command("reset", url)
+            assert "forgot everything\n" == await command("reset", url)
             assert 0 == known(app)
             await command("import", str(file), url)
             await command("export", url, str(exported))
@@ -104,7 +104,7 @@ def test_a_running_router_takes_a_state_and_forgets_a_model(
             assert (2, 3) == (counted(app, "import", "done"), counted(app, "reset", "done"))
 
     asyncio.run(scenario())
-    assert 5 == caplog.text.count("a change to what is known was asked for at the admin port")
+    assert 5 == caplog.text.count("a change to learned state was requested at the admin port")
 
 
 def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Path) -> None:
@@ -145,10 +145,10 @@ def test_invalid_changes_are_refused_with_one_sentence(tmp_path: Path, monkeypat
     other = replace(taught(7), features=("a", "b"))
     wrong = {
         b"": "empty",
-        b"what is this": "no state",
+        b"what is this": "not a dualpool state",
         whole[:-1]: "damaged",
-        framed(b"\xff\xff"): "no protobuf",
-        framed(b""): "nothing",
+        framed(b"\xff\xff"): "not valid protobuf",
+        framed(b""): "contains no learned state",
         framed(to_bytes(of_ema)): "kind 'ema'",
         framed(to_bytes(other)): "features",
     }
@@ -192,9 +192,9 @@ def test_replaced_prices_come_back_on_command(
             url = f"http://{app.admin_address}"
             asking = ["state", "undo", url, "--token-file", str(tmp_path / "token"), "--model"]
             assert 0 == await asyncio.to_thread(main, [*asking, "m"])
-            assert "what was put aside of model 'm' is back in its place\n" == capsys.readouterr().out
+            assert "restored the previous prices of model 'm'\n" == capsys.readouterr().out
             assert 0 == await asyncio.to_thread(main, [*asking, "another"])
-            assert "nothing was put aside of model 'another'\n" == capsys.readouterr().out
+            assert "model 'another' has no previous prices to restore\n" == capsys.readouterr().out
             for query in ("", "?model=", "?modle=m", "?model=m&all=1"):
                 assert 400 == (await post(app, f"/state/undo{query}")).status_code
             assert (2, 4) == (counted(app, "undo", "done"), counted(app, "undo", "refused"))
@@ -214,7 +214,7 @@ def test_a_model_of_another_generation_is_not_added_but_named(tmp_path: Path) ->
         async with router(tmp_path) as app:
             assert "not" not in (await post(app, "/state/import", framed(to_bytes(state)))).text
             response = (await post(app, "/state/import", framed(to_bytes(later)))).text
-            assert "not 'm': of another generation" in response
+            assert "left out 'm': a different generation" in response
             assert 7 == known(app)
             await post(app, "/state/reset?model=m")
             await post(app, "/state/import", framed(to_bytes(later)))
@@ -258,7 +258,7 @@ def test_a_hanging_loop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         async with router(tmp_path) as app:
             monkeypatch.setattr(app.loop, "ask", busy)
             refused = await post(app, "/state/import", framed(to_bytes(taught(7))))
-            assert (503, "the router is too busy to take it\n") == (refused.status_code, refused.text)
+            assert (503, "the router is too busy to apply the change\n") == (refused.status_code, refused.text)
             assert 503 == (await post(app, "/state/reset")).status_code
             monkeypatch.undo()
             assert 0 == known(app)
@@ -283,6 +283,6 @@ def test_a_change_reaches_all_routers_that_share_a_store(call: type[Any], tmp_pa
                 await eventually(lambda: known(one) == known(two) == 0)
                 server.kill()
                 refused = await post(one, "/state/reset")
-                assert (503, True) == (refused.status_code, "the store does not serve" in refused.text)
+                assert (503, True) == (refused.status_code, "the store failed" in refused.text)
 
         asyncio.run(scenario())

@@ -302,7 +302,7 @@ def test_commands_read_and_change_a_running_supervisor(
         file.write_bytes(file.read_bytes()[:-1])
         assert 2 == main(["state", "import", str(file), url, *shown])
         assert 0 == main(["state", "undo", url, "--model", "m", *shown])
-        assert 2 == capsys.readouterr().out.count("nothing was put aside of model 'm'")
+        assert 2 == capsys.readouterr().out.count("model 'm' has no previous prices to restore")
         assert 0 == main(["state", "reset", url, "--model", "m", *shown])
         assert 2 == capsys.readouterr().out.count("forgot model 'm'")
         assert [(), ()] == [slot.state().models for slot in router.slots]
@@ -317,7 +317,7 @@ def test_top_says_why_it_shows_no_decisions(capsys: pytest.CaptureFixture[str]) 
     """Each worker sees only its own decisions; an empty table would look like a router without traffic."""
     with supervised(Patience()) as router:
         assert 0 == main(["top", router.admin, "--once"])
-    assert "the router has several processes" in capsys.readouterr().out
+    assert "the router has several workers" in capsys.readouterr().out
 
 
 def test_a_supervisor_does_not_load_grpc() -> None:

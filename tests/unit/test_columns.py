@@ -137,16 +137,16 @@ def without_model(message: Columns) -> None:
 
 WRONG: dict[Callable[[Columns], None], str] = {
     later_version: "version 2",
-    other_features: "not of",
+    other_features: "do not have",
     missing_sums: "learned numbers",
     missing_count: "learned numbers",
     truncated_number: "learned numbers",
-    negative_scores: "fewer than none",
+    negative_scores: "negative",
     not_a_number: "not finite",
     infinite_bound: "not finite",
     twice: "twice",
-    no_keys: "no protobuf",
-    without_model: "of no model",
+    no_keys: "not valid protobuf",
+    without_model: "differ in number",
 }
 
 

@@ -114,7 +114,7 @@ def test_failures_outside_of_requests_are_listed_and_successes_are_not(metrics: 
     found = figures_between(NOTHING, seen, POOLS)
     assert [
         ("configuration reloads", "refused", 1.0),
-        ("saves of what was learned", "failed", 1.0),
+        ("saves of learned state", "failed", 1.0),
         ("exchanges with the store", "failed", 1.0),
         ("workers replaced", "ended", 2.0),
     ] == list(found.trouble)

@@ -205,6 +205,4 @@ def test_without_a_file_nothing_is_read(caplog: pytest.LogCaptureFixture) -> Non
     reloader = Reloader(None, parse(""), lambda _: None, ReloadMetrics(CollectorRegistry()))
     with caplog.at_level(logging.WARNING, "dualpool"):
         reloader.look(at_once=True)
-    assert ["there is no configuration file to read again"] == [
-        r.getMessage().split(":")[0] for r in caplog.records
-    ]
+    assert ["there is no configuration file to reload"] == [r.getMessage().split(":")[0] for r in caplog.records]

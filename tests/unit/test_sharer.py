@@ -158,7 +158,7 @@ def test_learning_continues_without_the_store_and_is_shared_when_it_is_back(
     assert [50, 50] == [one.responses, other.responses]
     assert [True, False, False, False, True, True, True] == one.done
     said = [record.getMessage() for record in caplog.records]
-    assert ["what was learned is not shared: the store does not serve", "what was learned is shared"] == said
+    assert ["learned state is not shared: the store failed", "learned state is shared again"] == said
 
 
 def test_a_flushed_store_is_filled_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +318,7 @@ def test_a_key_that_is_not_a_state_is_reported_and_skipped(
     server.say(what[0], f"{prefix}base", *what[1:])
     other.exchange(2)
     assert ([True, True], 30) == (other.done, other.responses)
-    assert 1 == caplog.text.count("a key of the store is no state")
+    assert 1 == caplog.text.count("some keys in the store cannot be read")
 
 
 def test_a_state_from_a_file_becomes_the_base_of_an_empty_store(server: RedisServer) -> None:

@@ -109,7 +109,7 @@ def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytes
     ("arguments", "says"),
     [
         (("show", "{}/none"), "none"),
-        (("show", "{}/odd"), "no state of dualpool's"),
+        (("show", "{}/odd"), "not a dualpool state"),
         (("show", "http://127.0.0.1:1"), "127.0.0.1:1/state"),
         (("reset", "http://127.0.0.1:1"), "127.0.0.1:1/state/reset"),
         (("import", "{}/state", "http://127.0.0.1:1"), "127.0.0.1:1/state/import"),

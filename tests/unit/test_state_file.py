@@ -176,7 +176,7 @@ def test_a_directory_in_place_of_the_file_is_reported(tmp_path: Path, caplog: py
     assert not file.load(refuse)
     with pytest.raises(OSError, match="could not be read"):
         file.save(LearnedState("ema"))
-    assert "will not be saved" in caplog.text
+    assert "nothing will be saved" in caplog.text
 
 
 def test_a_full_disk_is_reported_once_and_learning_continues(
@@ -201,8 +201,8 @@ def test_a_full_disk_is_reported_once_and_learning_continues(
         keeper.save(estimator.state())
     assert [True, False, False, False, True] == outcomes.saved
     assert [record.getMessage() for record in caplog.records] == [
-        "what was learned cannot be saved",
-        "what was learned is saved again",
+        "learned state cannot be saved",
+        "learned state is saved again",
     ]
     assert "No space left" in caplog.records[0].fields["cause"]  # type: ignore[attr-defined]
 
@@ -322,7 +322,7 @@ def test_an_unusable_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="none"):
         read_state(tmp_path / "none")
     (tmp_path / "odd").write_bytes(framed(b"\xff" * 10))
-    with pytest.raises(ConfigurationError, match="odd: it is no protobuf"):
+    with pytest.raises(ConfigurationError, match="odd: it is not valid protobuf"):
         read_state(tmp_path / "odd")
     assert state_pb2.LearnedState() == read_state_of(tmp_path)
 
