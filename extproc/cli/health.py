@@ -37,11 +37,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         connection.request("GET", "/readyz" if options.ready else "/healthz")
         response = connection.getresponse()
-        said = response.read().decode("utf-8", "replace").strip()
+        text = response.read().decode("utf-8", "replace").strip()
     except (OSError, HTTPException) as error:
         print(f"dualpool health: {configuration.admin.address}: {error}", file=sys.stderr)
         return 1
     finally:
         connection.close()
-    print(said)
+    print(text)
     return 0 if response.status == OK else 1

@@ -218,11 +218,11 @@ def _as_table(state: "LearnedState") -> str:
 
 
 def _write(path: Path, message: Any) -> None:  # noqa: ANN401
-    from extproc.state.file import write_whole  # noqa: PLC0415
+    from extproc.state.file import write_atomically  # noqa: PLC0415
     from extproc.state.frame import framed  # noqa: PLC0415
 
     try:
-        write_whole(path, framed(message.SerializeToString()))
+        write_atomically(path, framed(message.SerializeToString()))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
@@ -234,13 +234,13 @@ def _changed(url: str, token: str, data: bytes) -> str:
     request.add_header("Content-Type", "application/octet-stream")
     try:
         with urllib.request.urlopen(request, timeout=CHANGES_WITHIN_S) as response:  # noqa: S310  (the caller checked it)
-            said: bytes = response.read()
+            body: bytes = response.read()
     except HTTPError as error:
         message = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
         raise ConfigurationError(f"{url}: {message or why(error)}") from error
     except PAGE_ERRORS as error:
         raise ConfigurationError(f"{url}: {why(error)}") from error
-    return said.decode(errors="replace").strip()
+    return body.decode(errors="replace").strip()
 
 
 def _fetch(url: str, token: str) -> bytes:

@@ -19,7 +19,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.files import read_file
 from extproc.server.admin import PROBES
 
-__all__ = ["TokenAsked", "read_token"]
+__all__ = ["TokenRequired", "read_token"]
 
 MAX_TOKEN_FILE_BYTES = 64 << 10
 READING = ("GET", "HEAD")
@@ -40,7 +40,7 @@ def read_token(path: str) -> str:
     return token
 
 
-class TokenAsked:
+class TokenRequired:
     """ASGI middleware that responds 401 to requests without the token.
 
     The file is read for each request, so that the token can be changed without a restart. While it cannot be read,

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from extproc.config.schema import AdminSettings
 from extproc.core.errors import ConfigurationError
-from extproc.server.access import TokenAsked
+from extproc.server.access import TokenRequired
 from extproc.server.admin import PAGES, PROBES, Pages
 from extproc.server.changes import Changes
 from extproc.server.live import Live
@@ -68,7 +68,7 @@ class Admin:
     ) -> None:
         app: ASGIApp = _app(pages, paths, more)
         if token_file:
-            app = TokenAsked(app, token_file)
+            app = TokenRequired(app, token_file)
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:

@@ -49,7 +49,7 @@ __all__ = ["App"]
 # After the drain time only streams that would lose bytes are still open; they get this long to end by themselves.
 LAST_STREAMS_S: Final = 10.0
 JUDGES_EVERY_S: Final = 1.0
-GIVES_BACK_EVERY_S: Final = 1.0
+FREES_EVERY_S: Final = 1.0
 
 log = logging.getLogger("dualpool")
 
@@ -64,7 +64,7 @@ class App:
 
     def __init__(self, configuration: Configuration, file: Path | None = None, *, admin: bool = True) -> None:
         self._serving = False
-        self._asked_to_end = self._hurries = False
+        self._ending = self._at_once = False
         self.registry = registry = process_registry()
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
         self._metrics = metrics
@@ -80,12 +80,12 @@ class App:
         self._certificates = None if tls is None else Certificates(tls)
         self.grpc_address = listen(self._core, configuration.listen, self._certificates, methods.on_call)
         self.health_address = listen_for_probes(self._core, configuration.listen, methods.on_probe)
-        self._say_what_runs()
+        self._publish_info()
         metrics.ready.set_function(lambda: float(self._health.ready))
-        metrics.draining.set_function(lambda: float(self._asked_to_end))
+        metrics.draining.set_function(lambda: float(self._ending))
         metrics.loop_lag.set_function(lambda: self._streams.overload.lag_s)
         self._judging = Sweep(JUDGES_EVERY_S, self._judge)
-        self._freeing = Sweep(GIVES_BACK_EVERY_S, FreedMemory(lambda: bool(self._streams.open)).look)
+        self._freeing = Sweep(FREES_EVERY_S, FreedMemory(lambda: bool(self._streams.open)).look)
         self._timers: list[Timers] = []
         self._set_timers()
         self.loop = Loop(self._core, self._timers, listener.failed)
@@ -96,7 +96,7 @@ class App:
             self._changing,
             lambda: self._configuration.estimator,
             lambda: self.router.placer.estimator,
-            self._go_on_from,
+            self._use_estimator,
         )
         self._admins = self._admin_servers(metrics, listener) if admin else []
         self.admin_address = self._admins[0].address if admin else ""
@@ -119,7 +119,7 @@ class App:
             lambda: about_router(self._configuration),
             lambda wanted: [each.collect() for each in metrics.tallies if wanted(each.name, each.kind)],
             recent,
-            lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
+            lambda watched: self.loop.post(lambda: (listener.add if watched else listener.remove)(recent)),
         )
         changes = Changes(self._knowledge, self.own_knowledge, StateChangeMetrics(self.registry))
         return admin_servers(self._configuration.admin, pages, live, changes)
@@ -150,15 +150,15 @@ class App:
         self._health.set_ready(ready=True)
         addresses = {"grpc": self.grpc_address, "admin": self.admin_address}
         log.info("serving" if self._admins else "worker serving", extra={"fields": addresses})
-        self.loop.run(lambda: self._asked_to_end)
-        if not self._hurries:
+        self.loop.run(lambda: self._ending)
+        if not self._at_once:
             self._drain()
         self._stop()
 
     def end(self, *, at_once: bool = False) -> None:
         """Ask to end, after the drain time or at once; a second call means at once."""
-        self._hurries = at_once or self._asked_to_end
-        self._asked_to_end = True
+        self._at_once = at_once or self._ending
+        self._ending = True
 
     def reload(self) -> None:
         """Ask to read the configuration file again, at once."""
@@ -181,7 +181,7 @@ class App:
             self._certificates.use(tls)
         set_log_level(configuration.log_level)
 
-    def _go_on_from(self, learned: Estimator) -> None:
+    def _use_estimator(self, learned: Estimator) -> None:
         """Put another estimator in force, under the same configuration."""
         self._put_in_force(self._routings.knowing(self._streams.routing, learned))
 
@@ -195,7 +195,7 @@ class App:
     def _swap(self, routing: Routing) -> None:
         self._streams.routing = routing
         self._set_timers()
-        self._say_what_runs()
+        self._publish_info()
 
     def _set_timers(self) -> None:
         """Use the timers of the routing in force, and the old deadlines until none of them is pending."""
@@ -208,7 +208,7 @@ class App:
             *(each for each in old if each.next_s < inf),
         ]
 
-    def _say_what_runs(self) -> None:
+    def _publish_info(self) -> None:
         configuration = self._configuration
         digest = fingerprint(configuration).hex()[:12]
         self._metrics.about(__version__, configuration.mode, digest, configuration.pools)
@@ -219,7 +219,7 @@ class App:
         log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
         self._health.set_ready(ready=False)
         ends_s = time.monotonic() + self._configuration.drain_s
-        self.loop.run(lambda: self._hurries or time.monotonic() >= ends_s)
+        self.loop.run(lambda: self._at_once or time.monotonic() >= ends_s)
 
     def _stop(self) -> None:
         self._reloader.stop()

@@ -1,7 +1,7 @@
 """Background jobs that talk to other servers, on one asyncio loop on its own thread.
 
 The thread that makes decisions must never wait for a network. A job's result reaches it as one frozen value that
-is swapped by reference, or through `Loop.tell`.
+is swapped by reference, or through `Loop.post`.
 """
 
 import asyncio
@@ -48,16 +48,16 @@ class Background:
 
     def _run(self) -> None:
         with self._runner:
-            self._runner.run(self._until_the_end())
+            self._runner.run(self._run_until_cancelled())
 
-    async def _until_the_end(self) -> None:
-        tasks = [asyncio.create_task(self._again_and_again(job)) for job in self._jobs]
+    async def _run_until_cancelled(self) -> None:
+        tasks = [asyncio.create_task(self._run_forever(job)) for job in self._jobs]
         await self._ending.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _again_and_again(self, job: Job) -> None:
+    async def _run_forever(self, job: Job) -> None:
         while True:
             try:
                 await job()

@@ -39,7 +39,7 @@ class Changes:
         self._knowledge = knowledge
         self._undoing = undoing
         self._metrics = metrics
-        self._at_work = False
+        self._busy = False
 
     def routes(self, *, allowed: bool) -> list[Route]:
         """Return the routes; if changes are not allowed, they only respond 403."""
@@ -50,52 +50,52 @@ class Changes:
         ]
 
     async def _import(self, request: Request) -> Response:
-        async def asked() -> str:
+        async def apply() -> str:
             data = await _body(request)
             return await run_in_threadpool(lambda: self._knowledge().add(state_in(data)))
 
-        return await self._answer(StateChange.IMPORT, "", asked)
+        return await self._answer(StateChange.IMPORT, "", apply)
 
     async def _reset(self, request: Request) -> Response:
         model = _named(request)
 
-        async def asked() -> str:
+        async def apply() -> str:
             if request.url.query and not model:  # a typo must not forget everything
                 raise ConfigurationError("request /state/reset to forget everything, or /state/reset?model=NAME")
             return await run_in_threadpool(lambda: self._knowledge().forget(model))
 
-        return await self._answer(StateChange.RESET, model, asked)
+        return await self._answer(StateChange.RESET, model, apply)
 
     async def _undo(self, request: Request) -> Response:
         model = _named(request)
 
-        async def asked() -> str:
+        async def apply() -> str:
             if not model:
                 raise ConfigurationError("request /state/undo?model=NAME")
             return await run_in_threadpool(lambda: self._undoing.undo(model))
 
-        return await self._answer(StateChange.UNDO, model, asked)
+        return await self._answer(StateChange.UNDO, model, apply)
 
-    async def _answer(self, change: StateChange, model: str, asked: Callable[[], Awaitable[str]]) -> Response:
-        if self._at_work:
+    async def _answer(self, change: StateChange, model: str, apply: Callable[[], Awaitable[str]]) -> Response:
+        if self._busy:
             return PlainTextResponse("another change is being made; try again\n", HTTPStatus.CONFLICT)
-        self._at_work = True
+        self._busy = True
         try:
-            said, status, outcome = await asked(), HTTPStatus.OK, ChangeOutcome.DONE
+            message, status, outcome = await apply(), HTTPStatus.OK, ChangeOutcome.DONE
         except ConfigurationError as error:
-            said, status, outcome = str(error), HTTPStatus.BAD_REQUEST, ChangeOutcome.REFUSED
+            message, status, outcome = str(error), HTTPStatus.BAD_REQUEST, ChangeOutcome.REFUSED
         except _TooLarge as error:
-            said, status, outcome = str(error), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ChangeOutcome.REFUSED
+            message, status, outcome = str(error), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ChangeOutcome.REFUSED
         except (NotDone, TimeoutError, ClientDisconnect) as error:
-            said, outcome = str(error) or "the body did not arrive completely", ChangeOutcome.FAILED
+            message, outcome = str(error) or "the body did not arrive completely", ChangeOutcome.FAILED
             status = HTTPStatus.SERVICE_UNAVAILABLE
         finally:
-            self._at_work = False
-        self._metrics.asked(change, outcome)
+            self._busy = False
+        self._metrics.requested(change, outcome)
         level = logging.INFO if outcome is ChangeOutcome.DONE else logging.WARNING
-        fields = {"change": change, "outcome": outcome, "model": model, "said": said}
+        fields = {"change": change, "outcome": outcome, "model": model, "said": message}
         log.log(level, "a change to learned state was requested at the admin port", extra={"fields": fields})
-        return PlainTextResponse(said + "\n", status)
+        return PlainTextResponse(message + "\n", status)
 
 
 def _named(request: Request) -> str:

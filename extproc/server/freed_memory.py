@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FreedMemory", "give_back", "resident_bytes"]
+__all__ = ["FreedMemory", "resident_bytes", "trim"]
 
 # Less growth is not worth a trim.
 GROWTH_BYTES: Final = 16 << 20
@@ -32,11 +32,11 @@ def resident_bytes() -> int:
         return 0
 
 
-def give_back() -> None:
+def trim() -> None:
     """Return all free pages to the system; does nothing if the allocator is not glibc's."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(ctypes.c_size_t(0))
 
 
 class FreedMemory:
@@ -46,11 +46,11 @@ class FreedMemory:
         self,
         busy: Callable[[], bool],
         resident: Callable[[], int] = resident_bytes,
-        give: Callable[[], None] = give_back,
+        release: Callable[[], None] = trim,
     ) -> None:
         self._busy = busy
         self._resident = resident
-        self._give = give
+        self._release = release
         self._least = resident()
         self._next_s = 0.0
 
@@ -61,6 +61,6 @@ class FreedMemory:
         self._next_s = now_s + BUSY_EVERY_S
         resident = self._resident()
         if resident - self._least > GROWTH_BYTES:
-            self._give()
+            self._release()
             resident = self._least = self._resident()
         self._least = min(self._least, resident)

@@ -30,7 +30,7 @@ class Health:
         """Set the readiness, and notify the watchers."""
         self.ready = ready
         for watcher in list(self._watchers):
-            watcher.tell()
+            watcher.notify()
 
     def serve(self, call: Call, method: str) -> bool:
         """Serve a call of the health service; return False for any other."""
@@ -59,7 +59,7 @@ class Health:
             else:
                 call.finish([status])
 
-        call.handler = _Asked(call, respond)
+        call.handler = _Request(call, respond)
         call.send()
 
     def _watch(self, call: Call) -> None:
@@ -69,13 +69,13 @@ class Health:
             )
             self._watchers.add(watch)
             call.watch(watch.on_gone)
-            watch.tell()
+            watch.notify()
 
-        call.handler = _Asked(call, respond)
+        call.handler = _Request(call, respond)
         call.send()
 
 
-class _Asked:
+class _Request:
     """Waits for the only message of a request."""
 
     def __init__(self, call: Call, respond: Callable[[str], None]) -> None:
@@ -101,12 +101,12 @@ class _Watch:
         self._call = call
         self._status = status
         self._forget = forget
-        self._told = b""
+        self._last_sent = b""
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         status = self._status()
-        if status != self._told:
-            self._told = status
+        if status != self._last_sent:
+            self._last_sent = status
             self._call.send([status])
 
     def on_message(self, message: bytes) -> None:

@@ -14,7 +14,7 @@ __all__ = ["Loop", "Timers"]
 # The longest that other threads and signals wait to be served: the core has no call that wakes a poll.
 TICK_S = 0.02
 # How often timers are checked while events come back to back; a timer expires late by this at most.
-LOOKS_EVERY_S = 0.002
+CHECKS_EVERY_S = 0.002
 
 T = TypeVar("T")
 
@@ -39,20 +39,20 @@ class Loop:
         self._core = core
         self._timers = timers
         self._failed = failed
-        self._asked: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._looks_s = 0.0
+        self._pending: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._next_check_s = 0.0
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until()` is true; it is called after each event and each tick."""
-        poll, asked, now = self._core.poll, self._asked, time.monotonic
+        poll, pending, now = self._core.poll, self._pending, time.monotonic
         while not until():
             try:
                 now_s = now()
-                until_s = self._looks_s if now_s < self._looks_s else self._look(now_s)
+                until_s = self._next_check_s if now_s < self._next_check_s else self._expire_timers(now_s)
                 if not poll(until_s - now_s):
-                    self._looks_s = 0.0
-                if not asked.empty():
-                    self._do_what_is_asked()
+                    self._next_check_s = 0.0
+                if not pending.empty():
+                    self._run_pending()
             except Exception as error:  # noqa: BLE001  (whatever it is, the other calls go on)
                 self._failed(error)
 
@@ -67,37 +67,37 @@ class Loop:
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Run a function on the loop; the future gets its result or exception."""
         future: Future[T] = Future()
-        self._asked.put((function, future))
+        self._pending.put((function, future))
         return future
 
     def awaited(self, function: Callable[[], Any]) -> Awaitable[Any]:
         """Run a function on the loop; for coroutines on another thread, which await its result."""
         return wrap_future(self.submit(function))
 
-    def tell(self, function: Callable[[], object]) -> None:
+    def post(self, function: Callable[[], object]) -> None:
         """Run a function on the loop without waiting for it; an exception is reported to `failed`."""
         future: Future[object] = Future()
         future.add_done_callback(self._report)
-        self._asked.put((function, future))
+        self._pending.put((function, future))
 
     def _report(self, future: Future[object]) -> None:
         if isinstance(error := future.exception(), Exception):
             self._failed(error)
 
-    def _look(self, now_s: float) -> float:
+    def _expire_timers(self, now_s: float) -> float:
         """Expire all timers that are due; return when to look again if no event comes first."""
         due_s = now_s + TICK_S
         for timer in self._timers:
             if timer.next_s <= now_s:
                 timer.expire(now_s)
             due_s = min(due_s, timer.next_s)
-        self._looks_s = min(due_s, now_s + LOOKS_EVERY_S)
+        self._next_check_s = min(due_s, now_s + CHECKS_EVERY_S)
         return due_s
 
-    def _do_what_is_asked(self) -> None:
+    def _run_pending(self) -> None:
         try:
             while True:
-                function, future = self._asked.get_nowait()
+                function, future = self._pending.get_nowait()
                 if future.set_running_or_notify_cancel():
                     try:
                         future.set_result(function())

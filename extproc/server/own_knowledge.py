@@ -63,7 +63,7 @@ class OwnKnowledge:
                     skipped.categories + left.categories,
                     skipped.outputs + left.outputs,
                 )
-        return _said(state, change, skipped)
+        return _summary(state, change, skipped)
 
     def forget(self, model: str) -> str:
         """Forget everything, or one model."""
@@ -98,13 +98,13 @@ class OwnKnowledge:
             raise NotDone("the router is too busy to apply the change") from error
 
 
-def _said(state: LearnedState, change: Change, skipped: Change) -> str:
+def _summary(state: LearnedState, change: Change, skipped: Change) -> str:
     """Describe what was added, and which models were left out."""
     done = {each.model for each in change.models} - {each.model for each in skipped.models}
     left = sorted(each.model for each in state.models if each.observations and each.model not in done)
     rows = len(change.categories) + len(change.outputs) - len(skipped.categories) - len(skipped.outputs)
-    said = f"added {len(done)} models, and {rows} rows of categories and output lengths"
+    summary = f"added {len(done)} models, and {rows} rows of categories and output lengths"
     if left:
         named = ", ".join(repr(name) for name in left[:NAMED]) + (" and others" if len(left) > NAMED else "")
-        said += f"; left out {named}: a different generation than here, or no room (reset the model first)"
-    return said
+        summary += f"; left out {named}: a different generation than here, or no room (reset the model first)"
+    return summary

@@ -28,7 +28,7 @@ __all__ = ["Reloader"]
 
 LOOKS_EVERY_S: Final = 0.5
 STOPS_WITHIN_S: Final = 5.0
-_ASKED, _STOP = True, False
+_READ_NOW, _STOP = True, False
 
 log = logging.getLogger("dualpool")
 
@@ -72,7 +72,7 @@ class Reloader:
 
     def ask(self) -> None:
         """Have the file read at once; may be called from a signal handler."""
-        self._orders.put(_ASKED)
+        self._orders.put(_READ_NOW)
 
     def report(self) -> dict[str, object]:
         """Return what /config shows in addition to the settings in force."""
@@ -96,7 +96,7 @@ class Reloader:
             self._pending = found
         else:
             self._pending, self._taken = None, found
-            self._take(found, self._file, asked=at_once)
+            self._take(found, self._file, requested=at_once)
 
     def _follow(self) -> None:
         while True:
@@ -107,11 +107,11 @@ class Reloader:
             if order is _STOP:
                 return
             try:
-                self.look(at_once=order is _ASKED)
+                self.look(at_once=order is _READ_NOW)
             except Exception:  # the next look may succeed
                 log.exception("exception while reloading the configuration file")
 
-    def _take(self, found: bytes | str, file: Path, *, asked: bool) -> None:
+    def _take(self, found: bytes | str, file: Path, *, requested: bool) -> None:
         if not found.strip() and self._wanted != Configuration():
             found = "it is empty"
         if isinstance(found, str):
@@ -120,7 +120,7 @@ class Reloader:
         try:
             wanted = decode(found, file)
             if wanted == self._wanted and self._refused is None:
-                if asked:
+                if requested:
                     log.info("the configuration file has not changed")
                 return
             configuration, waiting = in_force(self.running, wanted)

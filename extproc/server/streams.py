@@ -35,13 +35,13 @@ class Streams:
         """Serve one stream until its exchange or the gateway closes it."""
         stream = call.handler = _Stream(self, call)
         self.open.add(stream)
-        if self.overload.wants_mark(stream.heard_s):
+        if self.overload.wants_mark(stream.last_message_s):
             call.mark(self._on_turn)
         call.send()
 
     def close_idle(self, before_s: float) -> None:
         """Close the streams on which the gateway has sent nothing since `before_s`."""
-        for stream in [each for each in self.open if each.heard_s < before_s]:
+        for stream in [each for each in self.open if each.last_message_s < before_s]:
             stream.close_idle()
 
     def drain(self) -> None:
@@ -55,7 +55,7 @@ class Streams:
 
 
 class _Stream:
-    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_routing", "_streams", "heard_s")
+    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_routing", "_streams", "last_message_s")
 
     def __init__(self, streams: Streams, call: Call) -> None:
         self._streams = streams
@@ -64,7 +64,7 @@ class _Stream:
         self._exchange: Exchange | None = None
         self._began_s = 0.0
         self._processing_s = 0.0
-        self.heard_s = time.monotonic()
+        self.last_message_s = time.monotonic()
 
     @property
     def waits(self) -> bool:
@@ -74,7 +74,7 @@ class _Stream:
     def on_message(self, message: bytes) -> None:
         """Called with each message from the gateway."""
         streams, exchange = self._streams, self._exchange
-        self.heard_s = now_s = time.monotonic()
+        self.last_message_s = now_s = time.monotonic()
         try:
             if exchange is not None:
                 event = self._routing.decoder.next(message)
@@ -125,7 +125,7 @@ class _Stream:
 
     def _shed(self, exchange: Exchange) -> None:
         self._streams.metrics.shed_requests[PLAIN] += 1
-        self._streams.overload.count(in_time=False, now_s=self.heard_s)
+        self._streams.overload.count(in_time=False, now_s=self.last_message_s)
         self._handle(Shed(), exchange)
 
     def _break(self, event: Broken) -> None:

@@ -14,8 +14,8 @@ from extproc.core.errors import ConfigurationError
 __all__ = ["bound_as_configured"]
 
 ANSWERS_WITHIN_S = 1.0
-_FOR_US_ALONE = 0o177
-_AS_IT_IS = -1
+_OWNER_ONLY = 0o177
+_UNCHANGED = -1
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def bound_as_configured(settings: ListenSettings) -> Iterator[None]:
         raise ConfigurationError(
             f"listen.address: {settings.address!r} cannot be bound: another process serves it"
         )
-    before = os.umask(_FOR_US_ALONE) if settings.socket_mode else None
+    before = os.umask(_OWNER_ONLY) if settings.socket_mode else None
     try:
         yield
     finally:
@@ -61,8 +61,8 @@ def _is_served(path: Path) -> bool:
 
 
 def _id_of_user(name: str) -> int:
-    return _AS_IT_IS if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    return _UNCHANGED if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
 
 
 def _id_of_group(name: str) -> int:
-    return _AS_IT_IS if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    return _UNCHANGED if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid

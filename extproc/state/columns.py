@@ -36,9 +36,9 @@ from extproc.state.pb import state_pb2
 __all__ = ["Indexes", "columns_of", "tables_in"]
 
 VERSION: Final = 1
-WHOLE: Final = "<i8"
+INT64: Final = "<i8"
 
-Whole = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 
 class Indexes:
@@ -80,10 +80,10 @@ def columns_of(tables: Tables) -> state_pb2.Columns:
         outputs=_rows_of_categories(tables.outputs),
         q=packed(bounds.q),
         q_began=packed(bounds.began),
-        heard=_packed_whole(bounds.heard),
-        generations=_packed_whole(models.generations[rows]),
-        counters=_packed_whole(models.counters[rows]),
-        score_counts=_packed_whole([len(each) for each in bounds.scores]),
+        heard=_packed_integers(bounds.heard),
+        generations=_packed_integers(models.generations[rows]),
+        counters=_packed_integers(models.counters[rows]),
+        score_counts=_packed_integers([len(each) for each in bounds.scores]),
         scores=b"".join(map(packed, bounds.scores)),
     )
 
@@ -98,7 +98,7 @@ def tables_in(message: state_pb2.Columns, indexes: Indexes) -> Tables:
         raise ConfigurationError(f"learned columns have version {message.version}; this router supports {VERSION}")
     sums: Table[str] = _table(message.models, indexes, sum(model_columns(len(message.features))), of_models=True)
     n = len(sums.index)
-    lengths = _whole(message.score_counts, n)
+    lengths = _integers(message.score_counts, n)
     scores = _doubles(message.scores, int(lengths.sum()))
     if (lengths < 0).any():
         raise ConfigurationError("a number of learned scores is negative")
@@ -107,13 +107,13 @@ def tables_in(message: state_pb2.Columns, indexes: Indexes) -> Tables:
         q,
         np.where(lengths > 0, began, q),
         tuple(np.split(scores, np.cumsum(lengths)[:-1]))[:n],
-        _whole(message.heard, n),
+        _integers(message.heard, n),
     )
     models = Models(
         sums,
         checked_bounds(bounds),
-        _whole(message.generations, n),
-        _whole(message.counters, 3 * n).reshape(n, 3),
+        _integers(message.generations, n),
+        _integers(message.counters, 3 * n).reshape(n, 3),
     )
     categories: Table[CategoryKey] = _table(message.categories, indexes, CATEGORY_COLUMNS)
     outputs: Table[CategoryKey] = _table(message.outputs, indexes, 2 * BINS)
@@ -132,7 +132,7 @@ def _rows_of(table: Table[K], keys: Sequence[K], named: state_pb2.Keys) -> state
     filled = values != 0
     return state_pb2.Rows(
         keys=named.SerializeToString(),
-        counts=_packed_whole(table.counts[rows]),
+        counts=_packed_integers(table.counts[rows]),
         weights=packed(table.weights[rows]),
         filled=np.packbits(filled).tobytes(),
         values=packed(values[filled]),
@@ -148,7 +148,7 @@ def _table(rows: state_pb2.Rows, indexes: Indexes, columns: int, *, of_models: b
     filled = np.unpackbits(np.frombuffer(rows.filled, np.uint8), count=size).view(bool)
     values = np.zeros(size)
     values[filled] = _doubles(rows.values, int(np.count_nonzero(filled)))
-    table = Table(index, _whole(rows.counts, n), _doubles(rows.weights, n), values.reshape(n, columns))
+    table = Table(index, _integers(rows.counts, n), _doubles(rows.weights, n), values.reshape(n, columns))
     return checked(table)
 
 
@@ -164,12 +164,12 @@ def _names(data: bytes, *, of_models: bool) -> list[Any]:
     return list(map(CategoryKey, keys.models, keys.keys))
 
 
-def _packed_whole(numbers: npt.ArrayLike) -> bytes:
-    return np.asarray(numbers, WHOLE).tobytes()
+def _packed_integers(numbers: npt.ArrayLike) -> bytes:
+    return np.asarray(numbers, INT64).tobytes()
 
 
-def _whole(data: bytes, count: int) -> Whole:
-    return np.frombuffer(_of_length(data, count), WHOLE)
+def _integers(data: bytes, count: int) -> Integers:
+    return np.frombuffer(_of_length(data, count), INT64)
 
 
 def _doubles(data: bytes, count: int) -> Numbers:

@@ -20,7 +20,7 @@ from extproc.state.frame import framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_message, to_message
 
-__all__ = ["StateFile", "read_state", "state_in", "write_whole"]
+__all__ = ["StateFile", "read_state", "state_in", "write_atomically"]
 
 # The limit for a store's values, too; the largest state that the bounds of the estimator allow is a hundredth of
 # it.
@@ -35,7 +35,7 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._in_the_way = ""
+        self._blocked_by = ""
         # The loaded message, if it has fields that this version does not know, to write them back.
         self._found: state_pb2.LearnedState | None = None
         self._kind = ""
@@ -51,8 +51,8 @@ class StateFile:
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._in_the_way = f"it could not be read: {error}"
-            self._tell("the state file cannot be read, and nothing will be saved", error)
+            self._blocked_by = f"it could not be read: {error}"
+            self._log_error("the state file cannot be read, and nothing will be saved", error)
             return False
         try:
             message = _parsed(data)
@@ -72,15 +72,15 @@ class StateFile:
 
         An old file of another kind of estimator is set aside: a reload may have changed the kind.
         """
-        if self._kind not in ("", state.estimator_kind) and not self._in_the_way:
+        if self._kind not in ("", state.estimator_kind) and not self._blocked_by:
             self._set_aside(
                 ConfigurationError(f"it was written by estimator {self._kind}, not {state.estimator_kind}")
             )
             self._found = None
         self._kind = state.estimator_kind
-        if self._in_the_way:
-            raise OSError(f"{self.path}: {self._in_the_way}")
-        write_whole(self.path, framed(to_message(state, self._found).SerializeToString()))
+        if self._blocked_by:
+            raise OSError(f"{self.path}: {self._blocked_by}")
+        write_atomically(self.path, framed(to_message(state, self._found).SerializeToString()))
 
     def _set_aside(self, why: ConfigurationError) -> None:
         try:
@@ -89,12 +89,12 @@ class StateFile:
         except FileNotFoundError:
             pass  # already removed
         except OSError as error:
-            self._in_the_way = f"it cannot be used as state, and cannot be set aside: {error}"
-            self._tell("the state file cannot be used or set aside, and nothing will be saved", why)
+            self._blocked_by = f"it cannot be used as state, and cannot be set aside: {error}"
+            self._log_error("the state file cannot be used or set aside, and nothing will be saved", why)
         else:
-            self._tell("the state file cannot be used and was set aside", why, aside=str(aside))
+            self._log_error("the state file cannot be used and was set aside", why, aside=str(aside))
 
-    def _tell(self, what: str, why: Exception, **fields: str) -> None:
+    def _log_error(self, what: str, why: Exception, **fields: str) -> None:
         log.error(what, extra={"fields": {"path": str(self.path), "cause": str(why), **fields}})
 
 
@@ -116,7 +116,7 @@ def state_in(data: bytes) -> LearnedState:
     return state
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file atomically: whatever happens, `path` has either the complete new content or the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.state.file import StateFile
 
-__all__ = ["Ask", "KeeperListener", "Saver", "Told", "copied"]
+__all__ = ["Ask", "FailureLog", "KeeperListener", "Saver", "copied"]
 
 log = logging.getLogger("dualpool")
 
@@ -34,23 +34,23 @@ class KeeperListener(Protocol):
         ...
 
 
-class Told:
+class FailureLog:
     """Logs when something starts failing and when it works again, but not each failure in between."""
 
-    def __init__(self, fails: str, well: str) -> None:
-        self._fails, self._well = fails, well
+    def __init__(self, failing: str, recovered: str) -> None:
+        self._failing_message, self._recovered_message = failing, recovered
         self._failing = False
 
     def failed(self, error: Exception) -> None:
         """Called for each failure."""
         if not self._failing:
-            log.warning(self._fails, extra={"fields": {"cause": f"{type(error).__name__}: {error}"}})
+            log.warning(self._failing_message, extra={"fields": {"cause": f"{type(error).__name__}: {error}"}})
         self._failing = True
 
-    def went_well(self) -> None:
+    def succeeded(self) -> None:
         """Called for each success."""
         if self._failing:
-            log.info(self._well)
+            log.info(self._recovered_message)
         self._failing = False
 
 
@@ -65,7 +65,7 @@ class Saver:
         self._estimator = estimator
         self._ask = ask
         self._listener = listener
-        self._told = Told("learned state cannot be saved", "learned state is saved again")
+        self._failures = FailureLog("learned state cannot be saved", "learned state is saved again")
         self._saved: LearnedState | None = None
         self._saving = threading.Lock()
 
@@ -93,9 +93,9 @@ class Saver:
         try:
             self._file.save(state)
         except OSError as error:
-            self._told.failed(error)
+            self._failures.failed(error)
             self._listener.state_saved(done=False)
         else:
             self._saved = state
-            self._told.went_well()
+            self._failures.succeeded()
             self._listener.state_saved(done=True)

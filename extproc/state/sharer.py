@@ -17,7 +17,7 @@ from extproc.core.estimator.sharing import Exchanged, Share
 from extproc.core.estimator.tables import Tables, settled
 from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
-from extproc.state.keeper import Ask, KeeperListener, Told, copied
+from extproc.state.keeper import Ask, FailureLog, KeeperListener, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Base, Found, Store
 
@@ -44,8 +44,10 @@ class Sharer:
         self._ask = ask
         self._listener = listener
         self._share = Share(terms)
-        self._told = Told("learned state is not shared: the store failed", "learned state is shared again")
-        self._unusable = Told(
+        self._failures = FailureLog(
+            "learned state is not shared: the store failed", "learned state is shared again"
+        )
+        self._unusable = FailureLog(
             "some keys in the store cannot be read and are ignored", "all keys in the store can be read"
         )
         self._name, self._is_new = uuid.uuid4().hex, True
@@ -70,7 +72,7 @@ class Sharer:
             store = self._store()
             ask, self._ask = self._ask, here
             try:
-                await self._soon(self._exchange(store))
+                await self._in_time(self._exchange(store))
             finally:
                 self._ask = ask
                 await store.close()
@@ -92,14 +94,14 @@ class Sharer:
         store = self._store()
 
         async def once() -> None:
-            await self._soon(self._publish(store, self._reckon(view).own))
+            await self._in_time(self._publish(store, self._compute(view).own))
 
         try:
             await self._try(once())
         finally:
             await store.close()
 
-    async def _soon(self, exchange: Awaitable[None]) -> None:
+    async def _in_time(self, exchange: Awaitable[None]) -> None:
         """Await an exchange, with a limit on how long it may delay the start or the end of the router."""
         within_s = min(2 * self._settings.timeout_s, BEGINS_WITHIN_S)
         try:
@@ -112,14 +114,14 @@ class Sharer:
         try:
             await exchange
         except FAILURES as error:
-            self._told.failed(error)
+            self._failures.failed(error)
             self._listener.state_exchanged(done=False, replicas=len(self._peers))
         else:
-            self._told.went_well()
+            self._failures.succeeded()
             self._listener.state_exchanged(done=True, replicas=len(self._peers))
 
     async def _exchange(self, store: Store) -> None:
-        found = await store.look(besides=self._name)
+        found = await store.look(excluding=self._name)
         self._read(found)
         if found.base is not None and self._name in found.base.folded:
             self._share.give_up()
@@ -127,17 +129,17 @@ class Sharer:
         elif found.base is None and self._base is not None and self._base.estimator_kind:
             await store.begin_base(self._base)
         view = await copied(self._estimator, self._ask)
-        exchanged = await asyncio.to_thread(self._reckon, view)
+        exchanged = await asyncio.to_thread(self._compute, view)
         for bite in exchanged.change.bites():
             self._share.skipped(await self._ask(partial(self._estimator.shift, bite)))
         await self._publish(store, exchanged.own)
-        await self._tend(store, found)
+        await self._maintain(store, found)
 
     def _read(self, found: Found) -> None:
         if found.unusable:
             self._unusable.failed(ConfigurationError(" ".join(found.unusable)))
         else:
-            self._unusable.went_well()
+            self._unusable.succeeded()
         folded = set(found.base.folded) if found.base is not None else set()
         # Peers that vanish from the store, which may have been flushed, stay in use for DEAD_AFTER rounds.
         missed = {
@@ -152,7 +154,7 @@ class Sharer:
         if found.base is not None and found.base_head != self._base_head:
             self._base, self._base_head = found.base.state, found.base_head
 
-    def _reckon(self, view: LearnedState) -> Exchanged:
+    def _compute(self, view: LearnedState) -> Exchanged:
         peers = [
             tables if name in self._new else settled(tables) for name, (tables, _rounds) in self._peers.items()
         ]
@@ -167,7 +169,7 @@ class Sharer:
         # although it was to be new, we wrote it, and the store's confirmation was lost.
         self._is_new = not done and not self._is_new
 
-    async def _tend(self, store: Store, found: Found) -> None:
+    async def _maintain(self, store: Store, found: Found) -> None:
         dead_s = DEAD_AFTER * self._settings.every_s
         for name in [name for name, silent_s in found.silent_s.items() if silent_s > dead_s]:
             await store.fold([name], dead_s=dead_s)

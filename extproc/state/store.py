@@ -84,34 +84,34 @@ class Store:
             with suppress(*FAILURES):
                 await client.aclose()
 
-    async def look(self, besides: str = "") -> Found:
-        """Return what all replicas except `besides` have published."""
+    async def look(self, excluding: str = "") -> Found:
+        """Return what all replicas except `excluding` have published."""
         client = self._connected()
         self._indexes.next_round()
         names = [_text(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
-        names = sorted(name for name in names if name != besides)[:MAX_REPLICAS]
+        names = sorted(name for name in names if name != excluding)[:MAX_REPLICAS]
         keys = [self._key("base"), *(self._replica(name) for name in names)]
         pipe = client.pipeline(transaction=False)
         for key in keys:
             pipe.getrange(key, 0, HEAD_BYTES - 1)
             pipe.pttl(key)
-        told = await pipe.execute(raise_on_error=False)
-        heads = dict(zip(keys, map(_head, told[::2]), strict=True))
+        results = await pipe.execute(raise_on_error=False)
+        heads = dict(zip(keys, map(_head, results[::2]), strict=True))
         for key in [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]:
             foreign = heads[key] == FOREIGN
             self._take(key, FOREIGN if foreign else await cast("Any", client.getrange(key, 0, MAX_BLOB_BYTES)))
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
-        gone = [name for name in names if not heads[self._replica(name)]]
-        if gone:
-            await cast("Any", client.srem(self._key("replicas"), *gone))
-        silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, told[3::2], strict=True)}
+        expired = [name for name in names if not heads[self._replica(name)]]
+        if expired:
+            await cast("Any", client.srem(self._key("replicas"), *expired))
+        silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, results[3::2], strict=True)}
         base = self._read.get(keys[0], (b"", None))
-        said = {name: self._read.get(self._replica(name), (b"", None))[1] for name in names}
+        published = {name: self._read.get(self._replica(name), (b"", None))[1] for name in names}
         return Found(
             base[1],
             base[0],
-            {name: each for name, each in said.items() if each is not None},
-            {name: silent[name] for name in names if name not in gone},
+            {name: each for name, each in published.items() if each is not None},
+            {name: silent[name] for name in names if name not in expired},
             tuple(key for key in keys if heads[key] and self._read[key][1] is None),
         )
 
@@ -179,8 +179,8 @@ class Store:
             return True
 
     def _take(self, key: str, data: bytes) -> None:
-        said = _base(data) if key == self._key("base") else _own(data, self._indexes)
-        self._read[key] = data[:HEAD_BYTES], said
+        value = _base(data) if key == self._key("base") else _own(data, self._indexes)
+        self._read[key] = data[:HEAD_BYTES], value
 
     def _key(self, what: str) -> str:
         return self._prefix + what
@@ -194,13 +194,13 @@ class Store:
         return self._client
 
 
-def _head(told: bytes | Exception) -> bytes:
+def _head(result: bytes | Exception) -> bytes:
     """Return the first bytes of a key, or FOREIGN if its value is not a string. Raises any other error."""
-    if isinstance(told, ResponseError) and str(told).startswith("WRONGTYPE"):
+    if isinstance(result, ResponseError) and str(result).startswith("WRONGTYPE"):
         return FOREIGN
-    if isinstance(told, Exception):
-        raise told
-    return told
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 async def _blob(pipe: redis.Redis, key: str) -> bytes | None:

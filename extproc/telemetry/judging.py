@@ -65,19 +65,19 @@ def _models(
     before: Look, after: Look, default: str, errors_of: Mapping[str, Buckets], bounds_of: Mapping[str, Buckets]
 ) -> Iterator[ModelFigures]:
     seconds = seconds_between(before, after)
-    asked: dict[str, float] = defaultdict(float)
+    decisions: dict[str, float] = defaultdict(float)
     routed: dict[str, float] = defaultdict(float)
     for labels, count in grown(before, after, "dualpool_requests_total"):
-        asked[labels.get("model", "")] += count
+        decisions[labels.get("model", "")] += count
         routed[labels.get("model", "")] += count * (labels.get("pool") != default)
     under = {labels.get("model"): n for labels, n in grown(before, after, "dualpool_under_counted_total")}
-    for name in sorted(asked, key=lambda each: -asked[each])[:MOST_MODELS]:
+    for name in sorted(decisions, key=lambda each: -decisions[each])[:MOST_MODELS]:
         errors, bounds = errors_of.get(name, ()), bounds_of.get(name, ())
         seen = sum(count for _, count in errors)
         yield ModelFigures(
             name=name,
-            per_s=asked[name] / seconds,
-            routed=routed[name] / asked[name],
+            per_s=decisions[name] / seconds,
+            routed=routed[name] / decisions[name],
             error_p50=_error(errors, 0.5),
             error_p90=_error(errors, 0.9),
             under_counted=under.get(name, 0.0) / seen if seen else None,

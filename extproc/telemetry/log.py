@@ -135,7 +135,7 @@ class LogListener(Listener):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._log = logging.getLogger(_OURS)
-        self._told: set[Misconfiguration] = set()
+        self._reported: set[Misconfiguration] = set()
         self._kinds = _Kinds(clock)
 
     def decided(self, decision: Decision) -> None:
@@ -163,7 +163,7 @@ class LogListener(Listener):
         """
         learning, model = observation.learning, observation.decision.model
         if learning.started_anew or learning.returned:
-            what = _STARTED_ANEW if learning.started_anew else _RETURNED
+            what = _REPLACED if learning.started_anew else _RESTORED
             if self._kinds.is_due(f"{what} {model}"):
                 self._log.warning(what, extra={"fields": {"model": model}})
         if self._log.isEnabledFor(logging.DEBUG):
@@ -201,8 +201,8 @@ class LogListener(Listener):
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Log each kind once, with what to change."""
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._reported:
+            self._reported.add(what)
             self._log.error(
                 "the gateway is misconfigured; routing is impossible or unreliable: %s",
                 _HINTS[what],
@@ -215,10 +215,8 @@ class LogListener(Listener):
             self._log.error("exception in the router's own code; the request continues unchanged", exc_info=error)
 
 
-_STARTED_ANEW = (
-    "a model's prices were replaced: most of its usage was unexpected, and new prices predict it better"
-)
-_RETURNED = "a model's previous prices were restored: they predict its usage better than the new ones"
+_REPLACED = "a model's prices were replaced: most of its usage was unexpected, and new prices predict it better"
+_RESTORED = "a model's previous prices were restored: they predict its usage better than the new ones"
 
 
 def _kind(error: BaseException) -> str:

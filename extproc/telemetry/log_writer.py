@@ -61,7 +61,7 @@ class LineWriter(logging.Handler):
             self._write(line)
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                self._write(self.format(_told(dropped)).encode() + b"\n")
+                self._write(self.format(_notice_of(dropped)).encode() + b"\n")
             self._waiting.task_done()
 
     def _write(self, line: bytes) -> None:
@@ -70,7 +70,7 @@ class LineWriter(logging.Handler):
                 line = line[os.write(self._descriptor, line) :]
 
 
-def _told(dropped: int) -> logging.LogRecord:
+def _notice_of(dropped: int) -> logging.LogRecord:
     message = "log lines were dropped: stderr was not read fast enough"
     record = logging.LogRecord("dualpool", logging.WARNING, __file__, 0, message, None, None)
     record.fields = {"dropped": dropped}

@@ -47,6 +47,6 @@ class StateChangeMetrics(Collector):
         """Called at each scrape, on another thread."""
         return [tally.collect() for tally in self.tallies]
 
-    def asked(self, change: StateChange, outcome: ChangeOutcome) -> None:
+    def requested(self, change: StateChange, outcome: ChangeOutcome) -> None:
         """Count a requested change."""
         self._changes[change, outcome] += 1

@@ -37,7 +37,7 @@ class Question(StrEnum):
     HURRY = "hurry"  # exit without draining
 
 
-class Asked(msgspec.Struct, array_like=True):
+class Request(msgspec.Struct, array_like=True):
     """A question as it is sent."""
 
     number: int
@@ -87,7 +87,7 @@ class Channel:
         self._waiting[number] = future  # before sending: the answer may arrive immediately
         try:
             with self._lock:
-                self._send(Asked(number, question, content))
+                self._send(Request(number, question, content))
             answer = future.result(within_s)
         finally:
             self._waiting.pop(number, None)
@@ -102,11 +102,11 @@ class Channel:
         with self._lock, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
 
-    def _send(self, asked: Asked) -> None:
+    def _send(self, request: Request) -> None:
         if self.closed.is_set():
             raise ChannelClosed
         try:
-            self._connection.send_bytes(msgspec.msgpack.encode(asked))
+            self._connection.send_bytes(msgspec.msgpack.encode(request))
         except OSError as error:
             raise ChannelClosed from error
 
@@ -129,16 +129,16 @@ def answer_all(connection: Connection, answer: Callable[[Question, bytes], bytes
     """Answer the supervisor's questions until the supervisor exits. Called in the worker."""
     while True:
         try:
-            asked = msgspec.msgpack.decode(connection.recv_bytes(), type=Asked)
-            connection.send_bytes(msgspec.msgpack.encode(_answer(asked, answer)))
+            request = msgspec.msgpack.decode(connection.recv_bytes(), type=Request)
+            connection.send_bytes(msgspec.msgpack.encode(_answer(request, answer)))
         except (EOFError, OSError):
             return
 
 
-def _answer(asked: Asked, answer: Callable[[Question, bytes], bytes]) -> Answer:
+def _answer(request: Request, answer: Callable[[Question, bytes], bytes]) -> Answer:
     try:
-        return Answer(asked.number, answer(asked.question, asked.content))
+        return Answer(request.number, answer(request.question, request.content))
     except ConfigurationError as error:
-        return Answer(asked.number, faults=error.sentences)
+        return Answer(request.number, faults=error.sentences)
     except (TimeoutError, NotDone):
-        return Answer(asked.number, late=True)
+        return Answer(request.number, late=True)

@@ -33,15 +33,15 @@ class WorkersKnowledge:
         return self._each(lambda slot: slot.undo(model))
 
     def _each(self, change: Callable[[Slot], str]) -> str:
-        said: dict[int, str] = {}
+        answers: dict[int, str] = {}
         for slot in self._slots:
             try:
-                said[slot.number] = change(slot)
+                answers[slot.number] = change(slot)
             except (ChannelClosed, TimeoutError):
                 continue
-        missing = [str(slot.number) for slot in self._slots if slot.number not in said]
+        missing = [str(slot.number) for slot in self._slots if slot.number not in answers]
         if missing:
             raise NotDone(
-                f"worker {' and '.join(missing)} did not apply it; the others did" if said else "no worker runs"
+                f"worker {' and '.join(missing)} did not apply it; the others did" if answers else "no worker runs"
             )
-        return "; ".join(f"worker {number}: {each}" for number, each in said.items())
+        return "; ".join(f"worker {number}: {each}" for number, each in answers.items())

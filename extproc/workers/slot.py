@@ -71,7 +71,7 @@ class Slot:
         self._channel: Channel | None = None
         self._ended = Ended()
         self._families: tuple[int, Sequence[Family]] = (0, ())
-        self._asked = 0
+        self._last_number = 0
         self._lock = threading.Lock()
         self._keeper = threading.Thread(target=self._keep, name=f"dualpool-worker-{number}", daemon=True)
 
@@ -189,11 +189,11 @@ class Slot:
         self._process, channel = start_process(self.number)
         configuration = self._configuration()
         try:
-            said = channel.ask(Question.START, self._for_worker(configuration), within_s=self._patience.start_s)
+            answer = channel.ask(Question.START, self._for_worker(configuration), within_s=self._patience.start_s)
         except (ConfigurationError, ChannelClosed, TimeoutError):
             channel.close()
             raise
-        self.started, self._channel = msgspec.msgpack.decode(said, type=Started), channel
+        self.started, self._channel = msgspec.msgpack.decode(answer, type=Started), channel
         if (now := self._configuration()) is not configuration:
             self.apply(now)
         self.ready = True
@@ -222,7 +222,7 @@ class Slot:
         code = self._process.wait()
         with self._lock:
             self._ended.add(self._families[1])
-            self._families = (self._asked, ())
+            self._families = (self._last_number, ())
         self._metrics.replaced(self.number, cause)
         log.error(
             "a worker is replaced", extra={"fields": {"worker": self.number, "cause": cause, "exit_code": code}}
@@ -231,12 +231,12 @@ class Slot:
     def _refresh(self) -> None:
         """Ask for the metrics; an answer to an older question never replaces the answer to a newer one."""
         with self._lock:
-            self._asked += 1
-            asked = self._asked
+            self._last_number += 1
+            number = self._last_number
         families = msgspec.msgpack.decode(self._ask(Question.METRICS), type=list[Family])
         with self._lock:
-            if asked > self._families[0]:
-                self._families = asked, families
+            if number > self._families[0]:
+                self._families = number, families
 
     def _ask(self, question: Question, content: bytes = b"", *, within_s: float = ANSWERS_WITHIN_S) -> bytes:
         channel = self._channel

@@ -40,12 +40,14 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor handles it and passes the change on
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.end())
-    threading.Thread(target=worker.obey, args=(connection,), name="dualpool-worker", daemon=True).start()
+    threading.Thread(
+        target=worker.answer_questions, args=(connection,), name="dualpool-worker", daemon=True
+    ).start()
     return worker.run()
 
 
 class _Worker:
-    """The two threads of a worker: `run` serves the gateway, `obey` answers the supervisor."""
+    """The two threads of a worker: `run` serves the gateway, `answer_questions` answers the supervisor."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -61,7 +63,7 @@ class _Worker:
         app.run()
         return 0
 
-    def obey(self, connection: Connection) -> None:
+    def answer_questions(self, connection: Connection) -> None:
         """Answer the supervisor until it exits, then exit as well."""
         answer_all(connection, self._answer)
         signal.alarm(ENDS_WITHIN_S)

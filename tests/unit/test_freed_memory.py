@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from extproc.server.freed_memory import BUSY_EVERY_S, GROWTH_BYTES, FreedMemory, give_back, resident_bytes
+from extproc.server.freed_memory import BUSY_EVERY_S, GROWTH_BYTES, FreedMemory, resident_bytes, trim
 
 
 class Process:
@@ -74,6 +74,6 @@ def test_free_memory_below_memory_in_use_is_returned() -> None:
     kept = blocks[::40]
     del blocks
     grown = resident_bytes()
-    give_back()
+    trim()
     assert resident_bytes() < grown - 16 * 2**20
     assert 100 == len(kept)

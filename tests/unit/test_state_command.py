@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from extproc.cli.main import main
-from extproc.state.file import StateFile, read_state, write_whole
+from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_json, from_message, to_message
@@ -18,7 +18,7 @@ from tests.unit.test_state_file import LATER, refuse, taught
 
 def state_file(path: Path, responses: int = 30) -> str:
     """Write a file of learned state; return its name."""
-    write_whole(path, framed(to_message(taught(responses).state()).SerializeToString()))
+    write_atomically(path, framed(to_message(taught(responses).state()).SerializeToString()))
     return str(path)
 
 
@@ -78,7 +78,7 @@ def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
     other = message.models.add()
     other.CopyFrom(message.models[0])
     other.model = "other"
-    write_whole(path, framed(message.SerializeToString()))
+    write_atomically(path, framed(message.SerializeToString()))
     assert 0 == run("reset", str(path), "--model", "m")
     left = read_state(path)
     assert ["other"] == [row.model for row in left.models]
@@ -91,7 +91,7 @@ def test_a_file_is_copied_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "state"
     message = to_message(taught().state())
     message.models[0].MergeFromString(LATER)
-    write_whole(path, framed(message.SerializeToString()))
+    write_atomically(path, framed(message.SerializeToString()))
     assert 0 == run("export", str(path), str(tmp_path / "copy"))
     assert 0 == run("import", str(tmp_path / "copy"), str(tmp_path / "new"))
     assert message == read_state(tmp_path / "new")

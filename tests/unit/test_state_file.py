@@ -14,7 +14,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.state.file import StateFile, read_state, write_whole
+from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed, unframed
 from extproc.state.keeper import Saver
 from extproc.state.pb import state_pb2
@@ -129,7 +129,7 @@ def test_another_kind_of_estimator_sets_aside_the_file_of_the_former_one(tmp_pat
     """
     path = tmp_path / "state"
     learned = taught().state()
-    write_whole(path, framed(to_message(learned, None).SerializeToString()))
+    write_atomically(path, framed(to_message(learned, None).SerializeToString()))
     for file in (StateFile(path), StateFile(path)):
         file.load(lambda _: None)
         file.save(LearnedState("ema"))
@@ -298,21 +298,21 @@ def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace)
-    write_whole(tmp_path / "state", b"whole")
+    write_atomically(tmp_path / "state", b"whole")
     assert ["5 bytes", "renamed", "folder"] == done
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the rename fails, neither a partial file nor a temporary one is left."""
     path = tmp_path / "state"
-    write_whole(path, b"old")
+    write_atomically(path, b"old")
 
     def refused(_self: Path, _to: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Path, "replace", refused)
     with pytest.raises(OSError, match="Input/output error"):
-        write_whole(path, b"new")
+        write_atomically(path, b"new")
     assert b"old" == path.read_bytes()
     assert ["state"] == names_in(tmp_path)
 
