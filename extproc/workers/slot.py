@@ -20,10 +20,11 @@ from extproc.config.worker_addresses import of_worker
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
 from extproc.state.snapshot import from_bytes
-from extproc.telemetry.families import Ended, Family
+from extproc.telemetry.families import Family
 from extproc.telemetry.workers import Replaced, WorkerMetrics
 from extproc.workers.channel import Channel, ChannelClosed, Question, Started
 from extproc.workers.process import start_process
+from extproc.workers.slot_metrics import SlotMetrics
 
 __all__ = ["Patience", "Slot"]
 
@@ -69,10 +70,7 @@ class Slot:
         self._ending = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
-        self._ended = Ended()
-        self._families: tuple[int, Sequence[Family]] = (0, ())
-        self._last_number = 0
-        self._lock = threading.Lock()
+        self._own_metrics = SlotMetrics(lambda: self._ask(Question.METRICS))
         self._keeper = threading.Thread(target=self._keep, name=f"dualpool-worker-{number}", daemon=True)
 
     @property
@@ -123,9 +121,8 @@ class Slot:
         """
         if now:
             with suppress(ChannelClosed, TimeoutError):
-                self._refresh()
-        with self._lock:
-            return self._families[1], self._ended.families()
+                self._own_metrics.refresh()
+        return self._own_metrics.families()
 
     def end(self, *, at_once: bool) -> None:
         """Ask the process to exit, after its drain or `at_once`; it is no longer replaced.
@@ -207,7 +204,7 @@ class Slot:
         while not channel.closed.wait(self._patience.asks_every_s):
             try:
                 self.ready = msgspec.msgpack.decode(self._ask(Question.ALIVE), type=bool)
-                self._refresh()
+                self._own_metrics.refresh()
                 answered_s = time.monotonic()
             except (ChannelClosed, TimeoutError):
                 if time.monotonic() - answered_s >= self._patience.stuck_after_s:
@@ -220,23 +217,11 @@ class Slot:
         assert self._process is not None
         self._process.kill()
         code = self._process.wait()
-        with self._lock:
-            self._ended.add(self._families[1])
-            self._families = (self._last_number, ())
+        self._own_metrics.retire()
         self._metrics.replaced(self.number, cause)
         log.error(
             "a worker is replaced", extra={"fields": {"worker": self.number, "cause": cause, "exit_code": code}}
         )
-
-    def _refresh(self) -> None:
-        """Ask for the metrics; an answer to an older question never replaces the answer to a newer one."""
-        with self._lock:
-            self._last_number += 1
-            number = self._last_number
-        families = msgspec.msgpack.decode(self._ask(Question.METRICS), type=list[Family])
-        with self._lock:
-            if number > self._families[0]:
-                self._families = number, families
 
     def _ask(self, question: Question, content: bytes = b"", *, within_s: float = ANSWERS_WITHIN_S) -> bytes:
         channel = self._channel
