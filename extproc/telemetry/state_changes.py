@@ -1,13 +1,10 @@
 """Prometheus metrics of changes to learned state that an operator made at the admin port."""
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
 
-from extproc.telemetry.tallies import Counters, Tally
+from extproc.telemetry.tally_set import TallySet
 
 __all__ = ["ChangeOutcome", "StateChange", "StateChangeMetrics"]
 
@@ -28,24 +25,21 @@ class ChangeOutcome(StrEnum):
     FAILED = "failed"  # the store, a worker or the loop did not take it
 
 
-class StateChangeMetrics(Collector):
+class StateChangeMetrics(TallySet):
     """Counts changes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._changes = Counters(
-            "dualpool_state_changes",
+        super().__init__()
+        self._changes = self._counter(
+            "state_changes_total",
             "Changes to learned state requested at the admin port, by outcome",
-            ["change", "outcome"],
+            "change",
+            "outcome",
         )
-        self.tallies: tuple[Tally[Any], ...] = (self._changes,)
         for change in StateChange:
             for outcome in ChangeOutcome:
                 self._changes[change, outcome] = 0
         registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        """Called at each scrape, on another thread."""
-        return [tally.collect() for tally in self.tallies]
 
     def requested(self, change: StateChange, outcome: ChangeOutcome) -> None:
         """Count a requested change."""

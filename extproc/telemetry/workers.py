@@ -1,13 +1,11 @@
 """Prometheus metrics of a supervisor about its workers."""
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
 
-from extproc.telemetry.tallies import Counters, Gauges, Tally
+from extproc.telemetry.tallies import Counters
+from extproc.telemetry.tally_set import TallySet
 
 __all__ = ["Replaced", "WorkerMetrics", "worker_streams"]
 
@@ -20,23 +18,19 @@ class Replaced(StrEnum):
     NOT_STARTED = "not_started"  # it ended, or could not listen, before it served
 
 
-class WorkerMetrics(Collector):
+class WorkerMetrics(TallySet):
     """Counts workers and their replacements; one thread counts for each worker."""
 
     def __init__(self, registry: CollectorRegistry, workers: int) -> None:
-        self.serving = Gauges("dualpool_workers_serving", "Worker processes that are ready")
-        self._replaced = Counters(
-            "dualpool_workers_replaced", "Worker processes that were replaced, by cause", ["worker", "cause"]
+        super().__init__()
+        self.serving = self._gauge("workers_serving", "Worker processes that are ready")
+        self._replaced = self._counter(
+            "workers_replaced_total", "Worker processes that were replaced, by cause", "worker", "cause"
         )
-        self.tallies: tuple[Tally[Any], ...] = (self.serving, self._replaced)
         for number in range(workers):
             for cause in Replaced:
                 self._replaced[str(number), cause] = 0
         registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        """Called at each scrape, on another thread."""
-        return [tally.collect() for tally in self.tallies]
 
     def replaced(self, worker: int, cause: Replaced) -> None:
         """Count a worker that is replaced."""
