@@ -29,7 +29,7 @@ def models_of(estimator: ByteClassEstimator) -> set[str]:
 
 @pytest.mark.parametrize(("name", "parents"), [("m:polite", {}), ("polite", {"polite": "m"})])
 def test_an_adapter_is_estimated_as_its_base(name: str, parents: dict[str, str]) -> None:
-    """The base is the part before the colonor what the pool reports; adapters teach it from the first request."""
+    """The base is the part before the colon or what the pool reports; adapters teach it from the first request."""
     estimator = ByteClassEstimator(EstimatorSettings())
     estimator.know_parents(parents)
     teach(estimator, 200)

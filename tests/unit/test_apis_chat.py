@@ -142,7 +142,7 @@ def test_legacy_functions_count_as_tools() -> None:
 
 
 def test_names_refusals_and_reasoning_are_text() -> None:
-    """Templates show names, refusals and returned reasoning; reasoning is read once, under either of its names."""
+    """Templates show names, refusals, and reasoning that the client sends back, under either of its two names."""
     message = {"role": "assistant", "content": "a", "name": "b", "refusal": "c", "reasoning": "d"}
     assert text_of(message) == "abcd"
     assert text_of(message | {"reasoning_content": "d"}) == "abcd"

@@ -142,5 +142,5 @@ def test_whether_a_chat_is_stored_depends_on_the_request(store: object, stored: 
     ],
 )
 def test_whether_a_response_is_stored_depends_on_the_request(fields: dict[str, Any], stored: bool | None) -> None:  # noqa: FBT001
-    """A request asks for storage, declines it, or leaves it to the server; what it continues was stored before."""
+    """A request asks for storage, declines it, or leaves it to the server; to continue one implies storage."""
     assert stored == read_request(Api.RESPONSES, json.dumps({"input": "Hi"} | fields).encode()).stored

@@ -43,7 +43,7 @@ def test_prompts(api: Api, field: str, prompts: object, expected: tuple[bytes, i
 @pytest.mark.parametrize(
     ("fields", "limit"), [({}, 16), ({"max_tokens": None}, None), ({"max_tokens": 0}, 0), ({"max_tokens": 7}, 7)]
 )
-def test_completions_end_after_16_tokens_unless_asked_for_more(fields: dict[str, Any], limit: int | None) -> None:
+def test_completions_end_after_16_tokens_by_default(fields: dict[str, Any], limit: int | None) -> None:
     """A completion without max_tokens has the API's own limit of 16; null asks for as much as fits."""
     assert read(Api.COMPLETIONS, prompt="x", **fields).max_output_tokens == limit
 

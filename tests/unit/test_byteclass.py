@@ -54,7 +54,7 @@ def test_token_ids_are_exact() -> None:
 @given(st.binary(max_size=3_000), st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 10**7)), max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_predictions_stay_within_physical_limits(text: bytes, lessons: list[tuple[bytes, int]]) -> None:
-    """For arbitrary bytes: within the limits of bytes; finite and ordered whatever usage was learned."""
+    """For arbitrary bytes, estimates stay within the limits of bytes, finite and ordered, whatever was learned."""
     estimator = ByteClassEstimator(EstimatorSettings())
     assert estimator.estimate(facts(text), "").prompt_bound <= len(text) + 4 * (4 + 4) + 256
     for lesson, tokens in lessons:
@@ -98,7 +98,7 @@ def test_the_bound_stays_within_the_limit_of_bytes_and_learned_prices(
 )
 @settings(max_examples=60)
 def test_bound_is_monotone(tokens: float, misses: list[bool], narrow: float, more: float, epsilon: float) -> None:
-    """Never below the estimate; higher for a wider scale and after a miss, no higher after a hit."""
+    """The bound is never below the estimate; a wider scale or a miss raises it, and a hit does not."""
     bound = AdaptiveBound(epsilon)
     for missed in misses:
         before = bound.above(tokens, narrow)

@@ -23,7 +23,7 @@ def modules_read(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
 
 
 def test_a_command_starts_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a router is down, requests pass undecided, so it does not wait for modules that it does not need."""
+    """While a router is down, requests pass undecided, so `serve` starts without the modules of other commands."""
     assert ["serve"] == modules_read(monkeypatch, "serve", "--help")
 
 

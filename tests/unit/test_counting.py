@@ -320,7 +320,7 @@ def test_a_count_travels_through_the_access_log() -> None:
 
 
 def test_counts_have_metrics() -> None:
-    """They are counted by outcome and duration; a count that was not started adds no duration."""
+    """Counts have metrics for outcome and duration; a count that was not started adds no duration."""
     metrics, routing = Metrics(CollectorRegistry(), 1, 1), Routing()
     for facts in (NEAR, NEAR, chat(words(899) + "LATE "), chat(words(100))):
         metrics.decided(routing.place(facts))
