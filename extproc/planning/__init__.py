@@ -1,4 +1,1 @@
-"""The planner, which computes what two pools would save: cost model, fleet simulator, traces, report.
-
-Of dualpool's other packages it imports only `core`.
-"""
+"""What two pools would save: cost model, fleet simulator, traces, report. Imports core only."""

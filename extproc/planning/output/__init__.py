@@ -1,1 +1,1 @@
-"""Output of a plan for people and programs: terminal tables, report page, plots, JSON, configuration files."""
+"""The plan for people and programs: terminal tables, the report page, plots, JSON, one sentence."""

@@ -1,4 +1,4 @@
-"""The plan as JSON: dataclasses become objects, tuples become arrays, and nan and infinity become null."""
+"""The plan as JSON: every dataclass as an object, tuples as arrays, nan as null."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,12 +15,12 @@ __all__ = ["plan_json", "replay_json"]
 
 
 def plan_json(plan: Plan, costs: Costs) -> str:
-    """Return the plan as indented JSON; each simulated fleet has its `cost`, spares included."""
+    """Return the whole plan as indented JSON; each simulated fleet has its `cost`, spares included."""
     return _json({**_fields(plan), "fleets": _with_costs(plan.fleets, costs)})
 
 
 def replay_json(replay: Replay) -> str:
-    """Return the replay as indented JSON, with the paper's figures and the reason for each difference."""
+    """Return the replay as indented JSON, with the paper's figures and the reasons for each difference."""
     workloads = [
         {
             **_fields(work),

@@ -1,4 +1,4 @@
-"""The plots of the report, one SVG image each, drawn by matplotlib without a display."""
+"""The plots of the report, each as one SVG image; matplotlib draws them without a display."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-except ImportError as error:  # an optional dependency
+except ImportError as error:  # an optional part of the package
     raise ConfigurationError("--report needs matplotlib: install dualpool[plots]") from error
 
 __all__ = ["Plot", "draw_plots"]
 
-# The Okabe-Ito palette: distinguishable with every kind of colour vision, and in greyscale.
+# The palette of Okabe and Ito: told apart by every kind of colour vision, and in grey.
 BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#222222"
 LINES = (BLUE, ORANGE, GREEN, RED, SKY, BLACK)
 SIZE_INCHES = (6.4, 3.4)
@@ -29,7 +29,7 @@ KILO = 1024
 
 
 class Plot:
-    """One image: its title, a caption that says what it shows, and the SVG text."""
+    """One image: its title, a sentence on what it shows, and the SVG text."""
 
     def __init__(self, title: str, caption: str, svg: str) -> None:
         self.title = title
@@ -86,7 +86,7 @@ def _plot(title: str, caption: str, draw: Callable[[Axes], None]) -> Plot:
 @contextmanager
 def _axes() -> Iterator[tuple[Axes, StringIO]]:
     svg = StringIO()
-    # A fixed salt makes the same plan produce the same bytes.
+    # A fixed salt makes the same plan give the same bytes.
     with mpl.rc_context(
         {"svg.hashsalt": "dualpool", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     ):
@@ -136,7 +136,7 @@ def _savings(axes: Axes, plan: Plan) -> None:
 
 
 def _fleets(axes: Axes, plan: Plan, costs: Costs) -> None:
-    """Draw the fleets that the recommendation compares: the simulated ones, or else those of the cost model."""
+    """Draw what the headline says: the simulated fleets, or the cost model's where nothing was simulated."""
     rows: list[tuple[str, tuple[int, ...]]] = []
     for fleet in plan.fleets:
         cost = costs.of(fleet)

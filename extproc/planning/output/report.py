@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page that can be opened offline and printed."""
+"""The report: one HTML page with everything in it, to be opened without a network and to be printed."""
 
 from base64 import b64encode
 from html import escape
@@ -31,9 +31,9 @@ READING = (
 
 
 def write_report(plan: Plan, lengths: Lengths, costs: Costs, directory: Path) -> Path:
-    """Write `index.html` into a directory, creating it if it is missing, and return its path.
+    """Write `index.html` into a directory, which is made when it is missing, and return its path.
 
-    Raises ConfigurationError if it cannot be written.
+    Raises ConfigurationError when it cannot be written.
     """
     path = directory / "index.html"
     page = render_report(plan, lengths, costs)
@@ -46,7 +46,7 @@ def write_report(plan: Plan, lengths: Lengths, costs: Costs, directory: Path) ->
 
 
 def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
-    """Return the report as HTML."""
+    """Return the page."""
     template = Template(resources.files("extproc.planning.output").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
         profile=escape(plan.profile),
@@ -60,7 +60,7 @@ def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
 
 
 def _figure(plot: Plot) -> str:
-    # An <img>, not inline SVG: the ids of several inline SVGs would collide.
+    # As an image, not inline: the ids of several inline SVGs would collide.
     image = b64encode(plot.svg.encode()).decode()
     return (
         f"<figure><h3>{escape(plot.title)}</h3>"

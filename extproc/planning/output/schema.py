@@ -1,4 +1,4 @@
-"""The JSON Schema of `dualpool plan --json`, generated from the dataclasses that it serialises."""
+"""The JSON Schema of `dualpool plan --json`, made from the dataclasses that it is made of."""
 
 from typing import Any
 
@@ -14,21 +14,21 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def plan_schema() -> dict[str, Any]:
-    """Return the schema: every property is required, and a number may be null (nan or infinity)."""
+    """Return the schema: every property is there, and a number that does not exist (nan, infinity) is null."""
     whole = msgspec.json.schema(Plan)
     definitions = whole["$defs"] | msgspec.json.schema(FleetCost)["$defs"]
     plan = definitions.pop("Plan")
     fleet = definitions["FleetEstimate"]
     fleet["properties"] |= {"cost": {"$ref": "#/$defs/FleetCost"}}
     for each in (plan, *definitions.values()):
-        if "properties" in each:  # a definition without properties is an enumeration
+        if "properties" in each:  # the others are enumerations
             each |= {"required": list(each["properties"]), "additionalProperties": False}
     found: dict[str, Any] = _plain({"$schema": DIALECT, **plan, "title": TITLE, "$defs": definitions})
     return found
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (a JSON value)
-    """Return a value with one-line descriptions, nullable numbers, and no defaults (all fields are written)."""
+    """Return a value with one-line descriptions, no defaults (all is written), and numbers that may be null."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, dict):
