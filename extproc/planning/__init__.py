@@ -1,1 +1,1 @@
-"""What two pools would save: cost model, fleet simulator, traces, report. Imports core only."""
+"""The planner: cost model, fleet simulator, traces and report that show what two pools save. Imports only core."""

@@ -1,15 +1,15 @@
-"""How a pool picks an instance, as Envoy and others do.
+"""Load balancing in a pool: the rules by which Envoy and others pick an instance.
 
-least-request  Envoy's LEAST_REQUEST of equal weights: `choices` instances drawn at random (choice_count, 2 by
-               default; the same one may be drawn twice), and of those the one with the fewest active requests
-full-scan      the fewest active requests of all (Envoy: selection_method FULL_SCAN); of equals the one untouched
-               longest
-tokens         the fewest prompt tokens of all whose first token has not come: what an endpoint picker that sees
-               prompts and responses can do. Envoy alone cannot
-round-robin    in turns
+least-request  Envoy's LEAST_REQUEST with equal weights: draw `choices` instances at random (choice_count, 2 by
+               default; the same one may be drawn twice), then take the one with the fewest active requests
+full-scan      the fewest active requests of all instances (Envoy: selection_method FULL_SCAN); among equals the
+               one whose load has not changed for longest
+tokens         the fewest prompt tokens that still wait for a first token: possible for an endpoint picker that
+               sees prompts and responses, but not for Envoy alone
+round-robin    in rotation
 
 Envoy's rules: source/extensions/load_balancing_policies/least_request/least_request_lb.cc. One Envoy is assumed;
-several see only their own requests, so that LEAST_REQUEST becomes more like chance.
+each of several would see only its own requests, which brings LEAST_REQUEST closer to random choice.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ DRAWN_AT_ONCE = 4096
 
 
 class Balance(StrEnum):
-    """How a pool picks an instance."""
+    """The rule by which a pool picks an instance."""
 
     LEAST_REQUEST = "least-request"
     FULL_SCAN = "full-scan"
@@ -39,7 +39,7 @@ class Balance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Balancing:
-    """A rule, and for LEAST_REQUEST how many instances are looked at."""
+    """A rule, and the number of instances that LEAST_REQUEST compares."""
 
     rule: Balance = Balance.LEAST_REQUEST
     choices: int = 2
@@ -56,7 +56,7 @@ class Balancing:
 
     @property
     def needs(self) -> str:
-        """Return what has to do it ('' where Envoy can)."""
+        """The component that this rule requires besides Envoy ('' if Envoy suffices)."""
         return "an endpoint picker" if self.rule is Balance.TOKENS else ""
 
 
@@ -64,19 +64,19 @@ ENVOYS_DEFAULT = Balancing()
 
 
 class Balancer(Protocol):
-    """Picks the index of an instance, and is told when the load of one changed."""
+    """Picks an instance by index; `touched` is called when the load of one changed."""
 
     def pick(self) -> int:
         """Return the index of the instance for the next request."""
         ...
 
     def touched(self, index: int) -> None:
-        """Note that an instance took a request, gave a first token, or ended one."""
+        """Note that an instance accepted a request, produced a first token, or finished a request."""
         ...
 
 
 def make_balancer(balancing: Balancing, instances: list[VllmInstance], seed: int) -> Balancer:
-    """Return the balancer of one pool; `seed` makes its chance repeatable."""
+    """Return the balancer of one pool; `seed` makes its random draws repeatable."""
     match balancing.rule:
         case Balance.LEAST_REQUEST:
             return _Drawn(instances, balancing.choices, seed)
@@ -103,7 +103,7 @@ class _Drawn:
         return best
 
     def touched(self, index: int) -> None:
-        """Nothing to note: loads are read when they are needed."""
+        """Do nothing: `pick` reads the current loads."""
 
 
 class _Turns:
@@ -116,11 +116,11 @@ class _Turns:
         return self._turn
 
     def touched(self, index: int) -> None:
-        """Nothing to note."""
+        """Do nothing: loads do not matter."""
 
 
 class _Least:
-    """A heap of (load, since when, index); entries that are no longer true are dropped when they come up."""
+    """A heap of (load, serial number of the change, index); outdated entries are dropped at the top."""
 
     def __init__(self, instances: list[VllmInstance], *, by_tokens: bool) -> None:
         self._instances = instances

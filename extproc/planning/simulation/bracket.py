@@ -1,6 +1,7 @@
-"""The size of one pool between what is known to fail and what is known to pass.
+"""The size of one pool, bracketed between the largest known to fail and the smallest known to pass.
 
-Steps grow until both bounds are known, then halves are taken: a good guess costs few runs, a bad one some more.
+Steps grow until both bounds are known, then the bracket is halved: a good first guess costs few runs, a bad one
+some more.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ TOLERANCE = 0.01  # of the size
 @dataclass(slots=True)
 class Bracket:
     """Bounds of one pool's size: the largest known to fail, the smallest known to pass. `size` is tried next, and
-    `step` is the share by which sizes grow or shrink while one of the bounds is not known.
+    `step` is the share by which sizes grow or shrink until both bounds are known.
     """
 
     start: int
@@ -29,14 +30,14 @@ class Bracket:
 
     @property
     def done(self) -> bool:
-        """Tell whether the bounds are as near each other as the tolerance asks."""
+        """Whether the bounds are as close as the tolerance requires."""
         return self.passes is not None and self.passes - self.fails <= max(1, int(self.tolerance * self.passes))
 
     def judge(self, *, passed: bool) -> None:
-        """Note the outcome at `size` and choose the next one.
+        """Record the outcome at `size` and choose the next size.
 
-        The other pool's size changes the order in which the router learns, so a pool that passed may fail later at
-        the same size: then it needs one more.
+        The other pools' sizes change the order in which the router learns, so a pool that passed may later fail at
+        the same size; it then gets one more instance.
         """
         if self.done:
             self.size = self.passes = self.size if passed else self.size + 1

@@ -1,7 +1,7 @@
-"""Results of searches by their inputs: the same question is simulated once.
+"""A cache of search results by their inputs: the same task is simulated only once.
 
 The key covers every field of the task, the lengths themselves, and the source code of the planner and of core, so
-a change of either is a new question.
+a change to any of these is a cache miss.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ class Task(Protocol):
 
 
 class ResultCache:
-    """A directory of results; None keeps nothing. A file that cannot be read or written is no result, not an
-    error.
+    """A directory of results; with None nothing is stored. A file that cannot be read or written is a cache miss,
+    not an error.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -52,7 +52,7 @@ class ResultCache:
             return None
 
     def put(self, task: Task, found: object) -> None:
-        """Keep a result."""
+        """Store a result."""
         if self._directory is None:
             return
         path = self._path(self._directory, task)
@@ -62,7 +62,7 @@ class ResultCache:
             part.write_bytes(msgspec.msgpack.encode(found))
             part.replace(path)
         except OSError:
-            with suppress(OSError):  # its directory may be what is wrong
+            with suppress(OSError):  # the directory itself may be at fault
                 part.unlink(missing_ok=True)
 
     def _path(self, directory: Path, task: Task) -> Path:

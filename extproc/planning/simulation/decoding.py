@@ -1,9 +1,9 @@
-"""The sequences of one scheduler that decode: a token each in every iteration, without touching any of them.
+"""The decoding sequences of one scheduler: each gains a token per iteration, without being touched.
 
-An iteration without prefill changes nothing but counters, so a whole run of them is one event. Every sequence's
-place is kept relative to the iteration counter (`Sequence.offset`): finishing is a heap of iteration numbers,
-block demand a count of offsets modulo 16, and a run of any length costs the same. Blocks are counted here and
-taken by the scheduler.
+An iteration without prefill only changes counters, so a run of many of them is one event. Each sequence's context
+is stored relative to the iteration counter (`Sequence.offset`): finish times are then a heap of iteration numbers,
+the demand for blocks is a count of offsets modulo 16, and a run costs the same whatever its length. This module
+counts blocks; the scheduler allocates them.
 """
 
 from heapq import heappop, heappush
@@ -15,7 +15,7 @@ __all__ = ["Decoding"]
 
 
 class Decoding:
-    """The decoding sequences by their index, and the tokens of context that all of them hold together."""
+    """The decoding sequences by index, and the context tokens that they hold in total."""
 
     def __init__(self) -> None:
         self.sequences: dict[int, Sequence] = {}
@@ -28,11 +28,11 @@ class Decoding:
         return len(self.sequences)
 
     def context_of(self, sequence: Sequence) -> int:
-        """Return the tokens that a decoding sequence holds."""
+        """Return the context tokens that a decoding sequence holds."""
         return sequence.offset + self._iteration
 
     def enter(self, sequence: Sequence) -> None:
-        """Let a sequence decode whose prefill is complete and that needs at least one more token."""
+        """Add a sequence whose prefill is complete and that needs at least one more token."""
         sequence.offset = sequence.computed - self._iteration
         sequence.finish_iteration = self._iteration + sequence.output - sequence.generated
         self.sequences[sequence.index] = sequence
@@ -45,7 +45,7 @@ class Decoding:
         return sequence.output - (sequence.finish_iteration - self._iteration)
 
     def leave(self, sequence: Sequence) -> int:
-        """Take a sequence out, note what it has generated, and return the tokens that it held."""
+        """Remove a sequence, store how many tokens it has generated, and return the tokens that it held."""
         context = sequence.offset + self._iteration
         sequence.generated = self.generated_by(sequence)
         sequence.finish_iteration = -1
@@ -55,12 +55,12 @@ class Decoding:
         return context
 
     def advance(self, iterations: int) -> None:
-        """Let iterations pass."""
+        """Advance by a number of iterations."""
         self._iteration += iterations
         self.context += len(self.sequences) * iterations
 
     def due(self) -> list[Sequence]:
-        """Return the sequences that have their last token; each of them has to leave."""
+        """Return the sequences that have their last token; the caller must `leave` each of them."""
         found = []
         while self._finishing and self._finishing[0][0] <= self._iteration:
             iteration, _, sequence = heappop(self._finishing)
@@ -69,7 +69,7 @@ class Decoding:
         return found
 
     def blocks_for(self, iterations: int) -> int:
-        """Return how many new blocks so many iterations take."""
+        """Return the number of new blocks that these iterations take."""
         if iterations == 1:
             return self._residues[-self._iteration % BLOCK_TOKENS]
         cycles, rest = divmod(iterations, BLOCK_TOKENS)
@@ -88,7 +88,7 @@ class Decoding:
             heappop(self._finishing)
 
     def longest_run(self, free: int) -> int:
-        """Return the number of iterations until a sequence finishes or so many free blocks no longer last."""
+        """Return the number of iterations until a sequence finishes or `free` blocks no longer suffice."""
         to_finish = self.until_finish()
         if self.blocks_for(to_finish) <= free:
             return to_finish
@@ -101,8 +101,8 @@ class Decoding:
         return run
 
     def hold_back(self, sequence: Sequence) -> int:
-        """Let a sequence not take part in the iteration that begins, which moves all on by a token; return the
-        blocks that it does not take.
+        """Exclude a sequence from the iteration that begins, which advances all others by a token; return the
+        number of blocks that it does not take.
         """
         context = sequence.offset + self._iteration
         self._residues[sequence.offset % BLOCK_TOKENS] -= 1
@@ -114,12 +114,12 @@ class Decoding:
         return blocks(context) - blocks(context - 1)
 
     def clear(self) -> None:
-        """Forget all sequences."""
+        """Remove all sequences."""
         self.sequences, self._finishing = {}, []
         self._residues = [0] * BLOCK_TOKENS
         self.context = 0
 
     def check(self) -> None:
-        """Assert that the counts are those of the sequences."""
+        """Assert that the counters match the sequences."""
         assert self.context == sum(map(self.context_of, self.sequences.values()))
         assert sum(self._residues) == len(self.sequences)

@@ -1,9 +1,10 @@
-"""A fleet of pools under a workload: one event loop over arrivals and the runs of all instances.
+"""A fleet of pools under a workload: one event loop over the arrivals and the runs of all instances.
 
-Pools are in ascending order of context. A request goes where the router says, to an instance that the balancer
-picks. An instance refuses what its context cannot hold, as vLLM does (HTTP 400); a refusal by a smaller pool is
-replayed on the next larger one, as the gateway's retry does (a misroute), one by the largest pool is final. An
-instance may die; its requests begin again on another one of its pool, as clients that try again would have it.
+Pools are in ascending order of context. The router chooses the pool of each request, the balancer the instance. An
+instance refuses a request that exceeds its context, as vLLM does (HTTP 400). If a smaller pool refuses, the
+request is retried on the next larger one, as the gateway would (a misroute); a refusal by the largest pool is
+final. An instance may die: its requests start over on another instance of the same pool, as if their clients had
+retried.
 """
 
 from collections.abc import Callable
@@ -29,8 +30,8 @@ PROGRESS_EVERY = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """How full one pool was while requests arrived: sequences of an instance, and the share of its KV cache; and
-    its preemptions up to the last response.
+    """How full one pool was while requests arrived: the mean sequences per instance and the used share of the KV
+    cache. `preemptions` are counted up to the last response.
     """
 
     name: str
@@ -42,11 +43,11 @@ class PoolUse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetRun:
-    """What became of each request, arrays of shape (requests,); nan where there is no such time.
+    """The outcome of each request, as arrays of shape (requests,); nan if a request has no such time.
 
-    `total` is prompt plus output as asked, in tokens. `pool` is the index of the pool that answered, -1 for a
-    rejected request. `restarted` requests were on an instance that died. `stopped` tells of a run that was given
-    up before its end: it says that the fleet fails, and no more.
+    `total` is the prompt plus the output before truncation, in tokens. `pool` is the index of the pool that
+    answered, -1 for a rejected request. `restarted` counts the requests that were on an instance that died.
+    `stopped` marks a run that was ended early: the only thing it shows is that the fleet fails.
     """
 
     arrival_s: Floats
@@ -141,7 +142,7 @@ class _Simulation:
             heappush(self._events, (instance.until_s, instance.epoch, chosen, which))
 
     def _fail(self, now_s: float) -> None:
-        """Let the busiest instance of each pool die, and its requests begin again."""
+        """Kill the busiest instance of each pool and restart its requests."""
         for chosen, pool in enumerate(self._pools):
             for lost in pool.fail_busiest():
                 again = Sequence(lost.index, lost.prompt, lost.output, lost.arrived_s, lost.cached, lost.declared)
@@ -149,7 +150,7 @@ class _Simulation:
                 self.restarted += 1
 
     def _until(self, now_s: float, *, check: bool) -> None:
-        """Let every run end that ends by `now_s`."""
+        """Finish every run that ends by `now_s`."""
         events = self._events
         while events and events[0][0] <= now_s:
             at_s, epoch, chosen, which = heappop(events)
@@ -177,7 +178,7 @@ class _Simulation:
                 self._tell(self._watch, sequence, now_s)
 
     def _tell(self, watch: Watch, sequence: Sequence, now_s: float) -> None:
-        """Tell the watch the same figures that the result will have."""
+        """Report to the watch the same figures that the result will contain."""
         index, after_first = sequence.index, sequence.output - 1
         tpot_s = (now_s - sequence.first_token_s) / after_first if after_first > 0 else nan
         ttft_s = sequence.first_token_s - sequence.arrived_s
@@ -215,7 +216,7 @@ class _Simulation:
 
     @staticmethod
     def _with_all_preemptions(use: PoolUse, pool: SimulatedPool) -> PoolUse:
-        """Count the preemptions of a pool, those after the last arrival, too."""
+        """Add the pool's preemptions, including those after the last arrival."""
         return replace(use, preemptions=sum(instance.preemptions for instance in pool.instances))
 
 
@@ -232,7 +233,7 @@ def simulate(
 ) -> FleetRun:
     """Run a workload through a fleet; `check` asserts every instance's invariants after each event (slow).
 
-    With a `watch` the run is given up as soon as every pool is sure to miss the objective. With the request
-    `fails_at` the busiest instance of each pool dies, for good.
+    With a `watch`, the run ends early if every pool is certain to miss the objective. When request number
+    `fails_at` arrives, the busiest instance of each pool dies for good.
     """
     return _Simulation(workload, pools, router, balancing, watch).run(progress, fails_at, check=check)

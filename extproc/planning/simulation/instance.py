@@ -1,19 +1,21 @@
-"""One inference server, iteration by iteration in what happens, but not in what it costs to simulate.
+"""One inference server: the behaviour of a simulation iteration by iteration, at a fraction of its cost.
 
-Schedulers without a clock decide what runs (`vllm_scheduler.py`, `sglang_scheduler.py`); here is the clock.
-A run of iterations that only decode is one event: it ends at the first of a sequence finishing, the free memory
-running out, a request arriving that can be admitted. Its time is the closed form of `roofline.py`. Cost is
-O(log sequences) for each admission, chunk and end, whatever the lengths. Stepping through iterations was rejected
-(150 iterations of 100 sequences for each request), as was a fluid model (no preemption, no tail).
+Schedulers without a clock decide what runs (`vllm_scheduler.py`, `sglang_scheduler.py`); this module adds the
+times. A run of decode-only iterations is one event: it ends when a sequence finishes, when free memory runs out,
+or when a request arrives that can be admitted, whichever is first. Its duration is the closed form of
+`roofline.py`. Each admission, chunk and end of a sequence costs O(log sequences), whatever the lengths. Rejected:
+stepping through the iterations (150 iterations of 100 sequences per request), and a fluid model (no preemption, no
+tail).
 
-With data parallelism a server has several schedulers, each with its own KV cache. Layers of experts are computed
-by all of them together, so they step together: an iteration lasts as long as the slowest of them takes, as if the
-others had as many tokens for the experts. A request goes to the one with the fewest requests, in turns among
-equals (DPLBAsyncMPClient in vllm/v1/engine/core_client.py, without its penalty for full caches).
+With data parallelism a server has several schedulers, each with its own KV cache. Expert layers are computed by
+all of them together, so they step together: an iteration lasts as long as the slowest scheduler's batch, computed
+as if the other schedulers sent as many tokens to the experts. A request goes to the scheduler with the fewest
+requests; ties are broken in rotation (DPLBAsyncMPClient in vllm/v1/engine/core_client.py, without its penalty for
+full caches).
 
-Left out: blocks that sequences share (a cached prefix is not computed again, but is held by each of them),
-speculative decoding, swapping, pipeline parallelism, planning an iteration while the one before it runs (a request
-then waits for up to one iteration more, `bench/planner_vllm.py`).
+Not modelled: blocks shared between sequences (a cached prefix is not computed again, but each sequence holds a
+copy of it), speculative decoding, swapping, pipeline parallelism, and planning an iteration while the previous one
+runs (with which a request waits up to one iteration longer, `bench/planner_vllm.py`).
 """
 
 from math import inf
@@ -31,9 +33,9 @@ SCHEDULERS: dict[str, type[Scheduler]] = {"vllm": VllmScheduler, "sglang": Sglan
 
 
 class VllmInstance:
-    """The state machine; `arrive` and `finish_run` are its only inputs, and the caller keeps the clock.
+    """The state machine. Its only inputs are `arrive`, `finish_run` and `fail`; the caller keeps the clock.
 
-    `until_s` is when the run in flight ends (inf when idle). `epoch` changes whenever that time does.
+    `until_s` is the time at which the run in flight ends (inf when idle). `epoch` changes whenever that time does.
     """
 
     def __init__(self, cost: IterationCost, limits: InstanceLimits) -> None:
@@ -48,13 +50,13 @@ class VllmInstance:
         self.until_s = inf
         self.epoch = 0
         self.outstanding = 0
-        self.unanswered_tokens = 0  # prompt tokens of the requests inside that have no first token yet
+        self.unanswered_tokens = 0  # prompt tokens of requests without a first token
         self.sequence_s = 0.0
         self.kv_token_s = 0.0
 
     @property
     def waiting(self) -> int:
-        """Requests that have no place yet, or no longer."""
+        """The number of queued requests, new and preempted."""
         return sum(rank.waiting for rank in self._ranks)
 
     @property
@@ -68,7 +70,7 @@ class VllmInstance:
         return sum(rank.kv_usage for rank in self._ranks) / len(self._ranks)
 
     def arrive(self, sequence: Sequence, now_s: float) -> None:
-        """Take a request in. The iteration in flight ends before it can be admitted."""
+        """Accept a request. It cannot be admitted before the iteration in flight ends."""
         self.outstanding += 1
         self.unanswered_tokens += sequence.prompt
         has_place = self._least_loaded().arrive(sequence)
@@ -91,7 +93,7 @@ class VllmInstance:
         return finished
 
     def fail(self) -> list[Sequence]:
-        """Die: end for good, and return the requests inside, finished by nobody."""
+        """Stop for good, and return the unfinished requests."""
         inside = [sequence for rank in self._ranks for sequence in rank.fail()]
         self.outstanding = self.unanswered_tokens = 0
         self.until_s = inf
@@ -113,7 +115,7 @@ class VllmInstance:
         return min(turn, key=lambda rank: rank.outstanding)
 
     def _plan(self, now_s: float) -> None:
-        """Start the next run: of as many iterations as all schedulers can do without deciding anew."""
+        """Start the next run: as many iterations as all schedulers can do without a new decision."""
         self._started_s = now_s
         self.epoch += 1
         batch = self._ranks[0].plan()
@@ -124,7 +126,7 @@ class VllmInstance:
         self.until_s = now_s + seconds
 
     def _plan_together(self, first: Batch) -> None:
-        """Let the other ranks decide, too; take the shortest of their runs and the slowest of their batches."""
+        """Plan the other ranks as well; take the shortest run and the slowest batch of all ranks."""
         batches = [first, *(rank.plan() for rank in self._ranks[1:])]
         busy = [batch for batch in batches if batch.iterations]
         if not busy:
@@ -139,7 +141,7 @@ class VllmInstance:
         return self._cost.decode_run_s(batch.decodes, batch.context, iterations)
 
     def _cut_run(self, now_s: float) -> None:
-        """Shorten the decode run to the iteration in flight."""
+        """Shorten the decode run so that it ends with the iteration in flight."""
         elapsed, batch = now_s - self._started_s, self._slowest
         run = min(self._run, self._cost.iterations_to_reach(batch.decodes, batch.context, elapsed))
         if run < self._run:

@@ -1,4 +1,4 @@
-"""How fleets are simulated, as the command line asks for it."""
+"""Simulation options of the command line, and the run lengths that follow from them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,17 +13,17 @@ __all__ = ["RunOptions", "SimulationOptions", "check_runs", "runs_of"]
 
 MAX_SEEDS = 100
 MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
-MAX_REQUESTS = 5_000_000  # about a gigabyte while they run
+MAX_REQUESTS = 5_000_000  # about 1 GB of memory during a run
 DEFAULT_SECONDS = 60
-LONGEST = 16  # times the first runs: as long as runs may become to find the steady state
+LONGEST = 16  # times the first runs: the limit for the longer runs that look for the steady state
 MAX_CHOICES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationOptions:
-    """Options of `dualpool plan --simulate`; `requests` None asks for 60 s of traffic, and longer runs until the
-    answer no longer changes. `thresholds` is empty for a choice of its own. Of several rules to balance by each
-    design takes the one that is best for it.
+    """Options of `dualpool plan --simulate`. Without `requests`, runs start at 60 s of traffic (at least 2,000
+    requests) and get longer until the answer no longer changes. Without `thresholds` the planner chooses its own.
+    If `balance` names several rules, each design uses the one that is best for it.
     """
 
     requests: int | None = None
@@ -39,8 +39,8 @@ class SimulationOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What every search of a plan has in common: see `SearchTask`. `also` are other rules to balance by, that
-    designs are searched under, too.
+    """Settings shared by all searches of a plan; see `SearchTask`. `also` holds further balancing rules that
+    designs are searched with.
     """
 
     requests: int
@@ -56,7 +56,7 @@ class RunOptions:
 
 
 def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOptions:
-    """Return how long runs are; raises ConfigurationError for what cannot be run."""
+    """Return the settings of the runs, including their length; raises ConfigurationError if they cannot be run."""
     if options.arrivals == "trace":
         check_arrivals(lengths)
         if options.requests is not None:
@@ -90,7 +90,7 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
 
 
 def check_runs(requests: int, seeds: int, jobs: int) -> None:
-    """Raise ConfigurationError for runs that are too short for a 99th percentile, or too many or long to hold."""
+    """Raise ConfigurationError if runs are too short for a 99th percentile, too long, or too many."""
     if not (MIN_REQUESTS <= requests <= MAX_REQUESTS and 1 <= seeds <= MAX_SEEDS and jobs >= 1):
         raise ConfigurationError(
             f"--requests {requests}, --seeds {seeds}, --jobs {jobs}: at least {MIN_REQUESTS} and at most "

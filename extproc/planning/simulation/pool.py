@@ -1,4 +1,4 @@
-"""The instances of one pool, and the balancer over those that are alive."""
+"""The instances of one pool, and the balancer over the living ones."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class PoolSpec:
 
 
 class SimulatedPool:
-    """One pool while it runs. Instances keep their index whatever becomes of the others."""
+    """One pool during a run. An instance keeps its index when others die."""
 
     def __init__(self, spec: PoolSpec, balancing: Balancing, seed: int) -> None:
         self.spec = spec
@@ -31,11 +31,11 @@ class SimulatedPool:
         self._balancing = balancing
         self._seed = seed
         self._alive = list(range(spec.instances))
-        self._place = list(range(spec.instances))  # of each instance among those alive
+        self._place = list(range(spec.instances))  # each instance's position in _alive
         self._balancer = make_balancer(balancing, self.instances, seed)
 
     def busy(self) -> Busy:
-        """Return what the servers that are alive would say of themselves now."""
+        """Return the load that the living servers would report now."""
         alive = [self.instances[which] for which in self._alive]
         waiting = sum(each.waiting for each in alive)
         return Busy(
@@ -47,7 +47,7 @@ class SimulatedPool:
         )
 
     def holds(self, prompt: int, declared: int | None) -> bool:
-        """Tell whether vLLM would accept a request of this length."""
+        """Return whether vLLM would accept a request of this length."""
         return prompt + (1 if declared is None else declared) <= self.spec.limits.context_tokens
 
     def pick(self) -> int:
@@ -55,11 +55,11 @@ class SimulatedPool:
         return self._alive[self._balancer.pick()]
 
     def touched(self, which: int) -> None:
-        """Note that an instance took a request, gave a first token, or ended one."""
+        """Note that an instance accepted a request, produced a first token, or finished a request."""
         self._balancer.touched(self._place[which])
 
     def fail_busiest(self) -> list[Sequence]:
-        """Let the instance with the most requests die at once; return them. The last one alive stays."""
+        """Kill the instance with the most requests and return them; the last living instance is spared."""
         if len(self._alive) == 1:
             return []
         dead = max(self._alive, key=lambda which: self.instances[which].outstanding)
@@ -69,5 +69,5 @@ class SimulatedPool:
         alive = [self.instances[which] for which in self._alive]
         self._balancer = make_balancer(self._balancing, alive, self._seed)
         for which in self._alive:
-            self.touched(which)  # a new balancer takes all of them for idle
+            self.touched(which)  # a new balancer assumes that all of them are idle
         return self.instances[dead].fail()

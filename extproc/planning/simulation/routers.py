@@ -1,4 +1,4 @@
-"""The router in the simulated fleet: the real one, `core`'s estimator and policy, and two to compare it with."""
+"""Routers of the simulated fleet: the real one (`core`'s estimator and policy) and two for comparison."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -24,7 +24,7 @@ from extproc.planning.workload.texts import KINDS
 __all__ = ["LearningRouter", "OnePoolRouter", "OracleRouter", "Router"]
 
 MODEL = "simulated"
-SAMPLE = 3_000  # requests that are looked at in a run
+SAMPLE = 3_000  # requests per run whose text is read
 MOST_RESPONSE_BYTES = 1  # no response is read here: its usage is known
 ANSWERED = ResponseHead(200)
 LEARN_ALL = LearningSettings(messages_per_s=1e12, burst_messages=1e12)
@@ -61,8 +61,8 @@ class OnePoolRouter:
 
 
 class OracleRouter:
-    """Knows every prompt's tokens; of the outputs it knows what clients declare (or the truth when they do
-    not).
+    """Knows the prompt tokens of every request, and the output that clients declare (or the true output if the
+    workload declares none).
     """
 
     under_counted = 0
@@ -78,15 +78,15 @@ class OracleRouter:
         return int(self._place[request])
 
     def learn(self, request: int, output_tokens: int) -> None:
-        """Learn nothing: it knows."""
+        """Learn nothing: the oracle estimates nothing."""
 
 
 class LearningRouter:
-    """The real router's core: placer and learner, with the text of each request and the usage of its response.
+    """The core of the real router: placer and learner, given each request's text and its response's usage.
 
-    Looking at bytes is what a run costs, so only the first `sample` requests are looked at and learned from. Each
-    later one takes the bound over its prompt's tokens from a request of the same kind of text that was looked at
-    in the second half of those, after most of the learning; its budget goes through the same policy.
+    Reading bytes dominates the cost of a run, so only the first `sample` requests are read and learned from. A
+    later request takes its ratio of bound to prompt tokens from a request with the same kind of text that was read
+    in the second half of the sample, after most of the learning. Its budget then goes through the same policy.
     """
 
     def __init__(
@@ -117,19 +117,19 @@ class LearningRouter:
         if request >= self._sample and (seen := self._seen[int(self._workload.texts.kind[request])]):
             return self._like(request, seen[request % len(seen)])
         facts = self._facts(request)
-        # Given as the tenant the kind of text makes the same category, without a look at the bytes in each run.
+        # Passing the kind of text as the tenant yields the same category without reading the bytes in each run.
         fleet = None if self.spill is None else self.spill.fleet
         decision = self._placer.place(facts, self._workload.texts.category(request), fleet)
         if decision.estimate is not None:
             self._note(request, decision.estimate)
         if self._learner.keeps(decision, float(self._workload.arrival_s[request])):
             self._kept[request] = decision
-            # Paid for at once: how many streams are open at a time is not simulated.
+            # Settled at once: the number of streams open at a time is not simulated.
             self._learner.settle(decision, JSON_MESSAGES)
         return self._index[decision.pool.name]
 
     def learn(self, request: int, output_tokens: int) -> None:
-        """Hand the usage to the learner, if the response is among those that are learned from."""
+        """Pass the usage to the learner if the response was kept for learning."""
         decision = self._kept.pop(request, None)
         if decision is None:
             return
@@ -150,7 +150,7 @@ class LearningRouter:
             )
 
     def _like(self, request: int, seen: "_Seen") -> int:
-        """Place a request as one like it was."""
+        """Place a request with the estimate of a similar one."""
         declared = self._workload.declared
         output = seen.output_tokens if declared is None else int(declared[request])
         prompt = int(self._workload.prompt[request])
@@ -177,8 +177,8 @@ class LearningRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the estimator made of a request: the likeliest count and the bound over the prompt's tokens, and the
-    output that it budgeted.
+    """The estimate of one request: likeliest count and bound, both divided by the true prompt tokens, and the
+    budgeted output.
     """
 
     likeliest_per_token: float

@@ -1,4 +1,4 @@
-"""Many searches: from the cache, in this process, or over several."""
+"""Runs many searches: answered from the cache, simulated in this process, or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,8 +16,8 @@ from extproc.planning.simulation.task import Design, SearchTask
 
 __all__ = ["FleetEstimate", "NotMet", "search_all", "search_each"]
 
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution); beyond them the
-# last one, which errs on the wide side.
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution). With more, the
+# last one is used, which makes the interval slightly too wide.
 STUDENT_T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -28,9 +28,10 @@ STUDENT_T = (
 class FleetEstimate:
     """The smallest fleet of one design over several seeds.
 
-    `instances` is the mean of the totals, `half_width` that of its 95 % confidence interval (nan for one seed, and
-    where all seeds replay the same trace), or what runs of two lengths differ by where that is more; `typical` is
-    the seed whose total is the median. `not_steady` says why the size is not known to be that of a steady state.
+    `instances` is the mean of the totals. `half_width` is half of its 95 % confidence interval (nan for one seed,
+    and if all seeds replay the same trace), or the difference between runs of two lengths if that is larger.
+    `typical` is the seed with the median total. `not_steady` says why the size is not known to be that of a steady
+    state.
     """
 
     design: Design
@@ -43,7 +44,7 @@ class FleetEstimate:
 
 @dataclass(frozen=True, slots=True)
 class NotMet:
-    """A design of which no fleet meets the objective, and the sentence that says why."""
+    """A design with no fleet that meets the objective, and a sentence that says why."""
 
     design: Design
     why: str
@@ -58,7 +59,7 @@ def search_all(
 ) -> tuple[FleetEstimate, ...]:
     """Search every task, and return an estimate for each; see `search_each`.
 
-    Raises ObjectiveNotMet, of the first task that no fleet can meet.
+    Raises ObjectiveNotMet for the first task that no fleet can meet.
     """
     outcomes = search_each(tasks, jobs, cache, progress)
     for outcome in outcomes:
@@ -70,8 +71,8 @@ def search_all(
 def search_each(
     tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
 ) -> tuple[FleetEstimate | NotMet, ...]:
-    """Search every task, and return an estimate for each, or why there is none; `progress` is told how many are
-    done and what is going on.
+    """Search every task, and return an estimate for each, or why there is none; `progress` is called with the
+    number of finished tasks and what is running.
     """
     results: dict[int, Outcome] = {
         index: found for index, task in enumerate(tasks) if (found := cache.get(task, Found)) is not None
@@ -107,7 +108,7 @@ def _outcome(task: SearchTask, progress: Callable[[int], None] | None = None) ->
 
 
 def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
-    """Return, for each missing task that is the same simulation as an earlier missing one, that one's index."""
+    """Map each missing task that is the same simulation as an earlier missing one to that one's index."""
     same: dict[int, int] = {}
     for place, index in enumerate(missing):
         twin = next((e for e in missing[:place] if e not in same and same_search(tasks[index], tasks[e])), None)
@@ -119,7 +120,7 @@ def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
 def _searched(
     tasks: Sequence[SearchTask], missing: list[int], jobs: int, doing: Callable[[str], None]
 ) -> Iterator[tuple[int, Outcome]]:
-    """Yield each missing result as it is found."""
+    """Yield each missing result when it is ready."""
     if jobs == 1 or len(missing) <= 1:
         for index in missing:
             yield index, _outcome(tasks[index], partial(_tell, doing, tasks[index]))

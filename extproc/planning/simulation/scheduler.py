@@ -1,4 +1,4 @@
-"""What schedulers of all engines share: a queue, chunks of prompts that yield first tokens, and counts."""
+"""The common base of the engines' schedulers: a queue, chunks of prompts that yield first tokens, and counters."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,18 +20,18 @@ class Scheduler(ABC):
         self.decoding = Decoding()
         self._chunks: list[tuple[Sequence, int]] = []  # of the batch in flight
         self.outstanding = 0
-        self.unanswered_tokens = 0  # prompt tokens of the requests inside that have no first token yet
+        self.unanswered_tokens = 0  # prompt tokens of requests without a first token
         self.preemptions = 0
 
     @property
     def waiting(self) -> int:
-        """Requests that have no place yet, or no longer."""
+        """The number of queued requests, new and preempted."""
         return len(self._waiting)
 
     @property
     @abstractmethod
     def running(self) -> int:
-        """Requests that have a place."""
+        """The number of admitted requests."""
 
     @property
     @abstractmethod
@@ -39,7 +39,7 @@ class Scheduler(ABC):
         """Share of the KV cache that is in use."""
 
     def arrive(self, sequence: Sequence) -> bool:
-        """Take a request in; return whether it could be admitted before the run in flight would end."""
+        """Queue a request; return whether it could be admitted before the run in flight ends."""
         self.outstanding += 1
         self.unanswered_tokens += sequence.prompt
         self._waiting.append(sequence)
@@ -47,14 +47,14 @@ class Scheduler(ABC):
 
     @abstractmethod
     def plan(self) -> Batch:
-        """Decide what runs next; nothing runs when the batch has neither prompts nor decoding sequences."""
+        """Decide what runs next; nothing runs if the batch has neither prompts nor decoding sequences."""
 
     @abstractmethod
     def finish(self, iterations: int, now_s: float) -> list[Sequence]:
-        """End the batch after so many iterations, and return the sequences that finished."""
+        """End the batch after `iterations` iterations, and return the sequences that finished."""
 
     def fail(self) -> list[Sequence]:
-        """Lose everything, and return the requests inside, finished by nobody."""
+        """Drop all state, and return the unfinished requests."""
         inside = [*self._inside(), *self._waiting]
         self.decoding.clear()
         self._waiting.clear()
@@ -69,31 +69,31 @@ class Scheduler(ABC):
 
     @abstractmethod
     def _has_place(self, sequence: Sequence) -> bool:
-        """Tell whether a request that just came could be admitted next."""
+        """Return whether a request that just arrived could be admitted next."""
 
     @abstractmethod
     def _inside(self) -> list[Sequence]:
-        """Return the requests that have a place."""
+        """Return the admitted requests."""
 
     @abstractmethod
     def _reset(self) -> None:
-        """Forget the requests that had a place, and what they held."""
+        """Forget the admitted requests and the memory that they held."""
 
     @abstractmethod
     def _prompt_computed(self, sequence: Sequence) -> None:
-        """Note that a prompt is computed to its end."""
+        """Note that a prompt is fully computed."""
 
     @abstractmethod
     def _free_prompt(self, sequence: Sequence) -> None:
-        """Free what a request held that its first token finished."""
+        """Free the memory of a request that its first token finished."""
 
     def _prefill(self) -> tuple[int, float]:
-        """Return the tokens of the chunks, and how many tokens they attend to in all."""
+        """Return the tokens of the chunks, and how many tokens they attend to in total."""
         tokens = sum(chunk for _, chunk in self._chunks)
         return tokens, sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
 
     def _complete_chunks(self, now_s: float) -> list[Sequence]:
-        """Book the prefill of the batch that just ended; return the sequences that needed one token only."""
+        """Record the prefill of the batch that just ended; return the sequences that needed no further token."""
         finished: list[Sequence] = []
         for sequence, chunk in self._chunks:
             sequence.computed += chunk
@@ -113,7 +113,7 @@ class Scheduler(ABC):
         return finished
 
     def _preempted(self, sequence: Sequence) -> None:
-        """Note that a sequence lost its place: it computes everything again."""
+        """Record that a sequence lost its place and has to compute everything again."""
         sequence.computed = 0
         sequence.preemptions += 1
         self.preemptions += 1

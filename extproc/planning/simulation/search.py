@@ -1,17 +1,18 @@
-"""The smallest fleet that meets the objective in steady state, found by simulating.
+"""The search, by simulation, for the smallest fleet that meets the objective in steady state.
 
-Pools do not influence each other unless requests spill over, so all are searched in the same runs: each has its
-own bounds, and `verdict.py` says which of them is to blame. With spill-over a pool that is too small hands on what
-it is late with, so that less of it is found to be enough: of all pools together, at the rate that was asked for.
-The search starts at the analytical size, brackets by growing steps, and bisects until a size that passes is within
-1 % (or one instance) of one that fails. Several seeds give a confidence interval; each seed after the first starts
-where the one before it ended.
+Pools do not influence each other unless requests spill over, so all of them are searched in the same runs: each
+has its own bounds, and `verdict.py` decides which of them is to blame. With spillover a pool that is too small
+passes on the requests that it would serve late, so a smaller size is found to suffice: for all pools together, at
+the given rate. The search starts at the analytical size, brackets it with growing steps, and bisects until a size
+that passes is within 1 % (or one instance) of one that fails. Several seeds give a confidence interval; each seed
+after the first starts where the previous one ended.
 
-How long a run must be is not known before: a fleet that is overloaded by a per cent looks well for a while. So the
-search is repeated with runs four times as long, from where the shorter ones ended, until two lengths agree within
-AGREE; the longer one's answer counts. A pool of long answers fills for longer than a short run lasts, whatever its
-size: then only longer runs tell. Where `longest` ends that before they agree the fleet is told as not steady,
-with both sizes. Fixed long runs were rejected: most designs lose early, and most workloads agree at once.
+The required length of a run is not known in advance: a fleet that is overloaded by one per cent looks fine for a
+while. So the search is repeated with runs four times as long, starting from the result of the shorter ones, until
+two lengths agree within AGREE; the longer one's answer counts. A pool of long answers may take longer to fill than
+a short run lasts, whatever its size: only longer runs can show whether it meets the objective. If `longest` is
+reached before two lengths agree, the fleet is reported as not steady, with both sizes. Fixed long runs were
+rejected: most designs lose early, and most workloads agree at once.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,26 +40,26 @@ __all__ = ["FoundFleet", "ObjectiveNotMet", "smallest_fleets"]
 
 MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
-NEXT_STEP = 0.02  # of the size that another seed needed
+NEXT_STEP = 0.02  # of the size that another seed or shorter runs needed
 COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
-LONGER = 4  # times: the next length of runs
-AGREE = 0.025  # of the instances
-ROUTED_FIRST = 10_000  # requests that tell each pool's share before anything is simulated
+LONGER = 4  # times as many requests in the next runs
+AGREE = 0.025  # share of the instances
+ROUTED_FIRST = 10_000  # requests routed before the simulation to find each pool's share
 
 
 class ObjectiveNotMet(ConfigurationError):
-    """No fleet of one design meets the objective; the message says which part, and how near it comes."""
+    """No fleet of a design meets the objective; the message says which part is missed and the nearest value."""
 
 
 class _StillGrowsError(Exception):
-    """Runs are too short: with many more instances than enough a queue still grows to their end."""
+    """Runs are too short: with far more instances than needed, a queue still grows until the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFleet:
-    """The smallest fleet of one design and seed: instances of each pool, how it did in runs of `requests`, how
-    many runs it took, and why it is not known to be steady ('' when it is). `shorter` is the size that runs a
-    quarter as long found (the same when there were none).
+    """The smallest fleet of one design and seed: the instances of each pool, their figures in runs of `requests`,
+    the number of runs simulated, and why the fleet is not known to be steady ('' if it is). `shorter` is the size
+    found by runs a quarter as long (the same size if there were none).
     """
 
     design: Design
@@ -72,14 +73,16 @@ class FoundFleet:
 
     @property
     def total(self) -> int:
-        """Instances of all pools."""
+        """The instances of all pools."""
         return sum(self.instances)
 
 
 def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = None) -> tuple[FoundFleet, ...]:
-    """Search the smallest fleet for each seed; `progress` is told how many requests the current run has seen.
+    """Search for the smallest fleet with each seed; `progress` is called with the number of requests that the
+    current run has processed.
 
-    Raises ObjectiveNotMet when even a fleet of eight times the analytical size misses the objective.
+    Raises ObjectiveNotMet if even a fleet of eight times the analytical size misses the objective, or if too many
+    requests are rejected or truncated whatever the size.
     """
     found: list[FoundFleet] = []
     start, step = _start(task), FIRST_STEP
@@ -92,7 +95,7 @@ def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = N
 def _steady(
     task: SearchTask, seed: int, start: tuple[int, ...], step: float, progress: Callable[[int], None] | None
 ) -> FoundFleet:
-    """Search with runs that become longer until the answer no longer changes."""
+    """Repeat the search with longer and longer runs until the answer no longer changes."""
     found: FoundFleet | None = None
     lengths = list(_run_lengths(task))
     for requests in lengths:
@@ -120,7 +123,7 @@ def _steady(
 
 
 def _run_lengths(task: SearchTask) -> Iterator[int]:
-    """Yield how many requests runs have: those that are asked for, and longer ones up to the longest."""
+    """Yield the lengths of runs in requests: the one that was asked for, then longer ones up to the longest."""
     requests = task.requests
     yield requests
     if task.arrivals == "trace":
@@ -137,8 +140,8 @@ def _search(
     simulated: dict[tuple[int, ...], Summary | None] = {}
     while True:
         sizes = tuple(bracket.size for bracket in brackets)
-        if sizes not in simulated:  # the final size has often passed before
-            # The first run tells the success, the largest how near it comes: they are run to their end.
+        if sizes not in simulated:  # the final size has often been simulated already
+            # The first run yields the success rate, the largest fleet the nearest miss: both run to their end.
             whole = not simulated or any(b.size > MOST_TIMES_THE_START * b.start for b in brackets)
             run = run_fleet if whole else run_unless_hopeless
             simulated[sizes] = run(task, workload, sizes, progress)
@@ -157,7 +160,7 @@ def _search(
 
 
 def _start(task: SearchTask) -> tuple[int, ...]:
-    """Return the analytical size of each pool, for the requests that the router sends there."""
+    """Return each pool's analytical size for the requests that the router sends there."""
     contexts, setup = task.design.contexts, task.setup
     workload = make_workload(task, seed=1)
     router = router_of(task, workload)
@@ -177,7 +180,7 @@ def _start(task: SearchTask) -> tuple[int, ...]:
         each, limits = task.design.setup(index, setup), task.design.limits(index, setup)
         tpot_s = each.objective.tightest_tpot_s
         mu = throughput(lengths.subset(mine), each.cost, limits, tpot_s).requests_per_s
-        # Where the cost model knows no rate the simulator starts from one instance.
+        # Without a rate from the cost model, start from one instance.
         sizes.append(max(1, ceil(share * task.rate / mu)) if mu > 0 else 1)
     return tuple(sizes)
 

@@ -1,4 +1,4 @@
-"""One request inside an instance, and what a scheduler lets run next."""
+"""One request in an instance, and the batch that a scheduler runs next."""
 
 from dataclasses import dataclass
 from math import inf
@@ -10,11 +10,11 @@ __all__ = ["Batch", "Sequence", "blocks"]
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One request inside an instance. Times are in seconds, lengths in tokens.
+    """One request in an instance. Times are in seconds, lengths in tokens.
 
-    `declared` is the output that the client asks for at most, 0 where it says nothing. `cached` is the part of the
-    prompt that a prefix cache holds. `computed` is what is in the KV cache while prefilling; a decoding sequence
-    has `offset` + iterations instead.
+    `declared` is the largest output that the client requests, 0 if it declares none. `cached` is the part of the
+    prompt that the prefix cache holds. `computed` is the number of tokens in the KV cache during prefill; for a
+    decoding sequence that number is `offset` + iterations.
     """
 
     index: int
@@ -32,14 +32,14 @@ class Sequence:
 
     @property
     def to_compute(self) -> int:
-        """Tokens that a prefill must compute: the prompt, and after a preemption what was generated, too."""
+        """Tokens that a prefill must compute: the prompt and, after a preemption, also what was generated."""
         return self.prompt + self.generated
 
 
 @dataclass(slots=True)
 class Batch:
-    """What runs next: `iterations` at most; sequences that decode and the context that they hold; tokens of
-    prefill (then there is one iteration) and for each of them the tokens that it attends to.
+    """What runs next: at most `iterations`; the number of decoding sequences and their context in total; `tokens`
+    of prefill (then there is one iteration), and in `pairs` how many tokens they attend to in total.
     """
 
     iterations: int
@@ -50,5 +50,5 @@ class Batch:
 
 
 def blocks(tokens: int) -> int:
-    """Return the blocks of KV cache that so many tokens take."""
+    """Return the blocks of KV cache that this many tokens take."""
     return -(-tokens // BLOCK_TOKENS)

@@ -1,20 +1,20 @@
-"""What SGLang schedules, without a clock, where it differs from vLLM.
+"""SGLang's scheduling rules, without a clock, where they differ from vLLM's.
 
 The rules are those of SGLang 0.5.23 (sglang/srt/managers: scheduler.py, schedule_policy.py, schedule_batch.py):
 
-1. Prefill comes first, and by itself: as long as a waiting request can be admitted or a prompt is not computed to
-   its end, batches hold prompts only, up to chunked_prefill_size tokens, and nothing decodes. At most one prompt
-   is cut at the end of a batch; the next one begins with the rest of it.
-2. A request is admitted when its prompt and all of its declared output (at most 4,096 tokens) fit beside what
-   running requests are expected to need yet: what they declared times a ratio. The ratio starts at .7 and falls
-   in 600 decode steps to .098. Once a request has not fitted nothing is admitted until one leaves.
-3. When decoding runs out of memory, requests with the least output (of those, with the longest prompts) are
-   retracted: they compute everything again, from the end of the queue. The ratio becomes what the others have
-   generated of what they declared, and 20 tokens each.
+1. Prefill comes first and runs alone: while a waiting request can be admitted or a prompt is only partly computed,
+   batches contain only prompts, up to chunked_prefill_size tokens, and nothing decodes. At most one prompt is cut
+   at the end of a batch; the next batch begins with the rest of it.
+2. A request is admitted if its prompt and its full declared output (at most 4,096 tokens) fit next to what running
+   requests are expected to need: the rest of their declared output times a ratio. The ratio starts at .7 and falls
+   to .098 within 600 decode steps. After a request that did not fit, nothing is admitted until one leaves.
+3. If decoding runs out of memory, the requests with the least output (among these, with the longest prompts) are
+   retracted: they go to the end of the queue and compute everything again. The ratio is then what the remaining
+   requests have generated, plus 20 tokens each, divided by what they declared.
 
-Memory is given by the token (page size 1). A request that declares nothing counts with all of the context, as in
-SGLang. Left out: overlapped scheduling, the radix tree (a cached prefix is not computed but held by each request),
-prefill_decode_interval, mixed chunks, DP attention, policies other than fcfs.
+Memory is allocated by the token (page size 1). A request that declares nothing counts with the rest of the
+context, as in SGLang. Not modelled: overlapped scheduling, the radix tree (a cached prefix is not computed, but
+each request holds it), prefill_decode_interval, mixed chunks, DP attention, policies other than fcfs.
 """
 
 from extproc.planning.model.throughput import InstanceLimits
@@ -23,29 +23,29 @@ from extproc.planning.simulation.sequence import Batch, Sequence
 
 __all__ = ["SglangScheduler"]
 
-INIT_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO and the others: sglang/srt/environ.py
+INIT_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO; this one and the next three: sglang/srt/environ.py
 LEAST_RATIO = 0.7 * 0.14
-DECAY = (INIT_RATIO - LEAST_RATIO) / 600  # of the ratio, in a step that decodes
+DECAY = (INIT_RATIO - LEAST_RATIO) / 600  # of the ratio per decode step
 RETRACT_STEPS = 20
-MOST_OUTPUT = 4_096  # that is counted of a declaration
+MOST_OUTPUT = 4_096  # tokens of a declared output that count
 MOST_PREFILL_TOKENS = 16_384  # max_prefill_tokens
 
 
 class SglangScheduler(Scheduler):
-    """Tokens of memory, and what running requests are expected to need of them."""
+    """Memory in tokens, and how much of it running requests are expected to need."""
 
     def __init__(self, limits: InstanceLimits) -> None:
         super().__init__(limits)
         self._besides = limits.sequence_tokens
-        self._cut: Sequence | None = None  # the prompt that the last batch did not reach the end of
-        self._held = 0  # tokens of the prompts that are being computed
+        self._cut: Sequence | None = None  # the prompt that the last batch computed only in part
+        self._held = 0  # tokens held by prompts that are being computed
         self._full = False
-        self._retracted = False  # in the step that runs
+        self._retracted = False  # whether the current step retracted requests
         self._ratio = INIT_RATIO
 
     @property
     def running(self) -> int:
-        """Requests that have a place."""
+        """The number of admitted requests."""
         return self.outstanding - len(self._waiting)
 
     @property
@@ -58,7 +58,7 @@ class SglangScheduler(Scheduler):
         return self._limits.kv_tokens - self.decoding.context - self._held - self._besides * self.running
 
     def plan(self) -> Batch:
-        """Decide what runs next: one batch of prompts, else decoding up to the next event."""
+        """Decide what runs next: a batch of prompts if there is one, otherwise decoding up to the next event."""
         self._admit()
         if self._chunks:
             tokens, pairs = self._prefill()
@@ -70,12 +70,12 @@ class SglangScheduler(Scheduler):
         if self._retracted:
             self._retract()
         decodes = len(self.decoding)
-        # What was retracted may be admitted again after one step.
+        # Retracted requests may be admitted again after one step.
         run = 1 if self._retracted else min(self.decoding.until_finish(), self._free // decodes)
         return Batch(run, decodes, self.decoding.context)
 
     def finish(self, iterations: int, now_s: float) -> list[Sequence]:
-        """End the batch after so many iterations, and return the sequences that finished."""
+        """End the batch after `iterations` iterations, and return the sequences that finished."""
         if self._chunks:
             finished = self._complete_chunks(now_s)
         else:
@@ -109,7 +109,7 @@ class SglangScheduler(Scheduler):
         self._cut, self._held, self._full = None, 0, False
 
     def _prefilling(self) -> list[tuple[Sequence, int]]:
-        """Return the prompts that are being computed, with the tokens of the batch in flight."""
+        """Return the prompts that are being computed, each with its tokens in the batch in flight."""
         between = self._cut is not None and all(sequence is not self._cut for sequence, _ in self._chunks)
         return [*self._chunks, *([(self._cut, 0)] if between and self._cut is not None else [])]
 
@@ -117,7 +117,7 @@ class SglangScheduler(Scheduler):
         return sequence.declared or self._limits.context_tokens - sequence.prompt
 
     def _expected(self) -> float:
-        """Return the tokens that decoding requests are expected to need yet."""
+        """Return the tokens that decoding requests are still expected to need."""
         left = sum(
             min(self._declared(s) - self.decoding.generated_by(s), MOST_OUTPUT)
             for s in self.decoding.sequences.values()
@@ -125,7 +125,7 @@ class SglangScheduler(Scheduler):
         return left * self._ratio
 
     def _admit(self) -> None:
-        """Fill a batch with prompts: the one that was cut first, then waiting ones in order."""
+        """Fill a batch with prompts: first the one that was cut, then waiting ones in order."""
         if (self._full or not self._waiting) and self._cut is None:
             return
         budget = min(self._limits.max_num_batched_tokens, MOST_PREFILL_TOKENS)
@@ -133,7 +133,7 @@ class SglangScheduler(Scheduler):
         if self._cut is not None:
             cut = self._cut
             left = cut.to_compute - cut.computed
-            # Its memory is its own since it was admitted, but where others are expected to need it, it slows down.
+            # Its memory was granted at admission, but memory that others are expected to need shortens its chunk.
             chunk = min(left, budget, int(remaining) if remaining >= 1 else budget)
             self._cut = cut if chunk < left else None
             remaining -= self._take(cut, chunk)
@@ -158,7 +158,7 @@ class SglangScheduler(Scheduler):
                 return
 
     def _take(self, sequence: Sequence, chunk: int) -> int:
-        """Put a chunk of a prompt into the batch; return what it takes of the memory that is left."""
+        """Add a chunk of a prompt to the batch; return how much of the remaining memory it takes."""
         self._chunks.append((sequence, chunk))
         self._held += chunk
         whole = sequence.computed + chunk == sequence.to_compute
@@ -168,10 +168,12 @@ class SglangScheduler(Scheduler):
         self._held -= sequence.computed
 
     def _free_prompt(self, sequence: Sequence) -> None:
-        """Its prompt was all that it held."""
+        """Do nothing: `_prompt_computed` has released the prompt, and nothing else was held."""
 
     def _retract(self) -> None:
-        """Let requests with the least output go until the others can decode a token each; one stays."""
+        """Retract the requests with the least output until each of the others can decode a token; keep at least
+        one.
+        """
         order = sorted(
             self.decoding.sequences.values(),
             key=lambda s: (self.decoding.generated_by(s), -s.prompt),

@@ -1,4 +1,4 @@
-"""Searches that are the same simulation under two names: one pool, whose context refuses and cuts nothing."""
+"""Searches that are the same simulation under two names: one pool, with nothing refused or truncated."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ __all__ = ["renamed", "same_search"]
 
 
 def same_search(task: SearchTask, other: SearchTask) -> bool:
-    """Tell whether two tasks differ in the context of their one pool only, and every request fits both."""
+    """Return whether two tasks differ only in the context of their one pool, and every request fits both."""
     contexts = task.design.contexts, other.design.contexts
     own = any(each.design.setups or each.design.model_lens for each in (task, other))
     if own or any(len(each) > 1 for each in contexts) or replace(other, design=task.design) != task:
@@ -21,7 +21,7 @@ def same_search(task: SearchTask, other: SearchTask) -> bool:
 
 
 def renamed(found: tuple[FoundFleet, ...], design: Design) -> tuple[FoundFleet, ...]:
-    """Return results of one pool under the name and the context of another design."""
+    """Return results of one pool under the name and context of another design."""
     name = f"{design.contexts[0]:,}"
     return tuple(
         replace(
@@ -34,7 +34,9 @@ def renamed(found: tuple[FoundFleet, ...], design: Design) -> tuple[FoundFleet, 
 
 
 def _fits(task: SearchTask, context_tokens: int) -> bool:
-    """Tell whether each request is accepted and answered in full, as the simulator counts (at least 1 token)."""
+    """Return whether every request is accepted and answered in full; as in the simulator, lengths are at least 1
+    token.
+    """
     lengths = task.lengths
     declared = declared_tokens(lengths, task.rule)
     longest = lengths.prompt.clip(1) + lengths.output.clip(1)

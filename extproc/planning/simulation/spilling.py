@@ -1,4 +1,4 @@
-"""Spill-over in the simulated fleet: the router's own policy, which asks how busy servers are every second."""
+"""Spillover in the simulated fleet: the router's own policy, which polls the load of the servers every second."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +15,7 @@ SALT: Final = b"simulated"
 
 
 class SimulatedSpill:
-    """The policy of one run, and what it knows of the fleet."""
+    """The spillover policy during one run, and its view of the fleet."""
 
     def __init__(self, pools: Pools, settings: SpillSettings = SPILLING) -> None:
         self.spillover = Spillover(settings, SALT)
@@ -24,11 +24,11 @@ class SimulatedSpill:
         self._asked_at_s = 0.0
 
     def is_due(self, now_s: float) -> bool:
-        """Tell whether the servers are asked now."""
+        """Return whether the servers are to be polled now."""
         return now_s >= self._asked_at_s + EVERY_S
 
     def observe(self, now_s: float, busy: Sequence[Busy]) -> None:
-        """Take in how busy each pool is, smallest first."""
+        """Record how busy each pool is, smallest first."""
         elapsed_s, self._asked_at_s = now_s - self._asked_at_s, now_s
         loads = {
             name: spilling.observe(each, self.spillover.placed(name), elapsed_s)

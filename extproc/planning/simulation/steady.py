@@ -1,16 +1,16 @@
-"""Whether a run shows the fleet's steady state, and from where on: a fleet starts empty, which flatters it.
+"""Detection of steady state: whether a run shows it, and from when on. A fleet starts empty, which flatters it.
 
-The number of requests inside a pool is followed over the run, as means of batches of arrivals.
+The number of requests in a pool is tracked over the run, as means over batches of arrivals.
 
-- Warm-up: MSER (White, 1997): the start that is left out is the one that makes the standard error of the rest
-  smallest. Where that would be half of the run or more, the run is too short to tell.
-- Length: a run is too short, too, when requests come for less than three times as long as one stays on average:
-  the fleet has hardly filled, and MSER finds nothing to leave out of a rise without end.
-- Growth: a pool that gets more than it can serve fills without end. A line is laid through the batches after the
-  warm-up; the run is not steady when it rises beyond chance and by more than a fifth of the mean.
+- Warm-up: MSER (White, 1997) leaves out the start that minimises the standard error of the rest. If that would be
+  half of the run or more, the run is too short.
+- Length: a run is also too short if requests arrive for less than three times their mean stay: the fleet has
+  hardly filled, and MSER finds nothing to leave out of a rise that never ends.
+- Growth: a pool that receives more than it can serve never stops filling. A line is fitted to the batches after
+  the warm-up; the run is not steady if the line rises significantly and by more than a fifth of the mean.
 
-Welch's method was rejected because somebody has to look; a fixed share (10 % before) because responses of some
-minutes take longer than that of a run of one minute to fill the fleet.
+Rejected: Welch's method, because a person has to look at the plot; and a fixed share (10 % before), because with
+responses that take minutes, a fleet needs longer than a tenth of a one-minute run to fill.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ TREND_BATCHES = 10
 TREND_T = 3.355  # two-sided 1 % of Student's t with 8 degrees of freedom
 GROWTH = 0.2
 FEWEST = 4 * BATCHES
-STAYS = 3  # times the mean stay of a request: the least that requests must come for
+STAYS = 3  # mean stays of a request: the shortest time for which requests must arrive
 
 
 @dataclass(frozen=True, slots=True)
 class Steadiness:
-    """The share of the run that is warm-up; whether that is too much to tell more; whether the rest grows."""
+    """The share of the run that is warm-up, whether the run is too short to judge, and whether the rest grows."""
 
     warm_up: float
     too_short: bool = False
@@ -52,7 +52,7 @@ def steadiness(arrival_s: Floats, finish_s: Floats) -> Steadiness:
 
 
 def _mser(batches: Floats) -> int:
-    """Return how many batches to leave out."""
+    """Return the number of batches to leave out."""
     best, least = 0, inf
     for start in range(len(batches) // 2 + 1):
         rest = batches[start:]

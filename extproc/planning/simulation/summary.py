@@ -1,4 +1,4 @@
-"""What a simulated fleet did, in the figures that people compare: percentiles, shares, counts per thousand."""
+"""The results of a simulated fleet as figures to compare: percentiles, shares, counts per thousand."""
 
 from dataclasses import dataclass
 from math import nan, sqrt
@@ -13,7 +13,7 @@ from extproc.planning.workload.lengths import Floats
 
 __all__ = ["ClassFigures", "Latency", "PoolFigures", "Summary", "first_measured", "summarise"]
 
-WARM_UP = 0.1  # of the requests at least; more where `steady.py` finds it
+WARM_UP = 0.1  # of the requests at least; more if `steady.py` finds a longer one
 CURVE_POINTS = 101
 BATCHES = 10
 BATCH_T = 2.262  # 97.5 % of Student's t with 9 degrees of freedom
@@ -33,8 +33,9 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class ClassFigures:
-    """One class of lengths over all pools. `late` are the shares later than its objective (TTFT, TPOT);
-    `ttft_p99_half_s` is the half width of the 95 % interval of its P99 TTFT by batch means (nan: too few).
+    """One class of lengths over all pools. `late` holds the shares that miss the class's objective (TTFT, TPOT);
+    `ttft_p99_half_s` is the half width of the 95 % interval of its P99 TTFT by batch means (nan: too few
+    requests).
     """
 
     name: str
@@ -46,8 +47,9 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """One pool's own requests: `late` counts those beyond the loosest times of the objective (TTFT, TPOT), and
-    `late_by_class` those beyond their class's. `grows` tells of a pool that filled to the end of the run.
+    """The requests of one pool: `late` counts those beyond the loosest times of the objective (TTFT, TPOT),
+    `late_by_class` those beyond the times of their class. `grows` marks a pool that kept filling until the end of
+    the run.
     """
 
     latency: Latency
@@ -58,8 +60,9 @@ class PoolFigures:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run after its warm-up. Shares are of all measured requests; `ttft_curve_s` holds 101 percentiles of
-    TTFT. `judged` are the classes of the objective, `by_length` those of the latency tables.
+    """One run after its warm-up. Shares are of the measured requests, except that `under_counted` and
+    `preemptions_per_1000` cover all requests; `ttft_curve_s` holds 101 percentiles of TTFT. `judged` are the
+    classes of the objective, `by_length` those of the latency tables.
     """
 
     all: Latency
@@ -79,7 +82,7 @@ class Summary:
 
     @property
     def shortest(self) -> ClassFigures:
-        """The shortest lengths that were served: what most users feel."""
+        """The shortest class with requests: the one that most users notice."""
         return next((c for c in self.by_length if c.latency.requests), self.by_length[0])
 
 
@@ -158,7 +161,7 @@ def _latency(run: FleetRun, chosen: npt.NDArray[np.bool_]) -> Latency:
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:
-    """Return median and 99th percentile: the smallest value that so large a share does not exceed."""
+    """Return the median and the 99th percentile: the smallest value that at least that share does not exceed."""
     known = values[~np.isnan(values)]
     if len(known) == 0:
         return nan, nan
@@ -167,7 +170,7 @@ def _percentiles(values: Floats) -> tuple[float, float]:
 
 
 def _half_width(ttft_s: Floats) -> float:
-    """Return the half width of the 95 % interval of the P99 by means of batches in order of arrival."""
+    """Return the half width of the 95 % interval of the P99, by means of batches in order of arrival."""
     known = ttft_s[~np.isnan(ttft_s)]
     if len(known) < BATCHES * FEWEST_IN_BATCH:
         return nan

@@ -1,4 +1,4 @@
-"""One fleet of a design under a workload: what is simulated, and one run of it."""
+"""One fleet of a design under a workload: the inputs of a search, and single runs of such a fleet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ RouterKind = Literal["byteclass", "ema", "oracle"]
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One kind of fleet: what its pools hold, in ascending order.
+    """One kind of fleet: the limits of its pools, in ascending order.
 
     `contexts` are the largest budgets that the router sends to each pool (for the last one: its max_model_len);
-    the first is the threshold of two. `model_lens` are the pools' max_model_len where they are above that
-    (head-room), `setups` the pools' own instances and knobs where they differ from the task's. `balancing` is
-    its own where several were searched; None is the task's.
+    with two pools the first is the threshold. `model_lens` are the pools' max_model_len if larger than that
+    (head-room), `setups` the pools' own instances and knobs if they differ from the task's. `balancing` is the
+    design's own rule if several were searched; None is the task's.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Design:
         return self.setups[index] if self.setups else default
 
     def limits(self, index: int, default: Setup) -> InstanceLimits:
-        """Return what bounds an instance of one pool."""
+        """Return the limits of an instance of one pool."""
         context = self.model_lens[index] if self.model_lens else self.contexts[index]
         return self.setup(index, default).limits(context, short=index < len(self.contexts) - 1)
 
@@ -69,7 +69,7 @@ class Design:
 class SearchTask:
     """Everything that one search depends on; it can be sent to another process and hashed.
 
-    `requests` is the length of the first runs, `longest` how long they may become (0: as long as the first).
+    `requests` is the length of the first runs, `longest` the limit for longer ones (0: as long as the first).
     """
 
     design: Design
@@ -105,8 +105,8 @@ def run_fleet(
 
 @dataclass(frozen=True, slots=True)
 class FailureRun:
-    """A run in the middle of which the busiest instance of each pool died: requests that began again, and what of
-    the objective was missed.
+    """A run in which the busiest instance of each pool died halfway: the requests that started over, and the parts
+    of the objective that were missed.
     """
 
     instances: tuple[int, ...]
@@ -116,7 +116,7 @@ class FailureRun:
 
 
 def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun:
-    """Simulate one fleet, and let an instance of each pool die when half of the requests have come."""
+    """Simulate one fleet in which an instance of each pool dies after half of the requests have arrived."""
     workload = make_workload(task, 1)
     router = router_of(task, workload)
     specs = _specs(task, instances)
@@ -128,7 +128,7 @@ def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun
 def run_unless_hopeless(
     task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None
 ) -> Summary | None:
-    """Simulate one fleet, or return None once every pool is sure to miss the objective."""
+    """Simulate one fleet; return None if every pool is certain to miss the objective."""
     total = workload.prompt + workload.output
     watch = watch_for(task.setup.objective, total, first_measured(len(workload)), len(instances))
     router = router_of(task, workload)
@@ -145,7 +145,7 @@ def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]
 
 
 def router_of(task: SearchTask, workload: Workload) -> Router:
-    """Return what routes a task's requests."""
+    """Return the router of a task."""
     contexts = task.design.contexts
     if len(contexts) == 1:
         return OnePoolRouter()
@@ -154,7 +154,7 @@ def router_of(task: SearchTask, workload: Workload) -> Router:
     if task.router == "oracle":
         return OracleRouter(workload, pools)
     settings = EstimatorSettings(kind=task.router, default_output_tokens=undeclared_output_tokens(task.lengths))
-    # The paper's mean learns from every response, as in the paper; the router of its own learns within its budget.
+    # The paper's mean learns from every response, as in the paper; our own estimator learns within its budget.
     learning = LearningBudget(LearningSettings()) if task.router == "byteclass" else None
     spill = SimulatedSpill(pools) if task.spill else None
     return LearningRouter(workload, pools, make_estimator(settings), learning, spill=spill)

@@ -1,10 +1,10 @@
-"""Whether a run met the objective, and which of its pools is to blame when it did not.
+"""The verdict on a run: whether it met the objective and, if not, which of its pools are to blame.
 
-A class of lengths is judged over all pools: its users do not know which one served them. Besides, each pool must
-keep the loosest times of the objective for its own requests, so that a starved long pool cannot hide behind the
-many requests of the short one, and must not fill to the end of the run. Of a class that missed, the pools are to
-blame whose own part of it is late by more than its allowance. A class with too few requests in a run to tell a
-99th percentile is judged with its pool only.
+A class of lengths is judged over all pools: its users do not know which one served them. In addition, each pool
+must keep the loosest times of the objective for its own requests, so that a starved long pool cannot hide behind
+the many requests of the short one, and its queue must not grow until the end of the run. If a class missed, the
+pools with the most late requests of it are to blame, as many as it takes until the rest is within the class's
+allowance. A class with too few requests in a run for a 99th percentile is judged only as part of its pool.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ GROWS = "grows to the end"
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A part of the objective that was not met: its name, the value and what was asked for, as text."""
+    """A part of the objective that was missed: its name, the measured value and the required one, as text."""
 
     what: str
     value: str
@@ -38,7 +38,7 @@ class Verdict:
 
     @property
     def only_grows(self) -> bool:
-        """Whether nothing but growing queues is missed: a longer run may show that they end."""
+        """Whether growing queues are the only miss: a longer run may show that they stop growing."""
         return bool(self.misses) and all(miss.value == GROWS for miss in self.misses)
 
 
@@ -61,7 +61,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
             blamed.add(index)
             misses.append(Miss(f"the queue of pool {summary.pools[index].name}", GROWS, "steady"))
         late = [count > LATE * pool.latency.requests for count in pool.late]
-        # A pool with a part of a class may be late with more of it than the whole: then its class says it.
+        # If a class may be late more often than LATE (a pool that serves part of a class), only the class counts.
         if any(late) and all(each.late <= LATE for each in objective.classes):
             blamed.add(index)
             if not misses:
@@ -70,7 +70,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
 
 
 def _to_blame(summary: Summary, place: int, kind: int, allowed: float) -> set[int]:
-    """Return the pools that are late with a class: those with the most late requests, until the rest is
+    """Return the pools to blame for a class: those with the most late requests, until the number that is left is
     allowed.
     """
     counts = sorted(((pool.late_by_class[place][kind], i) for i, pool in enumerate(summary.by_pool)), reverse=True)

@@ -1,19 +1,19 @@
-"""What vLLM V1 schedules (vllm/v1/core/sched/scheduler.py, kv_cache_manager.py), without a clock.
+"""vLLM V1's scheduling rules (vllm/v1/core/sched/scheduler.py, kv_cache_manager.py), without a clock.
 
 Before each iteration:
 
 1. Running sequences come first, in order of admission: one token each while decoding, the next chunk of the prompt
-   while prefilling (at most long_prefill_token_threshold, where that is set and the sequence is not alone), within
-   max_num_batched_tokens. Those that the budget does not reach wait for the next iteration. A sequence that needs
-   a block when none is free preempts the sequence admitted last: its blocks are freed, it goes to the head of the
-   queue and computes everything again.
+   while prefilling (at most long_prefill_token_threshold, if that is set and the sequence is not alone), within
+   max_num_batched_tokens. Sequences that this budget does not reach wait for the next iteration. If a sequence
+   needs a block and none is free, the sequence admitted last is preempted: its blocks are freed, and it goes to
+   the head of the queue and computes everything again.
 2. If nothing was preempted, waiting sequences are admitted first come, first served, while there are tokens in the
-   budget, places (max_num_seqs) and blocks: for the whole prompt where the engine asks for that
+   budget, places (max_num_seqs) and blocks: enough for the whole prompt if the engine requires that
    (scheduler_reserve_full_isl, the default since vLLM 0.19), otherwise for the first chunk. Blocks of 16 tokens
-   are taken on demand, never reserved.
+   are allocated on demand, never reserved.
 3. A prefill that completes yields a token. A sequence ends with its last token and frees its blocks.
 
-`bench/planner_vllm.py` compares it with vLLM's own class, step by step.
+`bench/planner_vllm.py` compares this scheduler with vLLM's own class, step by step.
 """
 
 from extproc.planning.hardware.capacity import BLOCK_TOKENS
@@ -25,7 +25,7 @@ __all__ = ["VllmScheduler"]
 
 
 class VllmScheduler(Scheduler):
-    """Blocks, and who holds them."""
+    """The free blocks of the KV cache, and the sequences that hold the others."""
 
     def __init__(self, limits: InstanceLimits) -> None:
         super().__init__(limits)
@@ -37,7 +37,7 @@ class VllmScheduler(Scheduler):
 
     @property
     def running(self) -> int:
-        """Requests that have a place."""
+        """The number of admitted requests."""
         return len(self._running)
 
     @property
@@ -46,8 +46,8 @@ class VllmScheduler(Scheduler):
         return 1 - self._free / self._blocks
 
     def plan(self) -> Batch:
-        """Decide what runs next: one iteration when there is prefill in it, else decoding up to the next event.
-        Nothing runs when the batch has neither.
+        """Decide what runs next: one iteration if it contains prefill, otherwise decoding up to the next event.
+        Nothing runs if the batch is empty.
         """
         before = self.preemptions
         skipped = self._schedule_running()
@@ -57,18 +57,18 @@ class VllmScheduler(Scheduler):
         if self._chunks:
             context -= sum(map(self.decoding.context_of, skipped))
             tokens, pairs = self._prefill()
-            for sequence in skipped:  # the iteration takes these blocks again
+            for sequence in skipped:  # `finish` takes these blocks again
                 self._free += self.decoding.hold_back(sequence)
             return Batch(1, decodes, context, tokens, pairs)
         if decodes:
-            # After a preemption nothing is admitted for one iteration only; then the queue's head may fit.
+            # A preemption stops admission for one iteration only; after that the queue's head may fit.
             once = self.preemptions > before
             return Batch(1 if once else self.decoding.longest_run(self._free), decodes, context)
         assert not self._waiting, "an empty instance admits the head of its queue"
         return Batch(0, 0, 0)
 
     def finish(self, iterations: int, now_s: float) -> list[Sequence]:
-        """End the batch after so many iterations, and return the sequences that finished."""
+        """End the batch after `iterations` iterations, and return the sequences that finished."""
         self._free -= self.decoding.blocks_for(iterations)
         self.decoding.advance(iterations)
         finished = self._complete_chunks(now_s)
@@ -109,7 +109,7 @@ class VllmScheduler(Scheduler):
         return self._blocks_to_admit(sequence, min(self._wish(sequence), budget)) <= self._free
 
     def _wish(self, sequence: Sequence) -> int:
-        """Return the tokens of prefill that a sequence would take if the budget had no end."""
+        """Return the prefill tokens that a sequence would take if the budget were unlimited."""
         left = sequence.to_compute - (sequence.computed or sequence.cached)
         threshold = self._limits.long_prefill_token_threshold
         if threshold and (self.outstanding > 1 or self._limits.cap_lone_prompt):
@@ -117,7 +117,7 @@ class VllmScheduler(Scheduler):
         return left
 
     def _blocks_to_admit(self, sequence: Sequence, chunk: int) -> int:
-        """Return the free blocks without which a waiting sequence is not admitted."""
+        """Return the free blocks that are required to admit a waiting sequence."""
         whole = self._limits.reserve_full_prompt
         return self._besides + blocks(sequence.to_compute if whole else sequence.cached + chunk)
 
@@ -129,8 +129,8 @@ class VllmScheduler(Scheduler):
         self._free += self._besides + blocks(sequence.computed)
 
     def _schedule_running(self) -> list[Sequence]:
-        """Choose the chunks of running prefills and take their blocks; return the decoding sequences that the
-        budget does not reach. Sequences are preempted from the end until the others have their blocks.
+        """Choose the chunks of running prefills and allocate their blocks; return the decoding sequences that the
+        budget does not reach. Sequences are preempted from the end until there are enough blocks for the others.
         """
         chunks, skipped = self._running_chunks()
         while self._running:
@@ -171,7 +171,7 @@ class VllmScheduler(Scheduler):
         return chunks, skipped
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Take the blocks of the sequence that was admitted last, and put it at the head of the queue."""
+        """Free the blocks of the sequence that was admitted last, and move it to the head of the queue."""
         del self._running[sequence.index]
         prefilled = self._prefilling.pop(sequence.index, None) is not None
         held = sequence.computed if prefilled else self.decoding.leave(sequence)
@@ -180,9 +180,9 @@ class VllmScheduler(Scheduler):
         self._waiting.appendleft(sequence)
 
     def _admit(self, decodes: int) -> None:
-        """Admit waiting sequences in order, as long as there are tokens, places and blocks for the head."""
+        """Admit waiting sequences in order, while there are tokens, places and blocks for the head."""
         budget = self._limits.max_num_batched_tokens - decodes - sum(chunk for _, chunk in self._chunks)
-        reserved = self.decoding.blocks_for(1)  # the decoding sequences' own, taken when the run ends
+        reserved = self.decoding.blocks_for(1)  # for the decoding sequences, which take them when the run ends
         while self._waiting and budget > 0 and len(self._running) < self._limits.max_num_seqs:
             sequence = self._waiting[0]
             chunk = min(self._wish(sequence), budget)

@@ -1,7 +1,7 @@
-"""Stops a simulation that can no longer meet the objective: most of a search's time goes into fleets that fail.
+"""Early stopping of runs that can no longer meet the objective: most of a search is spent on fleets that fail.
 
-How many requests of each class are coming is known, so once more of them were late than may be, no later request
-can change the verdict. The counts are exact: a stopped run is one that would have been judged a failure at its
+The number of requests in each class is known in advance, so after more of them were late than allowed, no later
+request can change the verdict. The counts are exact: a run that is stopped would have been judged a failure at its
 end.
 """
 
@@ -17,10 +17,11 @@ __all__ = ["Watch", "watch_for"]
 
 @dataclass(slots=True)
 class Watch:
-    """Counts late requests by pool, of the requests from `first` (after the warm-up) on.
+    """Counts late requests by pool, starting with request number `first` (after the warm-up).
 
     `index` holds the class of each request, `allowed` how many of each class may be late, `late` the counts by
-    pool, class and (TTFT, TPOT), `own` those beyond the loosest times by pool, `answered` all responses by pool.
+    pool, class and (TTFT, TPOT), `own` each pool's counts beyond the loosest times, `answered` each pool's
+    responses.
     """
 
     objective: Objective
@@ -36,7 +37,7 @@ class Watch:
 
     @property
     def hopeless(self) -> bool:
-        """Whether every pool misses the objective, whatever comes."""
+        """Whether every pool is certain to miss the objective."""
         return all(self._misses(pool) for pool in range(len(self.answered)))
 
     def note(self, pool: int, request: int, ttft_s: float, tpot_s: float) -> None:
@@ -60,12 +61,12 @@ class Watch:
 
 
 def watch_for(objective: Objective, total: Tokens, first: int, pools: int) -> Watch:
-    """Return the watch of a run; `total` holds prompt plus output tokens of each of its requests."""
+    """Return the watch of a run; `total` holds the prompt plus output tokens of each request."""
     index = objective.of(total)
     classes = objective.classes
     coming = np.bincount(index[first:], minlength=len(classes)).tolist()
-    # A class of few requests is not judged. A longer warm-up may leave some out, which only lowers what is
-    # allowed.
+    # A class with few requests is not judged. A longer warm-up may exclude some requests, which only lowers the
+    # number that may be late.
     allowed = [
         float("inf") if count < FEWEST_JUDGED else each.late * count
         for each, count in zip(classes, coming, strict=True)
