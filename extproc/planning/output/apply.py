@@ -1,13 +1,13 @@
-"""The recommended design as files: what starts vLLM, the router's configuration, Envoy's limits, Helm values.
+"""The recommended design as files: server arguments, the router's configuration, Envoy's limits, Helm values.
 
-    vllm-POOL.args   arguments of `vllm serve`, one a line, for each pool; or
+    vllm-POOL.args   arguments of `vllm serve` for each pool, one per line; or
     sglang-POOL.args arguments of `python -m sglang.launch_server`
-    dualpool.yaml    pools and their thresholds; there is none for one pool, which needs no router
-    envoy.yaml       load balancing and circuit breakers of each pool's cluster, to merge into the clusters
-    values.yaml      the same pools as values of the router's chart, deploy/helm/dualpool; none for one pool
-    servers.yaml     replicas, GPU and arguments of each pool, for whatever runs the servers: the chart does not
+    dualpool.yaml    pools and their thresholds; not written for one pool, which needs no router
+    envoy.yaml       load balancing and circuit breakers of each pool, to merge into Envoy's clusters
+    values.yaml      the same pools as values of the router's chart, deploy/helm/dualpool; not written for one pool
+    servers.yaml     replicas, GPU and arguments of each pool, for whatever deploys the servers (not the chart)
 
-They are written from the fleet that the recommendation names, so that both say the same.
+All of them are generated from the fleet that the recommendation names, so they agree with it.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from extproc.planning.simulation.runner import FleetEstimate
 __all__ = ["apply_files", "write_files"]
 
 NAMES = {1: ("all",), 2: ("short", "long"), 3: ("short", "medium", "long")}
-# lb_policy cannot say it: Envoy would look at two instances, which needs more of them.
+# lb_policy cannot express it: Envoy would compare two instances, which requires a larger fleet.
 FULL_SCAN = """\
     load_balancing_policy:  # instead of lb_policy
       policies:
@@ -34,7 +34,7 @@ FULL_SCAN = """\
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
               selection_method: FULL_SCAN""".splitlines()
-WAITING = 1  # requests that may wait at an instance, for each that may run
+WAITING = 1  # requests that may wait at an instance, per request that may run
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class _Pool:
 
 
 def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, directory: Path) -> list[Path]:
-    """Write the files into a directory, which is made when it is missing, and return their paths.
+    """Write the files into a directory, creating it if necessary, and return their paths.
 
-    Files of an earlier plan that this one has none of are removed. Raises ConfigurationError when nothing is
-    recommended, or they cannot be written.
+    Files of an earlier plan that this plan does not have are removed. Raises ConfigurationError if nothing is
+    recommended or the files cannot be written.
     """
     files = apply_files(plan, setup, costs, balancing)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in _names() - files.keys():  # of an earlier plan: they would contradict this one
+        for name in _names() - files.keys():  # from an earlier plan, they would contradict this one
             (directory / name).unlink(missing_ok=True)
         for name, text in files.items():
             (directory / name).write_text(text, "utf-8")
@@ -67,7 +67,7 @@ def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, di
 
 
 def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) -> dict[str, str]:
-    """Return the text of each file by its name; `balancing` is that of a design that has none of its own."""
+    """Return the text of each file by its name; `balancing` is the rule of designs without one."""
     fleet = recommended(plan.fleets, costs)
     if fleet is None:
         raise ConfigurationError("--apply: nothing is recommended: no fleet is known to be in steady state")

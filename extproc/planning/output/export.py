@@ -15,7 +15,7 @@ __all__ = ["plan_json", "replay_json"]
 
 
 def plan_json(plan: Plan, costs: Costs) -> str:
-    """Return the whole plan as indented JSON; each simulated fleet has its `cost`, spares included."""
+    """Return the plan as indented JSON; each simulated fleet has its `cost`, spares included."""
     return _json({**_fields(plan), "fleets": _with_costs(plan.fleets, costs)})
 
 

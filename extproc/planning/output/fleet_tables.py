@@ -1,4 +1,4 @@
-"""Tables of simulated fleets, one fleet in a row, and the plain table that all tables of a plan are."""
+"""Tables of simulated fleets, one row per fleet, and the plain table that all tables of a plan use."""
 
 from collections.abc import Iterator, Sequence
 from math import isnan
@@ -12,7 +12,7 @@ from extproc.planning.simulation.summary import ClassFigures
 __all__ = ["fleet_tables", "text_table", "usd_text"]
 
 MILLION = 1_000_000
-# Three narrow tables and not a wide one: with a fleet's name each of them fits 80 columns, and a printed page.
+# Narrow tables instead of a wide one: with the fleet's name, each fits 80 columns and a printed page.
 SIZE_COLUMNS = ("fleet", "instances x GPUs", "95 % CI", "GPUs", "GPU-h/year", "a year")
 BALANCING_COLUMNS = ("fleet", "balanced by", "which needs")
 SERVICE_COLUMNS = ("fleet", "TTFT s", "TPOT ms", "preempted", "misrouted", "rejected", "truncated")
@@ -20,7 +20,7 @@ LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
 
 
 def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, full: bool) -> Iterator[Table]:
-    """Yield what simulated fleets are and cost, and how they did, one fleet in a row."""
+    """Yield tables of the size, cost and service of simulated fleets, one row per fleet."""
     spares = f", {costs.spare} spare(s) in each pool included" if costs.spare else ""
     yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
     if rules := [(f.design.name, f.design.balancing) for f in fleets if f.design.balancing is not None]:
@@ -45,14 +45,14 @@ def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def usd_text(amount: float | None) -> str:
-    """Return dollars of a year in thousands or millions; a dash where no price is known."""
+    """Return dollars per year in thousands or millions; a dash if no price is known."""
     if amount is None:
         return "-"
     return f"${amount / MILLION:,.2f}M" if amount >= MILLION else f"${amount / 1e3:,.0f}K"
 
 
 def _length_table(title: str, fleets: Sequence[FleetEstimate]) -> Table:
-    """Return what users feel, by the length of their requests: P99 TTFT with its 95 % interval, and P99 TPOT."""
+    """Return the latency by length of requests: P99 TTFT with its 95 % interval, and P99 TPOT."""
     names = [each.name for each in fleets[0].typical.summary.by_length]
     rows = [(fleet.design.name, *(_felt(each) for each in fleet.typical.summary.by_length)) for fleet in fleets]
     return text_table(f"{title}: P99 TTFT s / TPOT ms by tokens of a request", ("fleet", *names), rows)

@@ -15,12 +15,12 @@ try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-except ImportError as error:  # an optional part of the package
+except ImportError as error:  # an optional dependency
     raise ConfigurationError("--report needs matplotlib: install dualpool[plots]") from error
 
 __all__ = ["Plot", "draw_plots"]
 
-# The palette of Okabe and Ito: told apart by every kind of colour vision, and in grey.
+# The palette of Okabe and Ito: distinguishable with every kind of colour vision, and in grey.
 BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#222222"
 LINES = (BLUE, ORANGE, GREEN, RED, SKY, BLACK)
 SIZE_INCHES = (6.4, 3.4)
@@ -136,7 +136,7 @@ def _savings(axes: Axes, plan: Plan) -> None:
 
 
 def _fleets(axes: Axes, plan: Plan, costs: Costs) -> None:
-    """Draw what the headline says: the simulated fleets, or the cost model's where nothing was simulated."""
+    """Draw the fleets of the recommendation: the simulated ones, or the cost model's if none was simulated."""
     rows: list[tuple[str, tuple[int, ...]]] = []
     for fleet in plan.fleets:
         cost = costs.of(fleet)

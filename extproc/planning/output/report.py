@@ -1,4 +1,4 @@
-"""The report: one HTML page with everything in it, to be opened without a network and to be printed."""
+"""The report: a single HTML page that opens without a network and can be printed."""
 
 from base64 import b64encode
 from html import escape
@@ -31,9 +31,9 @@ READING = (
 
 
 def write_report(plan: Plan, lengths: Lengths, costs: Costs, directory: Path) -> Path:
-    """Write `index.html` into a directory, which is made when it is missing, and return its path.
+    """Write `index.html` into a directory, creating it if necessary, and return its path.
 
-    Raises ConfigurationError when it cannot be written.
+    Raises ConfigurationError if it cannot be written.
     """
     path = directory / "index.html"
     page = render_report(plan, lengths, costs)

@@ -1,4 +1,4 @@
-"""The JSON Schema of `dualpool plan --json`, made from the dataclasses that it is made of."""
+"""The JSON Schema of `dualpool plan --json`, generated from the plan's dataclasses."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def plan_schema() -> dict[str, Any]:
-    """Return the schema: every property is there, and a number that does not exist (nan, infinity) is null."""
+    """Return the schema: every property is required, and a number that does not exist (nan, infinity) is null."""
     whole = msgspec.json.schema(Plan)
     definitions = whole["$defs"] | msgspec.json.schema(FleetCost)["$defs"]
     plan = definitions.pop("Plan")
@@ -28,7 +28,9 @@ def plan_schema() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (a JSON value)
-    """Return a value with one-line descriptions, no defaults (all is written), and numbers that may be null."""
+    """Return a value with one-line descriptions, without defaults (all fields are written), and with nullable
+    numbers.
+    """
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The plan on a terminal: short tables and the recommendation in one sentence."""
+"""The plan on a terminal: introductory sentences and short tables."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ THRESHOLDS_SHOWN = 9
 
 
 def plan_texts(plan: Plan) -> Iterator[Text]:
-    """Yield what was planned, and what to know about it."""
+    """Yield sentences on the inputs, the objective, and the plan's notes."""
     work = plan.workload
     balanced = f"; balanced by {plan.balancing}" if plan.balancing else ""
     yield Text(
@@ -30,9 +30,9 @@ def plan_texts(plan: Plan) -> Iterator[Text]:
 
 
 def plan_tables(plan: Plan, costs: Costs, *, full: bool) -> Iterator[Table]:
-    """Yield the tables; `full` has more: how full the simulated instances are, and every design that was searched.
+    """Yield the tables; `full` adds the load of the simulated instances and every design that was searched.
 
-    Where fleets were simulated they come first, and the cost model, which knows no tails, is told as such.
+    Simulated fleets come first; the cost model, which ignores tails, is then labelled accordingly.
     """
     if plan.fleets:
         title = "Simulated: the smallest fleets that meet the objective"
@@ -124,7 +124,7 @@ def _split_table(analysis: Analysis) -> Table:
 
 
 def _shown(analysis: Analysis) -> list[Split]:
-    """Choose thresholds to print: the doublings that split anything, and the best."""
+    """Choose the thresholds to print: powers of two that split the requests, and the best one."""
     doublings = [s for s in analysis.splits if 0 < s.alpha < 1 and s.threshold & (s.threshold - 1) == 0]
     return sorted({*doublings[:THRESHOLDS_SHOWN], analysis.best}, key=lambda split: split.threshold)
 
@@ -147,7 +147,7 @@ def _sensitivity_table(plan: Plan) -> Table:
 
 
 def _percent(share: float) -> str:
-    """Return a saving in per cent; nothing is never minus nothing."""
+    """Return a saving in per cent; zero never prints as minus zero."""
     return f"{round(share, 3) + 0.0:+.1%}"
 
 
