@@ -1,1 +1,1 @@
-"""The paper's evaluation, replayed beside its own tables."""
+"""A replay of the paper's evaluation, next to its own tables."""

@@ -1,17 +1,18 @@
-"""What arXiv 2604.08075 reports, to stand beside what the planner finds; "-" where it reports nothing."""
+"""The figures that arXiv 2604.08075 reports, for comparison with the planner's; "-" if it reports none."""
 
 from dataclasses import dataclass
 
 __all__ = ["PAPER", "PAPER_MI300X", "PAPER_SLOTS", "PaperFigures", "PaperProjection"]
 
-PAPER_SLOTS = (16, 128)  # sequences of an instance: 65,536 tokens, 8,192 tokens
+PAPER_SLOTS = (16, 128)  # sequences per instance at 65,536 and at 8,192 tokens
 
 
 @dataclass(frozen=True, slots=True)
 class PaperFigures:
-    """One workload. `implied_alpha` is what its closed form (60.0 and 51.0 %) means at rho = 11.2 / 2.8.
+    """One workload. `implied_alpha` is the alpha at which the paper's closed form saves 60.0 and 51.0 % with rho =
+    11.2 / 2.8.
 
-    Pairs are one pool / two pools, pairs of times P50 / P99: seconds for TTFT, milliseconds for TPOT.
+    Pairs are one pool / two pools; pairs of times are P50 / P99, in seconds for TTFT and milliseconds for TPOT.
     """
 
     implied_alpha: float
@@ -45,7 +46,7 @@ PAPER = {
 
 @dataclass(frozen=True, slots=True)
 class PaperProjection:
-    """Its projection for Qwen3-235B on MI300X at 10,000 req/s: GPUs, and millions of dollars a year."""
+    """The paper's projection for Qwen3-235B on MI300X at 10,000 req/s: GPUs, and millions of dollars per year."""
 
     one_gpus: int = 1_576
     two_gpus: int = 1_096

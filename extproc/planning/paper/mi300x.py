@@ -1,4 +1,4 @@
-"""The paper's projection for Qwen3-235B on MI300X: with what its figures imply, and by the roofline."""
+"""The paper's projection for Qwen3-235B on MI300X: with the rho that its figures imply, and by the roofline."""
 
 from dataclasses import dataclass
 
@@ -21,10 +21,10 @@ CONTEXT = 32_768
 
 @dataclass(frozen=True, slots=True)
 class MI300X:
-    """The projection for Qwen3-235B on MI300X: GPUs and dollars a year of one pool and of the best split.
+    """The projection for Qwen3-235B on MI300X: GPUs and dollars per year of one pool and of the best split.
 
-    The paper gives GPUs and not rates: `implied_rho` is what its saving means at Azure's implied alpha, and
-    `formula_gpus` are its one pool and two pools with that rho at the trace's own alpha of 8,192 tokens.
+    The paper gives GPUs but no rates: `implied_rho` is the rho that its saving implies at Azure's implied alpha,
+    and `formula_gpus` are its one pool and two pools with that rho and the trace's own alpha at 8,192 tokens.
     """
 
     paper: PaperProjection
@@ -41,7 +41,7 @@ class MI300X:
 
 
 def project(catalogue: Catalogue, azure: Lengths, thresholds: tuple[int, ...], short: int) -> MI300X:
-    """Project Azure's lengths (tokens), at the given thresholds; the formula's threshold is `short`."""
+    """Compute the projection for Azure's lengths (tokens) at the given thresholds; the formula's is `short`."""
     model, gpu = catalogue.model("qwen3-235b-a22b"), catalogue.gpu("mi300x")
     instance = smallest_tensor_parallel(Instance(model, gpu, 1), CONTEXT, "qwen3-235b-a22b on mi300x")
     setup = Setup(
@@ -69,5 +69,5 @@ def project(catalogue: Catalogue, azure: Lengths, thresholds: tuple[int, ...], s
 
 
 def whole(value: float) -> int:
-    """Round up, but not for the error of a floating-point product."""
+    """Round up, ignoring the rounding error of a floating-point product."""
     return int(np.ceil(round(value, 9)))

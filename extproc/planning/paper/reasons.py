@@ -1,4 +1,4 @@
-"""One sentence for each difference from the paper, made of this run's figures; none where they do not bear it."""
+"""One sentence per difference from the paper, built from this run's figures; omitted if they do not support it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from extproc.planning.simulation.runner import FleetEstimate
 __all__ = ["reasons"]
 
 MOSTLY = 0.5
-SAME = 0.05  # fleets that differ by less are called as large
+SAME = 0.05  # fleets that differ by less count as equal
 KEEP = 0.8  # of the best saving, as the paper counts
 TPOT_MS = 80
 
@@ -128,7 +128,7 @@ def _of_all(replay: Replay) -> Iterator[str]:
 
 
 def _not_steady(replay: Replay) -> Iterator[str]:
-    """Say which sizes are of runs too short to mean anything."""
+    """Name the sizes that come from runs too short to be meaningful."""
     unknown = [
         f"{work.name}, {fleet.design.name}"
         for work in replay.workloads

@@ -1,7 +1,8 @@
-"""The paper's evaluation, replayed beside its own tables (arXiv 2604.08075); nothing is fitted to them.
+"""A replay of the paper's evaluation, next to its own tables (arXiv 2604.08075); nothing is fitted to them.
 
-Its setting: Llama-3-70B on A100, 1,000 req/s, 100,000 requests, Poisson; objective P99 TTFT 2 s and TPOT 80 ms;
-one pool of 65,536 tokens with 16 sequences against 8,192 tokens with 128 sequences beside it. Replayed twice:
+Its setting: Llama-3-70B on A100, 1,000 req/s, 100,000 requests, Poisson arrivals; objective P99 TTFT 2 s and TPOT
+80 ms; one pool of 65,536 tokens with 16 sequences, against that pool plus one of 8,192 tokens with 128 sequences.
+It is replayed twice:
 
 - with the paper's numbers: its rates per instance in its formula, its slot counts in the simulator;
 - physically: rates from the roofline, vLLM's default max_num_seqs, and the planner's max_num_batched_tokens.
@@ -50,16 +51,18 @@ RATE = 1_000.0
 LONG, SHORT = 65_536, 8_192
 PAPER_COSTS = Costs(gpus_per_instance=8, spare=0, usd_per_gpu_hour=2.21)
 PAPER_RATES = MeasuredRates(homogeneous=2.8, short=11.2, long=2.8)
-SWEEP = (2_048, 4_096, 8_192, 16_384)  # of 4K to 16K the paper says that they keep 80 % of the benefit
-# LMSYS-Chat-1M, table 1 of arXiv 2309.11998: mean tokens of a prompt and of a response. Quoted from the paper as
-# it is widely cited; no copy of the table could be checked. A multi-turn prompt is longer than that mean.
+SWEEP = (2_048, 4_096, 8_192, 16_384)  # the paper: 4K to 16K keep 80 % of the benefit
+# LMSYS-Chat-1M, table 1 of arXiv 2309.11998: mean tokens of a prompt and of a response. These are the figures that
+# others cite; the table itself could not be checked. A multi-turn prompt is longer than that mean.
 LMSYS_MEANS = (69.5, 214.5)
 NEARLY_ALL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class FormulaSplit:
-    """Instances of one pool and of two by the paper's formula and rates, at one threshold and its true alpha."""
+    """Instances of one pool and of two by the paper's formula and rates, at one threshold and the workload's
+    alpha.
+    """
 
     threshold: int
     alpha: float
@@ -68,7 +71,7 @@ class FormulaSplit:
 
     @property
     def saving(self) -> float:
-        """Share of the one pool's instances that two pools do without."""
+        """Share of the one pool's instances that two pools save."""
         return 1 - self.two / self.one
 
 
@@ -76,9 +79,9 @@ class FormulaSplit:
 class WorkloadReplay:
     """One workload under both sets of numbers.
 
-    `implied_tokens` is the length that the paper's implied share of requests stays within, `implied_sizes` the
-    formula's one-pool and two-pool fleets at that share. `prefill_share` is how much of an instance's usable time
-    prefill takes in one pool of the long context. Lengths are in tokens.
+    `implied_tokens` is the length within which the share of requests is the paper's implied alpha; `implied_sizes`
+    are the formula's one-pool and two-pool fleets at that alpha. `prefill_share` is the share of an instance's
+    usable time that prefill takes in one pool of the long context. Lengths are in tokens.
     """
 
     name: str
@@ -96,7 +99,7 @@ class WorkloadReplay:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimit:
-    """max_num_batched_tokens: the planner's choice and vLLM's default, each with its full batch's seconds."""
+    """max_num_batched_tokens: the planner's choice and vLLM's default, each with the seconds of a full batch."""
 
     chosen: int
     chosen_s: float
@@ -106,7 +109,7 @@ class BatchLimit:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """All that `dualpool plan paper` finds; `max_num_seqs` is that of the physical runs."""
+    """The result of `dualpool plan paper`; `max_num_seqs` is that of the physical runs."""
 
     requests: int
     seeds: int
@@ -125,7 +128,7 @@ def replay(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> Replay:
-    """Run everything; `azure` holds the 2023 trace (conversations and code together)."""
+    """Run the replay; `azure` holds the 2023 trace (conversations and code together)."""
     catalogue = built_in()
     lmsys = from_means(*LMSYS_MEANS, requests=100_000, rng=np.random.default_rng(0))
     lengths = {"Azure": azure, "LMSYS": lmsys}
@@ -167,7 +170,7 @@ def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
 def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) -> list[SearchTask]:
     """Return SLOT_DESIGNS searches with the paper's slots, then the physical ones."""
     right = right_sized_context(lengths, DeclaredRule.TRUTH, LONG)
-    # Where nearly everything is short every threshold is the same fleet, so only the paper's is simulated.
+    # If nearly everything is short, every threshold gives the same fleet, so only the paper's is simulated.
     thresholds = SWEEP if float(np.mean(lengths.total <= SWEEP[0])) < NEARLY_ALL else (SHORT,)
     slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
     as_many = PAPER_SLOTS[0] * LONG // right  # the same reservation, in shorter sequences
@@ -186,7 +189,7 @@ def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) ->
 
 
 SLOT_DESIGNS = 3
-BALANCING = Balancing(Balance.FULL_SCAN)  # the paper names none; this one is the kindest to large pools
+BALANCING = Balancing(Balance.FULL_SCAN)  # the paper names none; this one favours large pools most
 
 
 def _workload(name: str, lengths: Lengths, fleets: tuple[FleetEstimate, ...], setup: Setup) -> WorkloadReplay:

@@ -65,7 +65,7 @@ def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
 
 
 def comparison_rows(work: WorkloadReplay) -> list[tuple[str, str, str, str]]:
-    """Return the paper's table beside ours for one workload."""
+    """Return the paper's table next to ours for one workload."""
     paper = work.paper
     pairs = _one_and_two(work.paper_slots), _one_and_two(work.physical)
 
