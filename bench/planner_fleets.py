@@ -1,6 +1,6 @@
-"""What balancing does to the size of a fleet, and long prefills to short requests: two tables of bench/planner.md.
+"""The effect of balancing on fleet size, and of long prefills on short requests: two tables of bench/planner.md.
 
-python -m bench.planner_fleets [balancing | lengths]      traces come from the folder that DUALPOOL_DATA names
+python -m bench.planner_fleets [balancing | lengths]      traces are read from the folder in DUALPOOL_DATA
 
 balancing: one pool for Azure 2023 at 100 req/s, Llama-3-70B on 4 x A100, sized for each rule.
 lengths: Mooncake's conversations at 20 req/s, Llama-3-70B on 8 x H100, fleets of given sizes.
@@ -24,7 +24,7 @@ REQUESTS = 8_000
 
 
 def main() -> None:
-    """Print the tables that are asked for."""
+    """Print the tables that were asked for, both by default."""
     asked = sys.argv[1:] or ["balancing", "lengths"]
     if "balancing" in asked:
         balancing()
@@ -50,7 +50,7 @@ def balancing() -> None:
 
 
 def by_length() -> None:
-    """Print P99 TTFT by length, with a scan for the fewest requests and with two random choices."""
+    """Print P99 TTFT by length, with a full scan for the fewest requests and with two random choices."""
     setup = _setup("h100-80g", 8, LONG, f"<={SHORT}: ttft 2s; else: ttft 30s")
     gated = replace(setup, long_prefill_tokens=256)
     lengths = mooncake()

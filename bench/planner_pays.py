@@ -1,10 +1,10 @@
-"""When two pools pay: workloads x objectives x balancing, each design tuned, one row of a table for each.
+"""When two pools pay: a table of workloads x objectives x balancing rules, with every design tuned.
 
-python -m bench.planner_pays [--times roofline] [NAME...]      traces come from the folder that DUALPOOL_DATA names
+python -m bench.planner_pays [--times roofline] [NAME...]      traces are read from the folder in DUALPOOL_DATA
 
-Llama-3-70B on H100. LMSYS-like, r1-like and chat with documents are made of stated distributions; Azure and
-Mooncake are the public traces. Each question is that of `dualpool plan --simulate` with the options that the row
-names.
+Llama-3-70B on H100. LMSYS-like, r1-like and chat with documents are drawn from the distributions below; Azure and
+Mooncake are the public traces. Each row answers the question of `dualpool plan --simulate` with the options that
+the row names.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.inputs import load_traces
 from extproc.planning.workload.lengths import Lengths, from_means
 
-LONGER = 4  # times the requests of the first runs: shorter than `dualpool plan` runs, for so many questions
+LONGER = 4  # times the first runs' requests; less than `dualpool plan` allows, because there are so many rows
 OBJECTIVES = {
     "one for all": "else: ttft {long}s, tpot 80ms",
     "by length": "<=8192: ttft 2s, tpot 80ms; else: ttft {long}s, tpot 80ms",
@@ -41,8 +41,8 @@ BALANCES = (Balance.LEAST_REQUEST, Balance.TOKENS)
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload: requests per second, the largest context, what the longest requests may wait, its lengths, and
-    how many requests runs have at first.
+    """A workload: requests per second, the largest context, the TTFT objective of long requests, the lengths, and
+    the requests of the first runs.
     """
 
     rate: float
@@ -53,27 +53,27 @@ class Workload:
 
 
 def azure() -> Lengths:
-    """Return both traces of Azure 2023 together."""
+    """Return both Azure 2023 traces together."""
     folder = Path(os.environ["DUALPOOL_DATA"]) / "azure2023"
     return load_traces([str(folder / f"AzureLLMInferenceTrace_{part}.csv") for part in ("conv", "code")])
 
 
 def mooncake() -> Lengths:
-    """Return Mooncake's conversations, without those over the context."""
+    """Return Mooncake's conversations that fit the context."""
     path = Path(os.environ["DUALPOOL_DATA"]) / "mooncake" / "conversation_trace.jsonl"
     lengths = load_traces([str(path)])
     return lengths.subset(lengths.total <= 131_072)
 
 
 def long_answers() -> Lengths:
-    """Return short questions with answers of 1,500 tokens on average, as models that reason give."""
+    """Return short questions with answers as long as reasoning models give, 1,500 tokens on average."""
     rng = np.random.default_rng(0)
     output = np.minimum(rng.lognormal(7.0, 0.8, 20_000), 16_000).astype(np.int64) + 1
     return Lengths(rng.geometric(1 / 300, 20_000), output, "r1-like")
 
 
 def documents(share: float) -> Lengths:
-    """Return LMSYS-like chat of which a share carries a document of 10,000 to 60,000 tokens."""
+    """Return LMSYS-like chat in which a share of the requests carries a document of 10,000 to 60,000 tokens."""
     rng = np.random.default_rng(0)
     prompt = rng.geometric(1 / 400, 20_000)
     prompt = np.where(rng.random(20_000) < share, rng.integers(10_000, 60_000, 20_000), prompt)
@@ -93,7 +93,7 @@ WORKLOADS = {
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is known."""
+    """Print the table, each row as soon as it is ready."""
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(WORKLOADS))
     parser.add_argument("--times", default="auto")

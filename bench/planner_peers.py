@@ -1,11 +1,11 @@
-"""What others recommend for one pool, beside ours: four cases of stated lengths, rate and objective.
+"""Recommendations of aiconfigurator for one pool, next to ours, in four cases.
 
 python -m bench.planner_peers [--aiconfigurator PATH] [NAME...]
 
-PATH is the program of the package `aiconfigurator` (Apache-2.0), which wants an environment of its own; without it
-only our column is filled. It takes all requests for alike, and knows neither arrivals by chance nor balancing, so
-ours are given three times: requests alike and balanced by prompt tokens, the same with Envoy's LEAST_REQUEST, and
-lengths that are spread (geometric, of the same means) with LEAST_REQUEST.
+PATH is the program of the package `aiconfigurator` (Apache-2.0), which needs an environment of its own; without it
+only our columns are filled. It assumes that all requests are alike, and models neither random arrivals nor
+balancing. So ours are given three times: requests alike and balanced by prompt tokens, the same with Envoy's
+LEAST_REQUEST, and spread lengths (geometric, with the same means) with LEAST_REQUEST.
 """
 
 import argparse
@@ -50,7 +50,7 @@ CASES = {
 
 
 def main() -> None:
-    """Print a row for each case."""
+    """Print one row per case."""
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(CASES))
     parser.add_argument("--aiconfigurator", metavar="PATH")

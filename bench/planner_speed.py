@@ -1,4 +1,4 @@
-"""How fast the fleet simulator is: requests of the Azure trace at 1,000 req/s, and whether cost is linear in them.
+"""The speed of the fleet simulator: requests of the Azure trace at 1,000 req/s, and whether the cost is linear.
 
 python -m bench.planner_speed [--one-pool | --ema]
 """
@@ -23,7 +23,7 @@ LONG = 65_536
 
 
 def main() -> None:
-    """Print seconds of CPU and wall time, microseconds per request, and the peak of memory."""
+    """Print CPU and wall time in seconds, microseconds per request, and peak memory."""
     catalogue = built_in()
     instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), 8)
     setup = Setup("llama-3-70b", "a100-80g", instance, LONG, Objective())

@@ -1,6 +1,6 @@
-"""Whether default run lengths find the steady state: instances against those of runs ten times as long.
+"""Whether default run lengths find the steady state: fleet sizes compared with runs ten times as long.
 
-python -m bench.planner_steady [NAME...]      traces come from the folder that DUALPOOL_DATA names
+python -m bench.planner_steady [NAME...]      traces are read from the folder in DUALPOOL_DATA
 """
 
 import sys
@@ -20,7 +20,7 @@ TIMES = 10
 
 @dataclass(frozen=True)
 class Case:
-    """A workload at half of its rate in `planner_pays`, thresholds, and GPUs of an instance of each pool."""
+    """A workload at half its rate in `planner_pays`, thresholds, and the GPUs of an instance of each pool."""
 
     workload: str
     thresholds: tuple[int, ...] = ()
@@ -37,7 +37,7 @@ CASES = {
 
 
 def main() -> None:
-    """Print one row for each workload."""
+    """Print one row per case."""
     print("| workload | instances (requests of a run) | of runs 10 x as long | difference | CPU s |")
     print("|---|---|---|---|---|", flush=True)
     for name in sys.argv[1:] or CASES:

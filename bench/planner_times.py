@@ -1,6 +1,6 @@
-"""How far our roofline is from measured iteration times, for each GPU, tensor and data parallelism.
+"""Our roofline compared with measured iteration times, for each GPU and degree of tensor and data parallelism.
 
-python -m bench.planner_times        needs dualpool[measured]; tokens are those of each replica of the attention
+python -m bench.planner_times        requires dualpool[measured]; tokens are per replica of the attention
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.times import CHUNKS, CONTEXT, SEQUENCES, agreement
 
 GPUS = ("a100-80g", "h100-80g", "h200", "b200")
-SHAPES = ((1, 1), (4, 1), (8, 1))  # GPUs that share the attention, and its replicas
+SHAPES = ((1, 1), (4, 1), (8, 1))  # (GPUs that share the attention, replicas of it)
 REPLICATED = ((4, 2), (2, 4), (1, 8))
 KV_OF = ("deepseek-v3", "qwen3-235b-a22b")
 
 
 def main() -> None:
-    """Print one row for each model, GPU and size that fits: roofline / measured."""
+    """Print one row per model, GPU and shape that fits: roofline / measured."""
     catalogue = built_in()
     print(f"| model, GPUs | decoding {SEQUENCES} sequences of {CONTEXT:,} | a prefill of {CHUNKS} tokens |")
     print("|---|---|---|")
@@ -35,7 +35,7 @@ def _row(catalogue: Catalogue, model: str, gpu: str, size: int, ranks: int) -> I
     instance = Instance(catalogue.model(model), catalogue.gpu(gpu), size, data_parallel=ranks)
     try:
         held = ranks * capacity(instance, model).kv_tokens
-    except ConfigurationError:  # it does not fit
+    except ConfigurationError:  # the model does not fit
         return
     found, ours = measured_cost(instance, max(CHUNKS)), iteration_cost(instance, max(CHUNKS))
     if found is None:

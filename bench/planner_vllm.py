@@ -1,13 +1,13 @@
-"""The simulated instance against vLLM's own scheduler classes: the same arrivals, step times given.
+"""The simulated instance compared with vLLM's own scheduler classes: same arrivals, same cost of a step.
 
-In an environment of its own (a bench only: dualpool does not depend on vLLM, and no GPU or model is needed):
+Run it in a separate environment (dualpool does not depend on vLLM, and no GPU or model is needed):
 
     pip install vllm . && python -m bench.planner_vllm [FIRST WORD OF A CASE...]
 
-`Scheduler` decides every step of 1,000 requests at the sizes of a real server, the cost of a step is computed from
-what it scheduled by the same function as ours, and each request's first and last token must come at the same time.
-`AsyncScheduler`, vLLM's default since 0.14, plans a step while the one before it runs: the second table tells how
-far its times lie from the simulated ones.
+`Scheduler` decides every step of 1,000 requests at the sizes of a real server. The duration of a step is computed
+from what it scheduled, by the same function as ours, and each request's first and last token must come at the same
+times. `AsyncScheduler`, vLLM's default since 0.14, plans a step while the previous one runs: the last three columns
+show how far its times are from the simulated ones.
 """
 
 import json
@@ -40,8 +40,8 @@ from extproc.planning.simulation.sequence import Sequence
 REQUESTS = 1_000
 CONTEXT = 8_192
 NULL_BLOCKS = 1
-SAME_S = 1e-6  # sums of floating-point numbers in another order
-# A model that is never loaded: only its configuration is read.
+SAME_S = 1e-6  # floating-point sums in a different order
+# The model is never loaded: only its configuration is read.
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -94,7 +94,7 @@ CASES = (
 
 @dataclass
 class Times:
-    """When each request had its first and its last token, and how often one was preempted."""
+    """When each request got its first and last token, and how many preemptions there were."""
 
     first: dict[int, float] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Times:
 
 @dataclass
 class Step:
-    """What a step computes: requests that sample a token in it, and how long it takes."""
+    """One step: the scheduler's output, the requests that sample a token in it, and its duration."""
 
     output: Any
     samples: list[str]
@@ -111,7 +111,8 @@ class Step:
 
 
 class Server:
-    """vLLM's scheduler, with a model runner that takes the time that we say and samples what nobody reads."""
+    """vLLM's scheduler with a fake model runner: our cost model gives the durations, sampled tokens are dummies.
+    """
 
     def __init__(self, case: Case, costs: IterationCost, folder: str, kind: type[Scheduler]) -> None:
         limits = case.limits
@@ -143,7 +144,7 @@ class Server:
         self.times = Times()
 
     def add(self, sequence: Sequence) -> None:
-        """Let a request arrive."""
+        """Submit a request."""
         sampling = SamplingParams(max_tokens=sequence.output, ignore_eos=True)
         request = Request(
             str(sequence.index), [0] * sequence.prompt, sampling, None, arrival_time=sequence.arrived_s
@@ -151,7 +152,7 @@ class Server:
         self.scheduler.add_request(request)
 
     def plan(self) -> Step:
-        """Let the scheduler decide a step."""
+        """Let the scheduler plan a step."""
         output = self.scheduler.schedule()
         preempted = output.preempted_req_ids or set()
         self.times.preemptions += len(preempted)
@@ -176,7 +177,7 @@ class Server:
         return Step(output, samples, seconds)
 
     def done(self, step: Step, now_s: float) -> None:
-        """Tell the scheduler that a step is over."""
+        """Report a finished step to the scheduler."""
         names = list(step.output.num_scheduled_tokens)
         sampled = set(step.samples)
         requests = {name: self.scheduler.requests.get(name) for name in names}
@@ -213,7 +214,7 @@ def in_turn(server: Server, arrivals: list[Sequence]) -> Times:
 
 
 def ahead(server: Server, arrivals: list[Sequence]) -> Times:
-    """Schedule a step while the one before it runs: EngineCore.step_with_batch_queue, two batches at most."""
+    """Schedule a step while the previous one runs: EngineCore.step_with_batch_queue, at most two batches."""
     pending, now_s, free_s = deque(arrivals), 0.0, 0.0
     queue: deque[tuple[Step, float]] = deque()
     while pending or queue or server.scheduler.has_unfinished_requests():
@@ -235,7 +236,7 @@ def ahead(server: Server, arrivals: list[Sequence]) -> Times:
 
 
 def simulated(case: Case, costs: IterationCost, arrivals: list[Sequence]) -> Times:
-    """Run our instance."""
+    """Run the simulated instance."""
     instance, times = VllmInstance(costs, case.limits), Times()
     for sequence in [*arrivals, None]:
         until_s = inf if sequence is None else sequence.arrived_s
@@ -262,12 +263,12 @@ def requests(case: Case) -> list[Sequence]:
 
 
 def furthest(ours: dict[int, float], theirs: dict[int, float]) -> float:
-    """Return the largest difference in seconds; inf where not the same requests have a time."""
+    """Return the largest difference in seconds; inf if the two do not hold the same requests."""
     return inf if ours.keys() != theirs.keys() else max(abs(ours[index] - at) for index, at in theirs.items())
 
 
 def main() -> None:
-    """Print a row for each case; exit with 1 where a schedule differs."""
+    """Print one row per case; exit with 1 if a schedule differs."""
     costs = IterationCost(tuple(0.01 + 0.0001 * tokens for tokens in range(2_049)), 1e-7, 1e-9)
     print(f"vLLM {vllm.__version__}, {REQUESTS:,} requests a row\n", file=sys.stderr)
     columns = (
