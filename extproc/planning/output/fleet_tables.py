@@ -54,11 +54,13 @@ def usd_text(amount: float | None) -> str:
 def _length_table(title: str, fleets: Sequence[FleetEstimate]) -> Table:
     """Return the latency by length of requests: P99 TTFT with its 95 % interval, and P99 TPOT."""
     names = [each.name for each in fleets[0].typical.summary.by_length]
-    rows = [(fleet.design.name, *(_felt(each) for each in fleet.typical.summary.by_length)) for fleet in fleets]
+    rows = [
+        (fleet.design.name, *(_latency_cell(each) for each in fleet.typical.summary.by_length)) for fleet in fleets
+    ]
     return text_table(f"{title}: P99 TTFT s / TPOT ms by tokens of a request", ("fleet", *names), rows)
 
 
-def _felt(figures: ClassFigures) -> str:
+def _latency_cell(figures: ClassFigures) -> str:
     did = figures.latency
     if did.requests == 0:
         return "-"

@@ -175,9 +175,9 @@ class _Simulation:
             self.last_token_s[sequence.index] = now_s
             self._router.learn(sequence.index, sequence.output)
             if self._watch is not None:
-                self._tell(self._watch, sequence, now_s)
+                self._report(self._watch, sequence, now_s)
 
-    def _tell(self, watch: Watch, sequence: Sequence, now_s: float) -> None:
+    def _report(self, watch: Watch, sequence: Sequence, now_s: float) -> None:
         """Report to the watch the same figures that the result will contain."""
         index, after_first = sequence.index, sequence.output - 1
         tpot_s = (now_s - sequence.first_token_s) / after_first if after_first > 0 else nan

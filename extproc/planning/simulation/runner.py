@@ -123,7 +123,7 @@ def _searched(
     """Yield each missing result when it is ready."""
     if jobs == 1 or len(missing) <= 1:
         for index in missing:
-            yield index, _outcome(tasks[index], partial(_tell, doing, tasks[index]))
+            yield index, _outcome(tasks[index], partial(_report, doing, tasks[index]))
         return
     # Forking a process that has threads (the progress bar's) can deadlock the child.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -136,7 +136,7 @@ def _searched(
             raise
 
 
-def _tell(doing: Callable[[str], None], task: SearchTask, seen: int) -> None:
+def _report(doing: Callable[[str], None], task: SearchTask, seen: int) -> None:
     doing(f"{task.design.name}: {seen:,} of {task.requests:,} requests")
 
 

@@ -36,7 +36,7 @@ class SglangScheduler(Scheduler):
 
     def __init__(self, limits: InstanceLimits) -> None:
         super().__init__(limits)
-        self._besides = limits.sequence_tokens
+        self._fixed_tokens = limits.sequence_tokens  # held by each sequence from its admission on
         self._cut: Sequence | None = None  # the prompt that the last batch computed only in part
         self._held = 0  # tokens held by prompts that are being computed
         self._full = False
@@ -55,7 +55,7 @@ class SglangScheduler(Scheduler):
 
     @property
     def _free(self) -> int:
-        return self._limits.kv_tokens - self.decoding.context - self._held - self._besides * self.running
+        return self._limits.kv_tokens - self.decoding.context - self._held - self._fixed_tokens * self.running
 
     def plan(self) -> Batch:
         """Decide what runs next: a batch of prompts if there is one, otherwise decoding up to the next event."""
@@ -142,7 +142,7 @@ class SglangScheduler(Scheduler):
             sequence = self._waiting[0]
             left = sequence.to_compute - sequence.cached
             output = min(max(self._declared(sequence) - sequence.generated, 0), MOST_OUTPUT)
-            needed = sequence.to_compute + output + 1 + self._besides
+            needed = sequence.to_compute + output + 1 + self._fixed_tokens
             if self.running >= self._limits.max_num_seqs or (needed >= remaining and self.running > 0):
                 self._full = True
                 return
@@ -151,7 +151,7 @@ class SglangScheduler(Scheduler):
             self._held += sequence.cached
             chunk = min(left, budget)
             self._cut = sequence if chunk < left else None
-            remaining -= self._take(sequence, chunk) + sequence.cached + self._besides
+            remaining -= self._take(sequence, chunk) + sequence.cached + self._fixed_tokens
             budget -= chunk
             if remaining <= 0:
                 self._full = True

@@ -30,7 +30,7 @@ class VllmScheduler(Scheduler):
     def __init__(self, limits: InstanceLimits) -> None:
         super().__init__(limits)
         self._blocks = limits.kv_tokens // BLOCK_TOKENS
-        self._besides = blocks(limits.sequence_tokens)  # held by each sequence from its admission on
+        self._fixed_blocks = blocks(limits.sequence_tokens)  # held by each sequence from its admission on
         self._free = self._blocks
         self._running: dict[int, Sequence] = {}  # in order of admission
         self._prefilling: dict[int, Sequence] = {}  # the chunk of each is in _chunks
@@ -74,7 +74,7 @@ class VllmScheduler(Scheduler):
         finished = self._complete_chunks(now_s)
         for sequence in self.decoding.due():
             del self._running[sequence.index]
-            self._free += self._besides + blocks(self.decoding.leave(sequence))
+            self._free += self._fixed_blocks + blocks(self.decoding.leave(sequence))
             finished.append(sequence)
         self.outstanding -= len(finished)
         return finished
@@ -82,7 +82,7 @@ class VllmScheduler(Scheduler):
     def check(self) -> None:
         """Assert the invariants; for debugging and tests."""
         decoding = self.decoding.sequences
-        held = self._besides * len(self._running)
+        held = self._fixed_blocks * len(self._running)
         held += sum(blocks(self.decoding.context_of(s)) for s in decoding.values())
         chunks = {s.index: chunk for s, chunk in self._chunks}
         held += sum(blocks(s.computed + chunks.get(s.index, 0)) for s in self._prefilling.values())
@@ -119,14 +119,14 @@ class VllmScheduler(Scheduler):
     def _blocks_to_admit(self, sequence: Sequence, chunk: int) -> int:
         """Return the free blocks that are required to admit a waiting sequence."""
         whole = self._limits.reserve_full_prompt
-        return self._besides + blocks(sequence.to_compute if whole else sequence.cached + chunk)
+        return self._fixed_blocks + blocks(sequence.to_compute if whole else sequence.cached + chunk)
 
     def _prompt_computed(self, sequence: Sequence) -> None:
         del self._prefilling[sequence.index]
 
     def _free_prompt(self, sequence: Sequence) -> None:
         del self._running[sequence.index]
-        self._free += self._besides + blocks(sequence.computed)
+        self._free += self._fixed_blocks + blocks(sequence.computed)
 
     def _schedule_running(self) -> list[Sequence]:
         """Choose the chunks of running prefills and allocate their blocks; return the decoding sequences that the
@@ -175,7 +175,7 @@ class VllmScheduler(Scheduler):
         del self._running[sequence.index]
         prefilled = self._prefilling.pop(sequence.index, None) is not None
         held = sequence.computed if prefilled else self.decoding.leave(sequence)
-        self._free += self._besides + blocks(held)
+        self._free += self._fixed_blocks + blocks(held)
         self._preempted(sequence)
         self._waiting.appendleft(sequence)
 
@@ -190,7 +190,7 @@ class VllmScheduler(Scheduler):
                 return
             self._waiting.popleft()
             sequence.computed = sequence.cached
-            self._free -= self._besides + blocks(sequence.cached + chunk)
+            self._free -= self._fixed_blocks + blocks(sequence.cached + chunk)
             budget -= chunk
             self._running[sequence.index] = self._prefilling[sequence.index] = sequence
             self._chunks.append((sequence, chunk))
