@@ -2,8 +2,8 @@
 
 python -m bench.planner_fleets [balancing | lengths]      traces are read from the folder in DUALPOOL_DATA
 
-balancing: one pool for Azure 2023 at 100 req/s, Llama-3-70B on 4 x A100, sized for each rule.
-lengths: Mooncake's conversations at 20 req/s, Llama-3-70B on 8 x H100, fleets of given sizes.
+balancing: one pool for Azure 2023 at 100 req/s, Llama-3-70B on 4 x A100, sized for each balancing rule.
+lengths: Mooncake's conversations at 20 req/s, Llama-3-70B on 8 x H100, fleets of fixed sizes.
 """
 
 import sys
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def balancing() -> None:
-    """Print the smallest steady fleet for each rule."""
+    """Print the smallest fleet for each rule, and whether it is in steady state."""
     setup = _setup("a100-80g", 4, 16_384, "else: ttft 2s, tpot 80ms")
     lengths = azure()
     print("| balancing | instances | requests of a run | steady |")

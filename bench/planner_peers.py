@@ -30,7 +30,7 @@ FOUND = re.compile(r"\nagg Top Configurations.*?\n\|\s+1\s+\|(?P<row>[^\n]*)", r
 
 @dataclass(frozen=True)
 class Case:
-    """A model on GPUs of one kind (with the peer's names for both), requests per second, and mean tokens."""
+    """A model and a GPU, aiconfigurator's names for them, requests per second, and mean tokens per request."""
 
     model: str
     gpu: str

@@ -31,7 +31,7 @@ CASES = {
     "azure": Case("azure"),
     "r1-like": Case("r1-like"),
     "documents-5": Case("documents-5"),
-    "documents-5-two": Case("documents-5", (1_792,), (4, 8)),  # the two pools that its plan recommends
+    "documents-5-two": Case("documents-5", (1_792,), (4, 8)),  # the two pools that the plan recommends
     "mooncake": Case("mooncake"),
 }
 

@@ -57,7 +57,7 @@ MODEL = {
 
 @dataclass(frozen=True)
 class Case:
-    """A server and its load: one request every `every_s` seconds on average."""
+    """A server and its load: a request every `every_s` seconds on average."""
 
     name: str
     limits: InstanceLimits
@@ -200,7 +200,7 @@ class Server:
 
 
 def in_turn(server: Server, arrivals: list[Sequence]) -> Times:
-    """Schedule, run, update: EngineCore.step."""
+    """Run steps one after another, as EngineCore.step does: schedule, run, update."""
     pending, now_s = deque(arrivals), 0.0
     while pending or server.scheduler.has_unfinished_requests():
         if not server.scheduler.has_unfinished_requests():
@@ -251,7 +251,7 @@ def simulated(case: Case, costs: IterationCost, arrivals: list[Sequence]) -> Tim
 
 
 def requests(case: Case) -> list[Sequence]:
-    """Draw a case's requests."""
+    """Draw the requests of a case."""
     rng = np.random.default_rng(3)
     arrivals = np.cumsum(rng.exponential(case.every_s, REQUESTS)).tolist()
     prompts = rng.integers(1, case.longest_prompt, REQUESTS).tolist()
