@@ -67,7 +67,10 @@ def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, di
 
 
 def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) -> dict[str, str]:
-    """Return the text of each file by its name; `balancing` is the rule of designs without one."""
+    """Return the text of each file by its name; `balancing` is the rule of designs without one.
+
+    Raises ConfigurationError if nothing is recommended.
+    """
     fleet = recommended(plan.fleets, costs)
     if fleet is None:
         raise ConfigurationError("--apply: nothing is recommended: no fleet is known to be in steady state")

@@ -1,4 +1,4 @@
-"""The plan as JSON: every dataclass as an object, tuples as arrays, nan as null."""
+"""The plan as JSON: dataclasses become objects, tuples become arrays, nan and infinity become null."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -20,7 +20,7 @@ def plan_json(plan: Plan, costs: Costs) -> str:
 
 
 def replay_json(replay: Replay) -> str:
-    """Return the replay as indented JSON, with the paper's figures and the reasons for each difference."""
+    """Return the replay as indented JSON, with the paper's figures and the reason for each difference."""
     workloads = [
         {
             **_fields(work),

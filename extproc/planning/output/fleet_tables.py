@@ -20,7 +20,10 @@ LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
 
 
 def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, full: bool) -> Iterator[Table]:
-    """Yield tables of the size, cost and service of simulated fleets, one row per fleet."""
+    """Yield tables of the size, cost and service of simulated fleets, one row per fleet.
+
+    `full` adds the mean load of an instance in each pool.
+    """
     spares = f", {costs.spare} spare(s) in each pool included" if costs.spare else ""
     yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
     if rules := [(f.design.name, f.design.balancing) for f in fleets if f.design.balancing is not None]:
@@ -35,7 +38,7 @@ def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, f
 
 
 def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a plain table of one-line rows; the first column is text, the others are numbers."""
+    """Return a plain table of one-line rows, with the first column left-aligned and the others right-aligned."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""The plots of the report, each as one SVG image; matplotlib draws them without a display."""
+"""The plots of the report, one SVG image each, drawn by matplotlib without a display."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ KILO = 1024
 
 
 class Plot:
-    """One image: its title, a sentence on what it shows, and the SVG text."""
+    """One image: its title, a caption that says what it shows, and the SVG text."""
 
     def __init__(self, title: str, caption: str, svg: str) -> None:
         self.title = title
@@ -86,7 +86,7 @@ def _plot(title: str, caption: str, draw: Callable[[Axes], None]) -> Plot:
 @contextmanager
 def _axes() -> Iterator[tuple[Axes, StringIO]]:
     svg = StringIO()
-    # A fixed salt makes the same plan give the same bytes.
+    # A fixed salt makes the same plan produce the same bytes.
     with mpl.rc_context(
         {"svg.hashsalt": "dualpool", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     ):

@@ -1,4 +1,4 @@
-"""The report: a single HTML page that opens without a network and can be printed."""
+"""The report: one self-contained HTML page that can be opened offline and printed."""
 
 from base64 import b64encode
 from html import escape
@@ -46,7 +46,7 @@ def write_report(plan: Plan, lengths: Lengths, costs: Costs, directory: Path) ->
 
 
 def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
-    """Return the page."""
+    """Return the report as HTML."""
     template = Template(resources.files("extproc.planning.output").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
         profile=escape(plan.profile),
@@ -60,7 +60,7 @@ def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
 
 
 def _figure(plot: Plot) -> str:
-    # As an image, not inline: the ids of several inline SVGs would collide.
+    # An <img>, not inline SVG: the ids of several inline SVGs would collide.
     image = b64encode(plot.svg.encode()).decode()
     return (
         f"<figure><h3>{escape(plot.title)}</h3>"

@@ -21,7 +21,7 @@ def plan_schema() -> dict[str, Any]:
     fleet = definitions["FleetEstimate"]
     fleet["properties"] |= {"cost": {"$ref": "#/$defs/FleetCost"}}
     for each in (plan, *definitions.values()):
-        if "properties" in each:  # the others are enumerations
+        if "properties" in each:  # a definition without properties is an enumeration
             each |= {"required": list(each["properties"]), "additionalProperties": False}
     found: dict[str, Any] = _plain({"$schema": DIALECT, **plan, "title": TITLE, "$defs": definitions})
     return found

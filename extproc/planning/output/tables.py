@@ -32,7 +32,7 @@ def plan_texts(plan: Plan) -> Iterator[Text]:
 def plan_tables(plan: Plan, costs: Costs, *, full: bool) -> Iterator[Table]:
     """Yield the tables; `full` adds the load of the simulated instances and every design that was searched.
 
-    Simulated fleets come first; the cost model, which ignores tails, is then labelled accordingly.
+    Simulated fleets come first if there are any; the cost model's table is then titled as one of means only.
     """
     if plan.fleets:
         title = "Simulated: the smallest fleets that meet the objective"

@@ -9,9 +9,9 @@ PAPER_SLOTS = (16, 128)  # sequences per instance at 65,536 and at 8,192 tokens
 
 @dataclass(frozen=True, slots=True)
 class PaperFigures:
-    """One workload. `implied_alpha` is the alpha at which the paper's closed form saves 60.0 and 51.0 % with rho =
-    11.2 / 2.8.
+    """The paper's figures for one workload.
 
+    `implied_alpha` gives its closed-form saving (60.0 and 51.0 %) at rho = 11.2 / 2.8.
     Pairs are one pool / two pools; pairs of times are P50 / P99, in seconds for TTFT and milliseconds for TPOT.
     """
 

@@ -41,7 +41,10 @@ class MI300X:
 
 
 def project(catalogue: Catalogue, azure: Lengths, thresholds: tuple[int, ...], short: int) -> MI300X:
-    """Compute the projection for Azure's lengths (tokens) at the given thresholds; the formula's is `short`."""
+    """Compute the projection for Azure's lengths.
+
+    All lengths are in tokens; `thresholds` are those of the cost model, `short` is the threshold of the formula.
+    """
     model, gpu = catalogue.model("qwen3-235b-a22b"), catalogue.gpu("mi300x")
     instance = smallest_tensor_parallel(Instance(model, gpu, 1), CONTEXT, "qwen3-235b-a22b on mi300x")
     setup = Setup(
@@ -50,7 +53,7 @@ def project(catalogue: Catalogue, azure: Lengths, thresholds: tuple[int, ...], s
     analysis = analyse(azure, RATE, setup, DeclaredRule.TRUTH, thresholds)
     gpus = instance.tensor_parallel
     paper = PAPER_MI300X
-    # saving = alpha (1 - 1/rho), solved for rho
+    # the paper's closed form, saving = alpha (1 - 1/rho), solved for rho
     rho = 1 / (1 - (1 - paper.two_gpus / paper.one_gpus) / PAPER["Azure"].implied_alpha)
     alpha = float(np.mean(azure.total <= short))
     return MI300X(

@@ -9,14 +9,14 @@ from extproc.planning.simulation.runner import FleetEstimate
 
 __all__ = ["reasons"]
 
-MOSTLY = 0.5
-SAME = 0.05  # fleets that differ by less count as equal
-KEEP = 0.8  # of the best saving, as the paper counts
+MOSTLY = 0.5  # of an instance's usable time
+SAME = 0.05  # fleet sizes and alphas that differ by less count as equal
+KEEP = 0.8  # share of the best saving, as in the paper
 TPOT_MS = 80
 
 
 def reasons(replay: Replay) -> tuple[str, ...]:
-    """Return all sentences of a replay."""
+    """Return all sentences for a replay."""
     found = [sentence for work in replay.workloads for sentence in _of_workload(work)]
     return (*found, *_of_all(replay), *_of_mi300x(replay.mi300x))
 

@@ -7,7 +7,8 @@ It is replayed twice:
 - with the paper's numbers: its rates per instance in its formula, its slot counts in the simulator;
 - physically: rates from the roofline, vLLM's default max_num_seqs, and the planner's max_num_batched_tokens.
 
-An instance is 8 x A100: the paper does not say, and no smaller one holds 16 sequences of 65,536 tokens in BF16.
+An instance is 8 x A100: the paper does not state its size, and no smaller one holds 16 sequences of
+65,536 tokens in BF16.
 """
 
 from collections.abc import Callable
@@ -60,9 +61,7 @@ NEARLY_ALL = 0.99
 
 @dataclass(frozen=True, slots=True)
 class FormulaSplit:
-    """Instances of one pool and of two by the paper's formula and rates, at one threshold and the workload's
-    alpha.
-    """
+    """Instances of one pool and of two by the paper's formula and rates, at a threshold and the trace's alpha."""
 
     threshold: int
     alpha: float
@@ -77,7 +76,7 @@ class FormulaSplit:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadReplay:
-    """One workload under both sets of numbers.
+    """One workload, replayed with both sets of numbers.
 
     `implied_tokens` is the length within which the share of requests is the paper's implied alpha; `implied_sizes`
     are the formula's one-pool and two-pool fleets at that alpha. `prefill_share` is the share of an instance's
@@ -128,7 +127,10 @@ def replay(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> Replay:
-    """Run the replay; `azure` holds the 2023 trace (conversations and code together)."""
+    """Run the replay; `azure` holds the 2023 trace (conversations and code together).
+
+    `progress` is called with the number of finished searches, the number of all searches, and a description.
+    """
     catalogue = built_in()
     lmsys = from_means(*LMSYS_MEANS, requests=100_000, rng=np.random.default_rng(0))
     lengths = {"Azure": azure, "LMSYS": lmsys}
@@ -168,12 +170,12 @@ def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
 
 
 def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) -> list[SearchTask]:
-    """Return SLOT_DESIGNS searches with the paper's slots, then the physical ones."""
+    """Return the searches: first SLOT_DESIGNS of them with the paper's slots, then the physical ones."""
     right = right_sized_context(lengths, DeclaredRule.TRUTH, LONG)
     # If nearly everything is short, every threshold gives the same fleet, so only the paper's is simulated.
     thresholds = SWEEP if float(np.mean(lengths.total <= SWEEP[0])) < NEARLY_ALL else (SHORT,)
     slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
-    as_many = PAPER_SLOTS[0] * LONG // right  # the same reservation, in shorter sequences
+    as_many = PAPER_SLOTS[0] * LONG // right  # the same reserved memory, in shorter sequences
     one, split = Design(f"one pool of {LONG:,}", (LONG,)), Design(f"two pools at {SHORT:,}", (SHORT, LONG))
     designs = [
         (slots, one),

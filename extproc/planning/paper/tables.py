@@ -1,4 +1,4 @@
-"""The paper's figures and ours, side by side, and one sentence for each difference."""
+"""Tables of the paper's figures next to ours, and one sentence for each difference."""
 
 from collections.abc import Callable, Iterator
 
@@ -35,7 +35,7 @@ COLUMNS = ("", "paper", "with its numbers", "physical")
 
 
 def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
-    """Yield the tables of the replay, and the sentences on its differences."""
+    """Yield the tables of the replay, followed by the sentences that explain the differences."""
     yield Text(
         f"Llama-3-70B on {PAPER_COSTS.gpus_per_instance} x A100-80G, 1,000 req/s, {replay.requests:,} requests, "
         f"Poisson, {replay.seeds} seed(s); P99 TTFT 2 s, P99 TPOT 80 ms. "
