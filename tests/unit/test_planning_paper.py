@@ -51,9 +51,9 @@ def test_the_paper_can_be_replayed(run: Run, small: list[str]) -> None:
     assert "358 / 208" in out
     assert "$50.6M" in out
     text = " ".join(out.split())
-    assert "too short to be a steady state: sizes are too small" in text
-    assert "Where its 31 to 42 % can come from: from max_num_seqs" in text
-    assert "Where they cannot come from: from max_model_len itself" in text
+    assert "too short for a steady state: sizes are too small" in text
+    assert "The paper's savings of 31 to 42 % can come from max_num_seqs" in text
+    assert "They cannot come from max_model_len itself" in text
 
 
 @pytest.mark.parametrize("columns", [80, 100, 150])

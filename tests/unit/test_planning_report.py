@@ -95,7 +95,7 @@ def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> No
     images = re.findall(r'alt="([^"]+)" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert [title for title, _ in images] == [
         "Request lengths",
-        "Cost model: saving against threshold",
+        "Cost model: saving by threshold",
         "Fleet sizes",
         "Time to first token",
         "Sensitivity to declared max_tokens",

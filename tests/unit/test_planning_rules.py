@@ -193,7 +193,7 @@ def test_a_recommendation_names_its_balancing_and_what_envoy_cannot_do(
         "one pool 7 x 1 7 fewest unanswered prompt tokens",
     }
     assert rows | searched <= {" ".join(row) for row in rows_of(page)}
-    assert "Envoy alone cannot balance by prompt tokens: an endpoint picker has to" in files["envoy.yaml"]
+    assert "Envoy alone cannot balance by prompt tokens: use an endpoint picker." in files["envoy.yaml"]
     assert "which needs an endpoint picker" in files["dualpool.yaml"]
 
 

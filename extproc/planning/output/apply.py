@@ -111,10 +111,10 @@ def _pools(fleet: FleetEstimate, setup: Setup, costs: Costs) -> list[_Pool]:
 def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
     policy = "ROUND_ROBIN" if balancing.rule is Balance.ROUND_ROBIN else "LEAST_REQUEST"
     lines = [
-        f"# Planned with {balancing}. In flight: running (max_num_seqs) and as many waiting, at each instance."
+        f"# Planned with {balancing}. Limits: per instance, max_num_seqs running requests and as many waiting."
     ]
     if balancing.needs:
-        lines.append(f"# Envoy alone cannot balance by prompt tokens: {balancing.needs} has to.")
+        lines.append(f"# Envoy alone cannot balance by prompt tokens: use {balancing.needs}.")
     lines.append("clusters:")
     for pool in pools:
         lines.append(f"  - name: pool_{pool.name}")

@@ -14,7 +14,7 @@ __all__ = ["fleet_tables", "text_table", "usd_text"]
 MILLION = 1_000_000
 # Narrow tables instead of a wide one: with the fleet's name, each fits 80 columns and a printed page.
 SIZE_COLUMNS = ("fleet", "instances x GPUs", "95 % CI", "GPUs", "GPU-h/year", "a year")
-BALANCING_COLUMNS = ("fleet", "balanced by", "which needs")
+BALANCING_COLUMNS = ("fleet", "balanced by", "done by")
 SERVICE_COLUMNS = ("fleet", "TTFT s", "TPOT ms", "preempted", "misrouted", "rejected", "truncated")
 LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
 
@@ -24,16 +24,16 @@ def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, f
 
     `full` adds the mean load of an instance in each pool.
     """
-    spares = f", {costs.spare} spare(s) in each pool included" if costs.spare else ""
+    spares = f", {costs.spare} spare(s) per pool included" if costs.spare else ""
     yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
     if rules := [(f.design.name, f.design.balancing) for f in fleets if f.design.balancing is not None]:
         rows = [(name, str(rule), rule.needs or "Envoy") for name, rule in rules]
-        yield text_table(f"{title}: how they are balanced", BALANCING_COLUMNS, rows)
+        yield text_table(f"{title}: balancing", BALANCING_COLUMNS, rows)
     yield _length_table(title, fleets)
-    served = f"{title}: P50 / P99 of times, preemptions per 1,000 requests, shares of requests"
+    served = f"{title}: P50 / P99 latencies, preemptions per 1,000 requests, shares of requests"
     yield text_table(served, SERVICE_COLUMNS, [_service_row(fleet) for fleet in fleets])
     if full:
-        load = f"{title}: means of an instance of each pool"
+        load = f"{title}: mean load of an instance in each pool"
         yield text_table(load, LOAD_COLUMNS, [_load_row(fleet) for fleet in fleets])
 
 

@@ -43,23 +43,24 @@ def draw_plots(plan: Plan, lengths: Lengths, costs: Costs) -> list[Plot]:
     plots = [
         _plot(
             "Request lengths",
-            f"Share of requests up to each length. The line is the threshold of {best:,} tokens.",
+            f"Share of requests up to each length. The dashed line is the threshold of {best:,} tokens.",
             lambda axes: _lengths(axes, lengths, best),
         ),
         _plot(
-            "Cost model: saving against threshold",
-            "Instances saved by two pools: the paper's closed form, the honest form, and whole instances with "
-            "spares against the right-sized pool. The band keeps 80 % of the best saving.",
+            "Cost model: saving by threshold",
+            "Instances that two pools save: by the paper's closed form, by the honest form, and as whole "
+            "instances with spares, compared with the right-sized pool. Thresholds in the band keep 80 % of the "
+            "best saving.",
             lambda axes: _savings(axes, plan),
         ),
         _plot(
             "Fleet sizes",
-            "GPUs of each design, spares included; the first colour is the pool of the shortest requests.",
+            "GPUs of each design, spares included; the first colour is the pool for the shortest requests.",
             lambda axes: _fleets(axes, plan, costs),
         ),
         _plot(
             "Sensitivity to declared max_tokens",
-            "Share of requests that the short pool takes, by what clients declare.",
+            "Share of requests that the short pool takes, by how clients set max_tokens.",
             lambda axes: _sensitivity(axes, plan),
         ),
     ]
@@ -68,7 +69,7 @@ def draw_plots(plan: Plan, lengths: Lengths, costs: Costs) -> list[Plot]:
             3,
             _plot(
                 "Time to first token",
-                "Simulated, at the smallest fleet of each design.",
+                "Simulated, with the smallest fleet of each design.",
                 lambda axes: _ttft(axes, plan),
             ),
         )
@@ -127,7 +128,7 @@ def _savings(axes: Axes, plan: Plan) -> None:
         [100 * s.saving_right_sized for s in splits],
         color=BLUE,
         where="mid",
-        label="instances, against right-sized",
+        label="instances, vs right-sized",
     )
     if plan.analysis.band is not None:
         axes.axvspan(*plan.analysis.band, color=BLUE, alpha=0.08)

@@ -18,15 +18,15 @@ from extproc.planning.workload.lengths import Lengths
 __all__ = ["render_report", "write_report"]
 
 READING = (
-    "Alpha is the share of requests whose budget (a bound of the prompt plus declared output) fits the short "
-    "pool; rho is the short pool's rate per instance over the long one's. The closed form assumes that the "
-    "long pool keeps the rate of a mixed one; the honest form uses the rate that long requests really leave "
-    "it. Instances are whole, with the spares that were asked for in each pool. The right-sized pool is the "
-    "smallest usual context that holds every request: the fair comparison. Simulated fleets are the smallest "
-    "that meet the objective, each pool by its own requests; the cost model leaves 10 % head-room instead. "
-    "Their GPUs, money and bars are with the spares, too. "
-    "Whether iteration times were measured or are those of a roofline is said at the top; docs/planner.md says "
-    "how far both are from published figures. Ratios are more reliable than counts."
+    "Alpha is the share of requests whose budget (an upper bound on the prompt plus the declared output) fits the "
+    "short pool; rho is the short pool's rate per instance divided by that of a single pool for all requests. The "
+    "closed form assumes that the long pool has the same rate as that single pool; the honest form uses its rate "
+    "with long requests only. Numbers of instances are whole and include the requested spares of each pool. The "
+    "right-sized pool has the smallest usual context that holds every request: it is the fair comparison. "
+    "Simulated fleets are the smallest that meet the objective, in each pool for its own requests; the cost model "
+    "leaves 10 % head-room instead. Their GPUs, costs and bars include the spares, too. "
+    "The top of this page says whether iteration times are measured or computed by a roofline; docs/planner.md "
+    "says how far both are from published figures. Ratios are more reliable than counts."
 )
 
 

@@ -24,7 +24,7 @@ def plan_texts(plan: Plan) -> Iterator[Text]:
         f"{work.mean_prompt:,.0f} in, {work.mean_output:,.0f} out, P99 {work.p99_total:,} tokens; KV cache "
         f"{plan.kv_tokens:,} tokens, max_num_batched_tokens {plan.max_num_batched_tokens:,}{balanced}"
     )
-    yield Text(f"Objective, of 99 % of each class: {plan.objective}")
+    yield Text(f"Objective, for 99 % of each class: {plan.objective}")
     for note in plan.notes:
         yield Text(note)
 
@@ -57,7 +57,7 @@ def _day_table(plan: Plan) -> Table:
         )
         for day in plan.days
     ]
-    title = "A day in GPU-hours, spares included: the fleet of the peak, following the load, foreseeing it"
+    title = "GPU-hours of a day, spares included: fixed at the peak, following the load, foreseeing it"
     return text_table(title, ("fleet", "fixed", "following", "with head-room", "foreseen"), rows)
 
 
@@ -71,7 +71,7 @@ def _searched_table(plan: Plan) -> Table:
         )
         for each in sorted(plan.searched, key=lambda each: each.limits)
     ]
-    title = "Searched pool by pool, to choose what is simulated: without spares, to within 4 %"
+    title = "Searched pool by pool, to choose the simulated designs: without spares, within 4 %"
     columns = ("thresholds", "instances x GPUs", "GPUs", "balanced by")
     return text_table(title, columns[: len(rows[0])], rows)
 
@@ -99,7 +99,7 @@ def _cost_table(plan: Plan) -> Table:
 
 
 def _cost_title(plan: Plan) -> str:
-    return "Cost model (means only; the simulated fleets count)" if plan.fleets else "Cost model"
+    return "Cost model (means only: rely on the simulated fleets)" if plan.fleets else "Cost model"
 
 
 def _split_table(analysis: Analysis) -> Table:
@@ -143,7 +143,7 @@ def _sensitivity_table(plan: Plan) -> Table:
         for one in plan.sensitivity
     ]
     columns = ("max_tokens", f"alpha at {threshold:,}", "best threshold", "alpha", "two / one pool", "saving")
-    return text_table("Sensitivity to what clients declare", columns, rows)
+    return text_table("Sensitivity to declared max_tokens", columns, rows)
 
 
 def _percent(share: float) -> str:

@@ -34,12 +34,12 @@ def _rates(work: WorkloadReplay) -> Iterator[str]:
     if rho >= paper_rho:
         return
     sentence = (
-        f"{work.name}, instances: rho is {rho:.2f} by the roofline; the paper states 2.8 and 11.2 req/s, so "
-        f"{paper_rho:.0f}, and does not derive them"
+        f"{work.name}, instances: rho is {rho:.2f} by the roofline; the paper states 2.8 and 11.2 req/s, that is "
+        f"rho = {paper_rho:.0f}, and does not derive them"
     )
     if work.prefill_share > MOSTLY:
         sentence += (
-            f". Prefill of {work.mean_prompt:,.0f} tokens a request takes {work.prefill_share:.0%} of an "
+            f". Prefill of {work.mean_prompt:,.0f} tokens per request takes {work.prefill_share:.0%} of an "
             "instance's usable time, and no number of slots changes that"
         )
     yield sentence + "."
@@ -49,20 +49,20 @@ def _slots(work: WorkloadReplay) -> Iterator[str]:
     one, right, two = work.paper_slots
     if two.instances < (1 - SAME) * one.instances:
         sentence = (
-            f"{work.name}, the paper's slots: {PAPER_SLOTS[0]} sequences need {one.instances:.0f} instances, two "
-            f"pools {two.instances:.0f}"
+            f"{work.name}, the paper's slots: one pool with {PAPER_SLOTS[0]} sequences per instance needs "
+            f"{one.instances:.0f} instances, two pools need {two.instances:.0f}"
         )
         if one.instances - right.instances >= KEEP * (one.instances - two.instances):
             sentence += (
-                f"; but {right.design.name} that reserves as much memory needs {right.instances:.0f}: what saves "
-                "is max_num_seqs, not a second pool"
+                f"; but {right.design.name} that reserves the same memory needs {right.instances:.0f}: the saving "
+                "comes from max_num_seqs, not from a second pool"
             )
         yield sentence + "."
     elif abs(one.instances - work.physical[0].instances) <= SAME * one.instances:
         running = one.typical.summary.pools[0].mean_sequences
         yield (
-            f"{work.name}, the paper's slots: of {PAPER_SLOTS[0]} sequences an instance runs {running:.0f} on "
-            "average, so that more of them change nothing."
+            f"{work.name}, the paper's slots: on average an instance uses {running:.0f} of {PAPER_SLOTS[0]}, so "
+            "more of them change nothing."
         )
 
 
@@ -72,13 +72,13 @@ def _alpha(work: WorkloadReplay) -> Iterator[str]:
     if abs(at_short.alpha - implied) > SAME:
         yield (
             f"{work.name}, alpha: {at_short.alpha:.3%} of the requests are within {SHORT:,} tokens; the paper's "
-            f"closed form needs alpha = {implied:.2f}, which here is the share within {work.implied_tokens:,}."
+            f"closed form needs alpha = {implied:.2f}, here the share within {work.implied_tokens:,} tokens."
         )
     one, two = work.implied_sizes
     if two < work.paper.two < one:
         yield (
             f"{work.name}, the paper's {work.paper.two} instances lie between its own formula at that alpha "
-            f"({two}) and one pool ({one}); no input of it that we know leads there."
+            f"({two}) and one pool ({one}); no input of it that we know leads to that number."
         )
 
 
@@ -96,9 +96,10 @@ def _thresholds(work: WorkloadReplay) -> Iterator[str]:
 def _keeping(savings: dict[int, float]) -> str:
     best = max(savings.values())
     if best <= 0:
-        return "none saves"
+        return "none saves instances"
     kept = [f"{threshold:,}" for threshold, saving in savings.items() if saving >= KEEP * best]
-    return f"{', '.join(kept)} of {len(savings)} keep{'s' if len(kept) == 1 else ''} that ({best:.1%} at best)"
+    keep = "keeps" if len(kept) == 1 else "keep"
+    return f"{', '.join(kept)} {keep} it, of {len(savings)} thresholds (best saving: {best:.1%})"
 
 
 def _of_all(replay: Replay) -> Iterator[str]:
@@ -108,21 +109,21 @@ def _of_all(replay: Replay) -> Iterator[str]:
     yield (
         f"max_num_batched_tokens {batch.chosen:,} is the planner's choice, in both simulations; vLLM's default "
         f"for this GPU is {batch.default:,}. A full batch takes {batch.chosen_s * 1e3:.0f} ms of the {TPOT_MS} ms "
-        f"that the objective allows between two tokens, one of the default {batch.default_s * 1e3:.0f} ms: sizes "
-        "are those of tuned instances, and `dualpool plan --batched-tokens` tells those of others."
+        f"that the objective allows between two tokens, one of the default size {batch.default_s * 1e3:.0f} ms. "
+        "So the fleet sizes are those of tuned instances; `dualpool plan --batched-tokens` gives those of others."
     )
     yield _preemptions(fleets)
     longest = max(work.max_total for work in replay.workloads)
     if longest <= LONG:
         lost = 1 - min(fleet.typical.summary.success for fleet in fleets)
-        yield f"Success: the longest request takes {longest:,} of {LONG:,} tokens; at most {lost:.3%} are lost."
+        yield f"Success: the longest request has {longest:,} of {LONG:,} tokens; at most {lost:.3%} fail."
     yield (
         "Out of memory: not simulated. vLLM allocates its cache when it starts and preempts when blocks run out; "
-        "the paper's failures (2.1 an hour against .4) are of its own model of memory."
+        "the paper's failures (2.1 per hour in one pool, .4 in two) come from its own memory model."
     )
     tails = [fleet.typical.summary.all.ttft_p99_s for fleet in fleets]
     yield (
-        f"TTFT and TPOT: ours are of the smallest fleet that meets the objective, hence P99 TTFT of "
+        f"TTFT and TPOT: ours are for the smallest fleet that meets the objective, hence a P99 TTFT of "
         f"{min(tails):.2f} to {max(tails):.2f} s with 2 s allowed; the paper reports fleets at 90 % load."
     )
 
@@ -137,8 +138,8 @@ def _not_steady(replay: Replay) -> Iterator[str]:
     ]
     if unknown:
         yield (
-            f"Too short: runs of {replay.requests:,} requests end before a steady state, so these sizes are those "
-            f"of no fleet that could be run: {'; '.join(dict.fromkeys(unknown))}. More with --requests."
+            f"Too short: runs of {replay.requests:,} requests end before a steady state, so these sizes are not "
+            f"those of real fleets: {'; '.join(dict.fromkeys(unknown))}. Use longer runs (--requests)."
         )
 
 
@@ -146,18 +147,18 @@ def _preemptions(fleets: Sequence[FleetEstimate]) -> str:
     most = max(fleet.typical.summary.preemptions_per_1000 for fleet in fleets)
     fill = max(use.kv_fill for fleet in fleets for use in fleet.typical.summary.pools)
     return (
-        f"Preemptions: at most {most:.1f} per 1,000. vLLM takes blocks on demand, and the fullest cache is "
+        f"Preemptions: at most {most:.1f} per 1,000. vLLM allocates blocks on demand, and the fullest cache is "
         f"{fill:.0%} full on average; the paper reserves max_model_len for each sequence."
     )
 
 
 def _of_mi300x(ours: MI300X) -> Iterator[str]:
     yield (
-        f"MI300X: the paper gives GPUs, and no rates that we know; its saving means rho = {ours.implied_rho:.2f} "
-        "at alpha = .80."
+        f"MI300X: the paper gives GPUs, but no rates that we know; its saving implies rho = "
+        f"{ours.implied_rho:.2f} at alpha = .80."
     )
     if ours.rho < ours.implied_rho:
         yield (
             f"MI300X, physical: rho is {ours.rho:.2f} at {ours.threshold:,}. Both pools run the same max_num_seqs "
-            f"({ours.max_num_seqs}), as paged memory allows, where the paper's short pool runs more."
+            f"({ours.max_num_seqs}), as paged memory allows, whereas the paper's short pool runs more."
         )

@@ -25,11 +25,11 @@ __all__ = ["comparison_rows", "replay_renderables"]
 
 STEADY_S = 60.0
 WHERE_FROM = (
-    "Where its 31 to 42 % can come from: from max_num_seqs, when one pool is run with as few sequences as fit "
-    "at full length, and two pools are not; and from short requests that no longer wait behind long prefills, "
-    "when they have a TTFT of their own. Where they cannot come from: from max_model_len itself, because vLLM "
-    "takes blocks on demand and reserves nothing. Nor from this trace at one objective for all: nearly all of "
-    "an instance's time is the prefill of its prompts, which no split makes cheaper."
+    "The paper's savings of 31 to 42 % can come from max_num_seqs, if one pool runs only as many sequences as fit "
+    "at full length and two pools do not; and from short requests that no longer wait behind long prefills, if "
+    "they have a TTFT objective of their own. They cannot come from max_model_len itself, because vLLM allocates "
+    "blocks on demand and reserves nothing; nor from this trace with one objective for all requests, because most "
+    "of an instance's time is prefill, which takes as long in any split."
 )
 COLUMNS = ("", "paper", "with its numbers", "physical")
 
@@ -41,12 +41,12 @@ def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
         f"Poisson, {replay.seeds} seed(s); P99 TTFT 2 s, P99 TPOT 80 ms. "
         "With its numbers: the paper's formula with its rates "
         f"({PAPER_RATES.homogeneous:g} and {PAPER_RATES.short:g} req/s, at every threshold); "
-        f"simulations with its slots ({PAPER_SLOTS[0]} and {PAPER_SLOTS[1]} sequences), which know no rates. "
+        f"simulations with its slots ({PAPER_SLOTS[0]} and {PAPER_SLOTS[1]} sequences), which use no rates. "
         f"Physical: the cost model with the roofline's rates; simulations with vLLM's default "
         f"max_num_seqs ({replay.max_num_seqs}) and max_num_batched_tokens {replay.batch.chosen:,}, the "
         f"planner's choice. Pools are balanced by {BALANCING}. "
         f"Each run is {replay.requests / RATE:,.0f} s of traffic"
-        + (", too short to be a steady state: sizes are too small." if replay.requests / RATE < STEADY_S else ".")
+        + (", too short for a steady state: sizes are too small." if replay.requests / RATE < STEADY_S else ".")
     )
     yield Text(WHERE_FROM)
     for work in replay.workloads:
@@ -167,7 +167,7 @@ def _mi300x_table(replay: Replay) -> Table:
     ]
     title = (
         f"Qwen3-235B on MI300X, 10,000 req/s; with its numbers: its one pool and implied rho at the trace's "
-        f"alpha; physical: cost model, {ours.gpus_per_instance} GPUs an instance"
+        f"alpha; physical: cost model, {ours.gpus_per_instance} GPUs per instance"
     )
     return text_table(title, COLUMNS, rows)
 
