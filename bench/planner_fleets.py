@@ -36,7 +36,7 @@ def balancing() -> None:
     """Print the smallest fleet for each rule, and whether it is in steady state."""
     setup = _setup("a100-80g", 4, 16_384, "else: ttft 2s, tpot 80ms")
     lengths = azure()
-    print("| balancing | instances | requests of a run | steady |")
+    print("| balancing | instances | requests per run | steady |")
     print("|---|---|---|---|", flush=True)
     for rule in Balance:
         design = Design("one pool", (16_384,))

@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--objective", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
     args = parser.parse_args()
     columns = ("workload", "objective", "balancing", "vLLM's defaults", "one pool, tuned", "two pools, tuned")
-    print(f"| {' | '.join(columns)} | two against one |")
+    print(f"| {' | '.join(columns)} | two vs one |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in args.names:
         lengths = WORKLOADS[name].lengths()

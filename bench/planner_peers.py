@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--aiconfigurator", metavar="PATH")
     args = parser.parse_args()
     tokens, random = Balancing(Balance.TOKENS), Balancing(Balance.LEAST_REQUEST)
-    columns = ("case", "aiconfigurator", "ours, alike, by tokens", "alike, LEAST_REQUEST", "spread, LEAST_REQUEST")
+    columns = ("case", "aiconfigurator", "ours: alike, by tokens", "alike, LEAST_REQUEST", "spread, LEAST_REQUEST")
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|", flush=True)
     for name in args.names:
@@ -109,7 +109,7 @@ def _theirs(program: str, case: Case) -> str:
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = FOUND.search(said)
     if found is None:
-        return "no answer"
+        return "no result"
     cells = [cell.strip() for cell in found["row"].split("|")]
     gpus, parallel = cells[7], cells[11]
     return f"{gpus}, {parallel}"

@@ -38,7 +38,7 @@ CASES = {
 
 def main() -> None:
     """Print one row per case."""
-    print("| workload | instances (requests of a run) | of runs 10 x as long | difference | CPU s |")
+    print("| workload | instances (requests per run) | with runs 10 x as long | difference | CPU s |")
     print("|---|---|---|---|---|", flush=True)
     for name in sys.argv[1:] or CASES:
         print(_row(name, CASES[name]), flush=True)

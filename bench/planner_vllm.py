@@ -111,8 +111,7 @@ class Step:
 
 
 class Server:
-    """vLLM's scheduler with a fake model runner: our cost model gives the durations, sampled tokens are dummies.
-    """
+    """vLLM's scheduler with a fake model runner: our cost model gives the durations, tokens are dummies."""
 
     def __init__(self, case: Case, costs: IterationCost, folder: str, kind: type[Scheduler]) -> None:
         limits = case.limits
