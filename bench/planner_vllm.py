@@ -6,8 +6,8 @@ Run it in a separate environment (dualpool does not depend on vLLM, and no GPU o
 
 `Scheduler` decides every step of 1,000 requests at the sizes of a real server. The duration of a step is computed
 from what it scheduled, by the same function as ours, and each request's first and last token must come at the same
-times. `AsyncScheduler`, vLLM's default since 0.14, plans a step while the previous one runs: the last three columns
-show how far its times are from the simulated ones.
+times. `AsyncScheduler`, vLLM's default since 0.14, plans a step while the previous one runs: the last three
+columns show how far its times are from the simulated ones.
 """
 
 import json
