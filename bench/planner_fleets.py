@@ -43,9 +43,9 @@ def balancing() -> None:
         task = SearchTask(
             design, setup, lengths, DeclaredRule.TRUTH, 100, 6_000, 1, "oracle", Balancing(rule), longest=96_000
         )
-        found = smallest_fleets(task)[0]
+        fleet = smallest_fleets(task)[0]
         print(
-            f"| {task.balancing} | {found.total} | {found.requests:,} | {found.not_steady or 'yes'} |", flush=True
+            f"| {task.balancing} | {fleet.total} | {fleet.requests:,} | {fleet.not_steady or 'yes'} |", flush=True
         )
 
 
@@ -69,7 +69,7 @@ def by_length() -> None:
             )
             summary = run_fleet(task, make_workload(task, 1), sizes)
             cells.append([figures.latency.ttft_p99_s for figures in summary.judged])
-        columns = [" / ".join(f"{did[place]:.2f}" for did in cells) for place in range(2)]
+        columns = [" / ".join(f"{times[place]:.2f}" for times in cells) for place in range(2)]
         print(f"| {name} | {' | '.join(columns)} |", flush=True)
 
 

@@ -141,21 +141,21 @@ def _row(work: Workload, lengths: Lengths, text: str, balance: Balance, times: s
 
 
 def _cheapest(plan: Plan, costs: Costs, kind: str) -> FleetEstimate | None:
-    ours = {
+    candidates = {
         "usual": [f for f in plan.fleets if f.design.name.endswith("defaults")],
         "one": [f for f in plan.fleets if len(f.design.contexts) == 1],
         "two": [f for f in plan.fleets if len(f.design.contexts) > 1],
     }[kind]
-    return min(ours, key=lambda fleet: costs.of(fleet).gpus, default=None)
+    return min(candidates, key=lambda fleet: costs.of(fleet).gpus, default=None)
 
 
 def _cell(fleet: FleetEstimate | None, costs: Costs) -> str:
     if fleet is None:
         return "no fleet meets it"
-    cost, felt = costs.of(fleet), fleet.typical.summary.shortest.latency.ttft_p99_s
+    cost, ttft_s = costs.of(fleet), fleet.typical.summary.shortest.latency.ttft_p99_s
     at = f" at {fleet.design.contexts[0]:,}" if len(fleet.design.contexts) > 1 else ""
     steady = "" if not fleet.not_steady else ", not steady"
-    return f"{cost.gpus} ({cost.shape}{at}; short {felt:.2f} s{steady})"
+    return f"{cost.gpus} ({cost.shape}{at}; short {ttft_s:.2f} s{steady})"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from extproc.planning.workload.lengths import Lengths, from_means
 
 CONTEXT = 8_192
 TTFT_S, TPOT_MS = 2.0, 80.0
-FOUND = re.compile(r"\nagg Top Configurations.*?\n\|\s+1\s+\|(?P<row>[^\n]*)", re.DOTALL)
+BEST_ROW = re.compile(r"\nagg Top Configurations.*?\n\|\s+1\s+\|(?P<row>[^\n]*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ def _theirs(program: str, case: Case) -> str:
     command += ["--model-path", case.path, "--system", case.system, "--target-request-rate", str(case.rate)]
     command += ["--isl", str(case.prompt), "--osl", str(case.output), "--ttft", str(1e3 * TTFT_S)]
     command += ["--tpot", str(TPOT_MS)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found = FOUND.search(said)
-    if found is None:
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    match = BEST_ROW.search(output)
+    if match is None:
         return "no result"
-    cells = [cell.strip() for cell in found["row"].split("|")]
+    cells = [cell.strip() for cell in match["row"].split("|")]
     gpus, parallel = cells[7], cells[11]
     return f"{gpus}, {parallel}"
 

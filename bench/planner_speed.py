@@ -35,13 +35,13 @@ def main() -> None:
         task = SearchTask(design, setup, load_traces(TRACE), DeclaredRule.TRUTH, 1000, requests, 1, router)
         workload = make_workload(task, 1)
         wall, cpu = perf_counter(), process_time()
-        did = run_fleet(task, workload, fleet)
+        summary = run_fleet(task, workload, fleet)
         wall, cpu = perf_counter() - wall, process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
             f"{requests:>7,} requests, {design.name} of {fleet}: {cpu:5.1f} s CPU ({wall:.1f} s wall), "
-            f"{cpu / requests * 1e6:.0f} us each, peak {peak:.0f} MiB, TTFT P99 {did.all.ttft_p99_s:.2f} s, "
-            f"misrouted {did.misrouted:.2%}, under-counted {did.under_counted:.2%}"
+            f"{cpu / requests * 1e6:.0f} us each, peak {peak:.0f} MiB, TTFT P99 {summary.all.ttft_p99_s:.2f} s, "
+            f"misrouted {summary.misrouted:.2%}, under-counted {summary.under_counted:.2%}"
         )
 
 

@@ -69,16 +69,16 @@ def _row(name: str, case: Case) -> str:
     )
     started = process_time()
     try:
-        found = smallest_fleets(task)[0]
+        default = smallest_fleets(task)[0]
         seconds = process_time() - started
-        longer = smallest_fleets(replace(task, requests=TIMES * found.requests, longest=0))[0]
+        longer = smallest_fleets(replace(task, requests=TIMES * default.requests, longest=0))[0]
     except ObjectiveNotMet as error:
         return f"| {name} | refused: {error} | | | |"
-    state = f", refused: {found.not_steady}" if found.not_steady else ""
-    difference = found.total / longer.total - 1
-    ours = f"{' + '.join(map(str, found.instances))} ({found.requests:,}{state})"
-    shape = " + ".join(map(str, longer.instances))
-    return f"| {name}, {rate:g} req/s | {ours} | {shape} | {difference:+.1%} | {seconds:.0f} |"
+    state = f", refused: {default.not_steady}" if default.not_steady else ""
+    difference = default.total / longer.total - 1
+    size = f"{' + '.join(map(str, default.instances))} ({default.requests:,}{state})"
+    longer_size = " + ".join(map(str, longer.instances))
+    return f"| {name}, {rate:g} req/s | {size} | {longer_size} | {difference:+.1%} | {seconds:.0f} |"
 
 
 if __name__ == "__main__":

@@ -34,17 +34,17 @@ def main() -> None:
 def _row(catalogue: Catalogue, model: str, gpu: str, size: int, ranks: int) -> Iterator[str]:
     instance = Instance(catalogue.model(model), catalogue.gpu(gpu), size, data_parallel=ranks)
     try:
-        held = ranks * capacity(instance, model).kv_tokens
+        kv_tokens = ranks * capacity(instance, model).kv_tokens
     except ConfigurationError:  # the model does not fit
         return
-    found, ours = measured_cost(instance, max(CHUNKS)), iteration_cost(instance, max(CHUNKS))
-    if found is None:
+    measured, roofline = measured_cost(instance, max(CHUNKS)), iteration_cost(instance, max(CHUNKS))
+    if measured is None:
         yield f"| {model}, {instance.parallelism} x {gpu} | not measured | |"
         return
-    ratios = agreement(ours, found.cost)
+    ratios = agreement(roofline, measured.cost)
     name = f"{model}, {instance.parallelism} x {gpu}"
     if model in KV_OF:
-        name += f", {held:,} tokens of KV"
+        name += f", {kv_tokens:,} tokens of KV"
     yield f"| {name} | {_ratios(ratios.decode)} | {_ratios(ratios.prefill)} |"
 
 

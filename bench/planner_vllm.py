@@ -175,7 +175,7 @@ class Server:
             seconds = self._costs.decode_run_s(decodes, context, 1) if decodes else 0.0
         return Step(output, samples, seconds)
 
-    def done(self, step: Step, now_s: float) -> None:
+    def finish(self, step: Step, now_s: float) -> None:
         """Report a finished step to the scheduler."""
         names = list(step.output.num_scheduled_tokens)
         sampled = set(step.samples)
@@ -198,7 +198,7 @@ class Server:
                 self.times.last[int(name)] = now_s
 
 
-def in_turn(server: Server, arrivals: list[Sequence]) -> Times:
+def run_sync(server: Server, arrivals: list[Sequence]) -> Times:
     """Run steps one after another, as EngineCore.step does: schedule, run, update."""
     pending, now_s = deque(arrivals), 0.0
     while pending or server.scheduler.has_unfinished_requests():
@@ -208,11 +208,11 @@ def in_turn(server: Server, arrivals: list[Sequence]) -> Times:
             server.add(pending.popleft())
         step = server.plan()
         now_s += step.seconds
-        server.done(step, now_s)
+        server.finish(step, now_s)
     return server.times
 
 
-def ahead(server: Server, arrivals: list[Sequence]) -> Times:
+def run_async(server: Server, arrivals: list[Sequence]) -> Times:
     """Schedule a step while the previous one runs: EngineCore.step_with_batch_queue, at most two batches."""
     pending, now_s, free_s = deque(arrivals), 0.0, 0.0
     queue: deque[tuple[Step, float]] = deque()
@@ -230,11 +230,11 @@ def ahead(server: Server, arrivals: list[Sequence]) -> Times:
         if queue:
             step, end_s = queue.popleft()
             now_s = max(now_s, end_s)
-            server.done(step, now_s)
+            server.finish(step, now_s)
     return server.times
 
 
-def simulated(case: Case, costs: IterationCost, arrivals: list[Sequence]) -> Times:
+def run_simulated(case: Case, costs: IterationCost, arrivals: list[Sequence]) -> Times:
     """Run the simulated instance."""
     instance, times = VllmInstance(costs, case.limits), Times()
     for sequence in [*arrivals, None]:
@@ -261,7 +261,7 @@ def requests(case: Case) -> list[Sequence]:
     ]
 
 
-def furthest(ours: dict[int, float], theirs: dict[int, float]) -> float:
+def largest_difference(ours: dict[int, float], theirs: dict[int, float]) -> float:
     """Return the largest difference in seconds; inf if the two do not hold the same requests."""
     return inf if ours.keys() != theirs.keys() else max(abs(ours[index] - at) for index, at in theirs.items())
 
@@ -285,15 +285,18 @@ def main() -> None:
         for case in CASES:
             if len(sys.argv) > 1 and case.name.split()[0] not in sys.argv:
                 continue
-            ours = simulated(case, costs, requests(case))
-            theirs = in_turn(Server(case, costs, folder, Scheduler), requests(case))
-            apart = max(furthest(ours.first, theirs.first), furthest(ours.last, theirs.last))
-            differs |= apart >= SAME_S or ours.preemptions != theirs.preemptions
-            mine = f"{ours.preemptions} / {theirs.preemptions} | {'none' if apart < SAME_S else f'{apart:.3f} s'}"
-            print(f"| {case.name} | {mine} | {_ttft(case, ours)} |", end=" ", flush=True)
-            early = ahead(Server(case, costs, folder, AsyncScheduler), requests(case))
-            later = np.mean([early.last[index] - ours.last[index] for index in range(REQUESTS)])
-            print(f"{early.preemptions} | {_ttft(case, early)} | {later:+.3f} s |", flush=True)
+            ours = run_simulated(case, costs, requests(case))
+            theirs = run_sync(Server(case, costs, folder, Scheduler), requests(case))
+            difference = max(
+                largest_difference(ours.first, theirs.first), largest_difference(ours.last, theirs.last)
+            )
+            differs |= difference >= SAME_S or ours.preemptions != theirs.preemptions
+            shown = "none" if difference < SAME_S else f"{difference:.3f} s"
+            preemptions = f"{ours.preemptions} / {theirs.preemptions}"
+            print(f"| {case.name} | {preemptions} | {shown} | {_ttft(case, ours)} |", end=" ", flush=True)
+            overlapped = run_async(Server(case, costs, folder, AsyncScheduler), requests(case))
+            delay_s = np.mean([overlapped.last[index] - ours.last[index] for index in range(REQUESTS)])
+            print(f"{overlapped.preemptions} | {_ttft(case, overlapped)} | {delay_s:+.3f} s |", flush=True)
     sys.exit(differs)
 
 

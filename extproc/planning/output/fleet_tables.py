@@ -64,12 +64,12 @@ def _length_table(title: str, fleets: Sequence[FleetEstimate]) -> Table:
 
 
 def _latency_cell(figures: ClassFigures) -> str:
-    did = figures.latency
-    if did.requests == 0:
+    latency = figures.latency
+    if latency.requests == 0:
         return "-"
     half = "" if isnan(figures.ttft_p99_half_s) else f" ± {figures.ttft_p99_half_s:.2f}"
-    tpot = "-" if isnan(did.tpot_p99_s) else f"{did.tpot_p99_s * 1e3:.0f}"
-    return f"{did.ttft_p99_s:.2f}{half} / {tpot}"
+    tpot = "-" if isnan(latency.tpot_p99_s) else f"{latency.tpot_p99_s * 1e3:.0f}"
+    return f"{latency.ttft_p99_s:.2f}{half} / {tpot}"
 
 
 def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
@@ -88,15 +88,15 @@ def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
 
 
 def _service_row(fleet: FleetEstimate) -> tuple[str, ...]:
-    did = fleet.typical.summary
+    summary = fleet.typical.summary
     return (
         fleet.design.name,
-        f"{did.all.ttft_p50_s:.2f} / {did.all.ttft_p99_s:.2f}",
-        f"{did.all.tpot_p50_s * 1e3:.0f} / {did.all.tpot_p99_s * 1e3:.0f}",
-        f"{did.preemptions_per_1000:.1f}",
-        f"{did.misrouted:.2%}",
-        f"{did.rejected:.2%}",
-        f"{did.truncated:.2%}",
+        f"{summary.all.ttft_p50_s:.2f} / {summary.all.ttft_p99_s:.2f}",
+        f"{summary.all.tpot_p50_s * 1e3:.0f} / {summary.all.tpot_p99_s * 1e3:.0f}",
+        f"{summary.preemptions_per_1000:.1f}",
+        f"{summary.misrouted:.2%}",
+        f"{summary.rejected:.2%}",
+        f"{summary.truncated:.2%}",
     )
 
 

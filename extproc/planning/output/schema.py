@@ -15,16 +15,16 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def plan_schema() -> dict[str, Any]:
     """Return the schema: every property is required, and a number that does not exist (nan, infinity) is null."""
-    whole = msgspec.json.schema(Plan)
-    definitions = whole["$defs"] | msgspec.json.schema(FleetCost)["$defs"]
+    schema = msgspec.json.schema(Plan)
+    definitions = schema["$defs"] | msgspec.json.schema(FleetCost)["$defs"]
     plan = definitions.pop("Plan")
     fleet = definitions["FleetEstimate"]
     fleet["properties"] |= {"cost": {"$ref": "#/$defs/FleetCost"}}
     for each in (plan, *definitions.values()):
         if "properties" in each:  # a definition without properties is an enumeration
             each |= {"required": list(each["properties"]), "additionalProperties": False}
-    found: dict[str, Any] = _plain({"$schema": DIALECT, **plan, "title": TITLE, "$defs": definitions})
-    return found
+    document: dict[str, Any] = _plain({"$schema": DIALECT, **plan, "title": TITLE, "$defs": definitions})
+    return document
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  (a JSON value)
@@ -35,9 +35,9 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  (a JSON value)
         return [_plain(each) for each in value]
     if not isinstance(value, dict):
         return value
-    found = {key: _plain(each) for key, each in value.items() if key != "default"}
-    if found.get("type") == "number":
-        found["type"] = ["number", "null"]
-    if isinstance(found.get("description"), str):
-        found["description"] = " ".join(found["description"].split())
-    return found
+    plain = {key: _plain(each) for key, each in value.items() if key != "default"}
+    if plain.get("type") == "number":
+        plain["type"] = ["number", "null"]
+    if isinstance(plain.get("description"), str):
+        plain["description"] = " ".join(plain["description"].split())
+    return plain

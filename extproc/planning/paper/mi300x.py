@@ -13,7 +13,7 @@ from extproc.planning.paper.figures import PAPER, PAPER_MI300X, PaperProjection
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["MI300X", "project", "whole"]
+__all__ = ["MI300X", "project", "round_up"]
 
 RATE = 10_000.0
 CONTEXT = 32_768
@@ -59,7 +59,10 @@ def project(catalogue: Catalogue, azure: Lengths, thresholds: tuple[int, ...], s
     return MI300X(
         paper=paper,
         implied_rho=rho,
-        formula_gpus=(paper.one_gpus, whole(alpha * paper.one_gpus / rho) + whole((1 - alpha) * paper.one_gpus)),
+        formula_gpus=(
+            paper.one_gpus,
+            round_up(alpha * paper.one_gpus / rho) + round_up((1 - alpha) * paper.one_gpus),
+        ),
         gpus_per_instance=gpus,
         max_num_seqs=setup.limits(CONTEXT).max_num_seqs,
         one_pool_gpus=analysis.long.instances * gpus,
@@ -71,6 +74,6 @@ def project(catalogue: Catalogue, azure: Lengths, thresholds: tuple[int, ...], s
     )
 
 
-def whole(value: float) -> int:
+def round_up(value: float) -> int:
     """Round up, ignoring the rounding error of a floating-point product."""
     return int(np.ceil(round(value, 9)))

@@ -17,8 +17,8 @@ TPOT_MS = 80
 
 def reasons(replay: Replay) -> tuple[str, ...]:
     """Return all sentences for a replay."""
-    found = [sentence for work in replay.workloads for sentence in _of_workload(work)]
-    return (*found, *_of_all(replay), *_of_mi300x(replay.mi300x))
+    sentences = [sentence for work in replay.workloads for sentence in _of_workload(work)]
+    return (*sentences, *_of_all(replay), *_of_mi300x(replay.mi300x))
 
 
 def _of_workload(work: WorkloadReplay) -> Iterator[str]:
@@ -89,8 +89,8 @@ def _thresholds(work: WorkloadReplay) -> Iterator[str]:
         "by the roofline": {split.threshold: split.saving_long for split in work.analysis.splits},
         "simulated": {fleet.design.contexts[0]: 1 - fleet.instances / one for fleet in work.physical[1:]},
     }
-    said = [f"{how} {_keeping(at)}" for how, at in savings.items() if len(at) > 1]
-    yield f"{work.name}, thresholds (the paper: 4K to 16K keep 80 % of the best saving): {'; '.join(said)}."
+    parts = [f"{how} {_keeping(at)}" for how, at in savings.items() if len(at) > 1]
+    yield f"{work.name}, thresholds (the paper: 4K to 16K keep 80 % of the best saving): {'; '.join(parts)}."
 
 
 def _keeping(savings: dict[int, float]) -> str:
@@ -115,8 +115,8 @@ def _of_all(replay: Replay) -> Iterator[str]:
     yield _preemptions(fleets)
     longest = max(work.max_total for work in replay.workloads)
     if longest <= LONG:
-        lost = 1 - min(fleet.typical.summary.success for fleet in fleets)
-        yield f"Success: the longest request has {longest:,} of {LONG:,} tokens; at most {lost:.3%} fail."
+        failed = 1 - min(fleet.typical.summary.success for fleet in fleets)
+        yield f"Success: the longest request has {longest:,} of {LONG:,} tokens; at most {failed:.3%} fail."
     yield (
         "Out of memory: not simulated. vLLM allocates its cache when it starts and preempts when blocks run out; "
         "the paper's failures (2.1 per hour in one pool, .4 in two) come from its own memory model."
@@ -130,16 +130,16 @@ def _of_all(replay: Replay) -> Iterator[str]:
 
 def _not_steady(replay: Replay) -> Iterator[str]:
     """Name the sizes that come from runs too short to be meaningful."""
-    unknown = [
+    too_short = [
         f"{work.name}, {fleet.design.name}"
         for work in replay.workloads
         for fleet in (*work.paper_slots, *work.physical)
         if fleet.not_steady
     ]
-    if unknown:
+    if too_short:
         yield (
             f"Too short: runs of {replay.requests:,} requests end before a steady state, so these sizes are not "
-            f"those of real fleets: {'; '.join(dict.fromkeys(unknown))}. Use longer runs (--requests)."
+            f"those of real fleets: {'; '.join(dict.fromkeys(too_short))}. Use longer runs (--requests)."
         )
 
 

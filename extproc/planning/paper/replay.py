@@ -26,7 +26,7 @@ from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import MeasuredRates, Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.paper.figures import PAPER, PAPER_SLOTS, PaperFigures
-from extproc.planning.paper.mi300x import MI300X, project, whole
+from extproc.planning.paper.mi300x import MI300X, project, round_up
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.runner import FleetEstimate, search_all
@@ -136,13 +136,13 @@ def replay(
     lengths = {"Azure": azure, "LMSYS": lmsys}
     tasks = [task for work in lengths.values() for task in _tasks(catalogue, work, requests, seeds)]
     fleets = search_all(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
-    of = [
+    by_workload = [
         [fleet for fleet, task in zip(fleets, tasks, strict=True) if task.lengths is work]
         for work in lengths.values()
     ]
     workloads = tuple(
-        _workload(name, work, tuple(mine), _setup(catalogue, None))
-        for (name, work), mine in zip(lengths.items(), of, strict=True)
+        _workload(name, work, tuple(estimates), _setup(catalogue, None))
+        for (name, work), estimates in zip(lengths.items(), by_workload, strict=True)
     )
     setup = _setup(catalogue, None)
     seqs = setup.limits(LONG).max_num_seqs
@@ -175,11 +175,11 @@ def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) ->
     # If nearly everything is short, every threshold gives the same fleet, so only the paper's is simulated.
     thresholds = SWEEP if float(np.mean(lengths.total <= SWEEP[0])) < NEARLY_ALL else (SHORT,)
     slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
-    as_many = PAPER_SLOTS[0] * LONG // right  # the same reserved memory, in shorter sequences
+    right_slots = PAPER_SLOTS[0] * LONG // right  # the same reserved memory, in shorter sequences
     one, split = Design(f"one pool of {LONG:,}", (LONG,)), Design(f"two pools at {SHORT:,}", (SHORT, LONG))
     designs = [
         (slots, one),
-        (_setup(catalogue, (as_many, as_many)), Design(f"one pool of {right:,}", (right,))),
+        (_setup(catalogue, (right_slots, right_slots)), Design(f"one pool of {right:,}", (right,))),
         (slots, split),
         (physical, one),
         *((physical, Design(f"two pools at {t:,}", (t, LONG))) for t in thresholds),
@@ -222,4 +222,4 @@ def _formula_split(lengths: Lengths, threshold: int) -> FormulaSplit:
 def _formula_sizes(alpha: float) -> tuple[int, int]:
     """Return G_homo and G_dual with the paper's rates."""
     one, short, long = PAPER_RATES.homogeneous, PAPER_RATES.short, PAPER_RATES.long
-    return whole(RATE / one), whole(alpha * RATE / short) + whole((1 - alpha) * RATE / long)
+    return round_up(RATE / one), round_up(alpha * RATE / short) + round_up((1 - alpha) * RATE / long)

@@ -70,9 +70,9 @@ def comparison_rows(work: WorkloadReplay) -> list[tuple[str, str, str, str]]:
     pairs = _one_and_two(work.paper_slots), _one_and_two(work.physical)
 
     def row(
-        label: str, said: str, show: Callable[[FleetEstimate, FleetEstimate], str]
+        label: str, reported: str, show: Callable[[FleetEstimate, FleetEstimate], str]
     ) -> tuple[str, str, str, str]:
-        return label, said, show(*pairs[0]), show(*pairs[1])
+        return label, reported, show(*pairs[0]), show(*pairs[1])
 
     formula = next(split for split in work.formula if split.threshold == SHORT)
     budgets = next(split for split in work.analysis.splits if split.threshold == SHORT)
@@ -118,13 +118,13 @@ def _success(fleet: FleetEstimate) -> str:
 
 
 def _ttft(fleet: FleetEstimate) -> str:
-    did = fleet.typical.summary.all
-    return f"{did.ttft_p50_s:.2f} / {did.ttft_p99_s:.2f}"
+    latency = fleet.typical.summary.all
+    return f"{latency.ttft_p50_s:.2f} / {latency.ttft_p99_s:.2f}"
 
 
 def _tpot(fleet: FleetEstimate) -> str:
-    did = fleet.typical.summary.all
-    return f"{did.tpot_p50_s * 1e3:.0f} / {did.tpot_p99_s * 1e3:.0f}"
+    latency = fleet.typical.summary.all
+    return f"{latency.tpot_p50_s * 1e3:.0f} / {latency.tpot_p99_s * 1e3:.0f}"
 
 
 def _formula_table(work: WorkloadReplay) -> Table:
