@@ -80,7 +80,7 @@ def columns_of(tables: Tables) -> state_pb2.Columns:
         outputs=_rows_of_categories(tables.outputs),
         q=packed(bounds.q),
         q_began=packed(bounds.began),
-        heard=_packed_integers(bounds.heard),
+        scored=_packed_integers(bounds.scored),
         generations=_packed_integers(models.generations[rows]),
         counters=_packed_integers(models.counters[rows]),
         score_counts=_packed_integers([len(each) for each in bounds.scores]),
@@ -107,7 +107,7 @@ def tables_in(message: state_pb2.Columns, indexes: Indexes) -> Tables:
         q,
         np.where(lengths > 0, began, q),
         tuple(np.split(scores, np.cumsum(lengths)[:-1]))[:n],
-        _integers(message.heard, n),
+        _integers(message.scored, n),
     )
     models = Models(
         sums,

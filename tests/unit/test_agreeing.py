@@ -19,11 +19,11 @@ OTHERWISE = np.array([4.0])
 
 
 def published(
-    began: float, scores: Sequence[float], weight: float = 1.0, q: float = 0.0, heard: int = 0
+    began: float, scores: Sequence[float], weight: float = 1.0, q: float = 0.0, scored: int = 0
 ) -> Models:
     """Return what a replica publishes about its only model."""
     sums = Table({"m": 0}, np.array([9]), np.array([weight]), np.zeros((1, 1)))
-    bounds = Bounds(np.array([q]), np.array([began]), (np.array(scores, float),), np.array([heard]))
+    bounds = Bounds(np.array([q]), np.array([began]), (np.array(scores, float),), np.array([scored]))
     return Models(sums, bounds, np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
 
 
@@ -89,10 +89,10 @@ def test_a_surprise_that_all_replicas_answered_counts_once() -> None:
 @pytest.mark.parametrize("since", [4, 0, 10])
 def test_a_replica_publishes_the_scores_since_the_last_exchange(since: int) -> None:
     """They are the scores after those already counted at the exchange, followed from the q agreed on then."""
-    now = published(1.0, list(range(10)), q=2.0, heard=10)
+    now = published(1.0, list(range(10)), q=2.0, scored=10)
     bounds = own_bounds(now, ["m"], {"m": (3.0, 10 - since)})
     assert (3.0, list(range(10))[10 - since :]) == (bounds.began[0], bounds.scores[0].tolist())
-    assert (2.0, 10) == (bounds.q[0], bounds.heard[0])
+    assert (2.0, 10) == (bounds.q[0], bounds.scored[0])
 
 
 @pytest.mark.parametrize("agreed_on", [{}, {"m": (3.0, 11)}, {"m": (3.0, 18)}, {"other": (3.0, 0)}])
@@ -100,9 +100,9 @@ def test_all_scores_of_a_model_that_was_reset_meanwhile_are_published(
     agreed_on: dict[str, tuple[float, int]],
 ) -> None:
     """It has seen fewer scores than were agreed on, or none were; a model that is not known begins at START."""
-    bounds = own_bounds(published(1.0, list(range(10)), q=2.0, heard=10), ["unknown", "m"], agreed_on)
+    bounds = own_bounds(published(1.0, list(range(10)), q=2.0, scored=10), ["unknown", "m"], agreed_on)
     assert (1.0, list(range(10))) == (bounds.began[1], bounds.scores[1].tolist())
-    assert (START, START, [], 0) == (bounds.q[0], bounds.began[0], bounds.scores[0].tolist(), bounds.heard[0])
+    assert (START, START, [], 0) == (bounds.q[0], bounds.began[0], bounds.scores[0].tolist(), bounds.scored[0])
 
 
 def test_scores_are_interleaved_evenly() -> None:
@@ -124,5 +124,5 @@ def test_the_last_scores_are_kept_with_the_q_before_them() -> None:
             expected = bound.q
     assert (KEPT_SCORES, expected) == (len(bound.past), bound.past[0][0])
     loaded = AdaptiveBound(EPSILON)
-    loaded.load(bound.q, expected, [score for _, score in bound.past], bound.heard)
-    assert (bound.q, bound.heard, list(bound.past)) == (loaded.q, loaded.heard, list(loaded.past))
+    loaded.load(bound.q, expected, [score for _, score in bound.past], bound.scored)
+    assert (bound.q, bound.scored, list(bound.past)) == (loaded.q, loaded.scored, list(loaded.past))

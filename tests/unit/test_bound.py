@@ -38,8 +38,8 @@ def test_a_bound_is_q_scales_above_the_estimate() -> None:
 def test_the_last_256_scores_are_kept_with_q_before_each() -> None:
     """At most 256 scores are kept between two exchanges; the total number of scores is counted as well."""
     bound = AdaptiveBound(0.01)
-    assert (0, []) == (bound.heard, list(bound.past))
+    assert (0, []) == (bound.scored, list(bound.past))
     for number in range(300):
         bound.observe(-float(number))
-    assert (300, 256) == (bound.heard, len(bound.past))
+    assert (300, 256) == (bound.scored, len(bound.past))
     assert (4.0 - 44 * 0.5 * 0.01, -44.0) == pytest.approx(bound.past[0])

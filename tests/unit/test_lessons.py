@@ -99,17 +99,17 @@ def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
     estimate = estimator.estimate(PROMPT, "")
     estimator.observe_overflow(estimate, Overflow(round(1.5 * estimate.prompt_bound)))
     (after,) = estimator.state().models
-    assert pytest.approx((before.heard + 1, before.q + 0.5 * 0.99)) == (after.heard, after.q)
+    assert pytest.approx((before.scored + 1, before.q + 0.5 * 0.99)) == (after.scored, after.q)
 
 
-@pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
-def test_a_counter_that_is_off_by_more_than_four_times_is_ignored(factor: float, heard: int) -> None:
+@pytest.mark.parametrize(("factor", "scored"), [(3.9, 1), (4.1, 0)])
+def test_a_counter_that_is_off_by_more_than_four_times_is_ignored(factor: float, scored: int) -> None:
     """A usage that is off by more does not count towards the bound."""
     estimator = taught()
-    before = estimator.state().models[0].heard
+    before = estimator.state().models[0].scored
     estimate = estimator.estimate(PROMPT, "")
     estimator.observe(estimate, Usage(round(factor * estimate.prompt_tokens)))
-    assert before + heard == estimator.state().models[0].heard
+    assert before + scored == estimator.state().models[0].scored
 
 
 @pytest.mark.parametrize(("factor", "of_the_error"), [(3.9, True), (4.1, False)])
@@ -133,8 +133,8 @@ def test_a_broken_counter_does_not_affect_its_source_in_full(factor: float, *, o
     assert pytest.approx(expected.mean, rel=0.01) == voice.deviation
 
 
-@pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
-def test_a_broken_counter_does_not_move_the_bound_of_new_parts(factor: float, heard: int) -> None:
+@pytest.mark.parametrize(("factor", "scored"), [(3.9, 1), (4.1, 0)])
+def test_a_broken_counter_does_not_move_the_bound_of_new_parts(factor: float, scored: int) -> None:
     """The bound of text that follows a known prefix has its own q, which only plausible errors move."""
     estimator = taught()
     now = belief(estimator, estimator.estimate(PROMPT, ""))
@@ -143,7 +143,7 @@ def test_a_broken_counter_does_not_move_the_bound_of_new_parts(factor: float, he
     voice = Voice()
     voice.credit = 1.0
     continued.learn(now, log(factor), 4.0, Residual(), voice)
-    assert heard == continued.bound.heard
+    assert scored == continued.bound.scored
 
 
 @pytest.mark.parametrize(("scales", "surprising"), [(2.3, False), (2.8, True)])

@@ -178,7 +178,7 @@ def test_a_count_far_beyond_a_rivals_own_estimate_is_ignored_by_its_bound(factor
     assert isinstance(estimate.evidence, Evidence)
     observation = Observed(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
     rival.compare(estimate.category, observation)
-    assert (observed, 1) == (rival.model.bound.heard, rival.model.prices.responses)
+    assert (observed, 1) == (rival.model.bound.scored, rival.model.prices.responses)
 
 
 def test_a_replacement_can_be_undone() -> None:

@@ -49,7 +49,7 @@ def test_scores_of_another_generation_are_not_used_for_this_one() -> None:
     model.bound.observe(9.0)
     sums = np.zeros(sum(model_columns(PRIOR.mean.size)))
     model.shift(ModelChange("m", 0, 1, 0, 0, 0.0, 0.25, sums))
-    assert (1, 0, b"") == (model.generation, model.state("m").heard, model.state("m").scores)
+    assert (1, 0, b"") == (model.generation, model.state("m").scored, model.state("m").scores)
     assert 4.0 + 0.5 * 0.99 + 0.25 == pytest.approx(model.bound.q)
 
 

@@ -42,7 +42,7 @@ def model(name: str, *, weight: float = 3.0, **fields: Any) -> ModelState:
     scale_a, scale_b = 10 + np.arange(SCALE_FACTORS**2), 500 + np.arange(SCALE_FACTORS)
     state = ModelState(
         name, 4, packed([1.0]), packed([2.0]), packed(scale_a), packed(scale_b), 5.0, 0.2, 0.3, weight,
-        generation=6, q_began=4.5, scores=packed([1.0, 7.0]), heard=9, clipped=1, refused=2, truncated_by_pool=3,
+        generation=6, q_began=4.5, scores=packed([1.0, 7.0]), scored=9, clipped=1, refused=2, truncated_by_pool=3,
     )  # fmt: skip
     return replace(state, **fields)
 
@@ -170,14 +170,14 @@ def test_only_the_last_scores_are_read_and_without_any_q_began_at_its_value() ->
     many = packed(np.arange(KEPT_SCORES + 5.0))
     bounds = tables_of(learned(model("m", scores=many), model("n", scores=b"")), TERMS).models.bounds
     assert (KEPT_SCORES, 5.0) == (len(bounds.scores[0]), bounds.scores[0][0])
-    assert ([4.5, 5.0], [5.0, 5.0], [9, 9]) == (bounds.began.tolist(), bounds.q.tolist(), bounds.heard.tolist())
+    assert ([4.5, 5.0], [5.0, 5.0], [9, 9]) == (bounds.began.tolist(), bounds.q.tolist(), bounds.scored.tolist())
     again = settled(tables_of(learned(model("m", scores=many)), TERMS)).models.bounds
-    assert ([5.0], [], [0]) == (again.began.tolist(), again.scores[0].tolist(), again.heard.tolist())
+    assert ([5.0], [], [0]) == (again.began.tolist(), again.scores[0].tolist(), again.scored.tolist())
     second = bounds.of_rows([1])
     assert ([5.0], [5.0], [], [9]) == (
-        second.q.tolist(), second.began.tolist(), second.scores[0].tolist(), second.heard.tolist(),
+        second.q.tolist(), second.began.tolist(), second.scores[0].tolist(), second.scored.tolist(),
     )  # fmt: skip
-    assert 0 == Bounds.at(np.array([1.0])).heard[0]
+    assert 0 == Bounds.at(np.array([1.0])).scored[0]
 
 
 @pytest.mark.parametrize(

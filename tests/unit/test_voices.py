@@ -42,10 +42,10 @@ def test_one_source_among_many_counts_as_its_fair_share(share: float) -> None:
     """A source with a tenth to half of the traffic gets a few per cent of the total weight."""
     rng = np.random.default_rng(1)
     loud = rng.random(3_000) < share
-    heard = np.array(weights([0 if is_loud else place + 1 for place, is_loud in enumerate(loud)]))[1_000:]
-    said = heard[loud[1_000:]].sum() / heard.sum()
+    counted = np.array(weights([0 if is_loud else place + 1 for place, is_loud in enumerate(loud)]))[1_000:]
+    said = counted[loud[1_000:]].sum() / counted.sum()
     assert FAIR_SHARE / 2 < said < 4 * FAIR_SHARE
-    assert 0.99 < heard[~loud[1_000:]].mean()
+    assert 0.99 < counted[~loud[1_000:]].mean()
 
 
 def test_sources_are_bounded() -> None:
@@ -91,7 +91,7 @@ def test_a_share_of_the_scores_moves_the_common_bound() -> None:
     voice.weight = 0.2
     for _ in range(10):
         voice.score(bound, 1_000.0)
-    assert (2, 8 * 0.5 * 0.99) == pytest.approx((bound.heard, voice.q))
+    assert (2, 8 * 0.5 * 0.99) == pytest.approx((bound.scored, voice.q))
     voice.q, voice.credit = -bound.q, 0.0
     voice.score(bound, -1_000.0)
     assert -bound.q == voice.q

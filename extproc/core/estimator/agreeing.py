@@ -32,17 +32,17 @@ Agreed = Mapping[str, tuple[float, int]]
 def own_bounds(now: Models, keys: Sequence[str], agreed: Agreed) -> Bounds:
     """Return this replica's bounds of the named models, with the scores since the last exchange."""
     began, scores = by_key(now.sums, now.bounds.began, keys, START), [NO_SCORES] * len(keys)
-    heard = by_key(now.sums, now.bounds.heard, keys)
+    scored = by_key(now.sums, now.bounds.scored, keys)
     for row, name in enumerate(keys):
         if name not in now.sums.index:
             continue
         scores[row] = now.bounds.scores[now.sums.index[name]]
         if name in agreed:
             q, before = agreed[name]
-            since = int(heard[row]) - before
+            since = int(scored[row]) - before
             if 0 <= since <= len(scores[row]):
                 began[row], scores[row] = q, scores[row][len(scores[row]) - since :]
-    return Bounds(by_key(now.sums, now.bounds.q, keys, START), began, tuple(scores), heard)
+    return Bounds(by_key(now.sums, now.bounds.q, keys, START), began, tuple(scores), scored)
 
 
 def agreed_q(epsilon: float, parts: Sequence[Models], keys: Sequence[str], otherwise: Numbers) -> Numbers:

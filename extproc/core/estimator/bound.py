@@ -34,13 +34,13 @@ KEPT_SCORES = 256
 class AdaptiveBound:
     """The multiple q of the scale that an error exceeds with probability epsilon.
 
-    `heard` counts responses. `past` holds, for the last of them, q before the response and the response's score.
+    `scored` counts responses. `past` holds, for the last of them, q before the response and the response's score.
     """
 
     def __init__(self, epsilon: float, q: float = START) -> None:
         self._epsilon = epsilon
         self.q = q
-        self.heard = 0
+        self.scored = 0
         self.past: deque[tuple[float, float]] = deque(maxlen=KEPT_SCORES)
 
     def above(self, tokens: float, scale: float, more: float = 0.0) -> float:
@@ -50,19 +50,19 @@ class AdaptiveBound:
     def observe(self, score: float) -> None:
         """Take in a response's score: log(actual / estimate) in multiples of the scale."""
         self.past.append((self.q, score))
-        self.heard += 1
+        self.scored += 1
         self.q = max(0.0, self.q + self.step(score))
 
     def step(self, score: float) -> float:
         """Return by how much a score moves q."""
         return STEP * ((score > self.q) - self._epsilon)
 
-    def load(self, q: float, began: float, scores: Iterable[float], heard: int) -> None:
+    def load(self, q: float, began: float, scores: Iterable[float], scored: int) -> None:
         """Continue from another bound at `q`, which got there from `began` through these scores."""
         self.q = began
         for score in scores:
             self.observe(score)
-        self.q, self.heard = q, heard
+        self.q, self.scored = q, scored
 
 
 def followed(q: float, scores: Iterable[float], epsilon: float) -> float:

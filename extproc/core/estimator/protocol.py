@@ -116,7 +116,7 @@ class ModelState:
     the scale's A by rows, `scale_b` its b (packed numbers, as in packing.py); `q` is the bound's multiple.
     `weight` is the faded number of responses in the sums; `generation` counts how often the model's prices were
     replaced. For replicas that share (sharing.py): `scores` are the last scores that moved q (packed), `q_began`
-    is q before the first of them, and `heard` counts all scores since the router has known the model.
+    is q before the first of them, and `scored` counts all scores since the router has known the model.
     """
 
     model: str
@@ -132,7 +132,7 @@ class ModelState:
     generation: int = 0
     q_began: float = 0.0
     scores: bytes = b""
-    heard: int = 0
+    scored: int = 0
     clipped: int = 0
     refused: int = 0
     truncated_by_pool: int = 0

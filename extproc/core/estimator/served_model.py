@@ -87,7 +87,7 @@ class ServedModel:
             generation=self.generation,
             q_began=self.bound.past[0][0] if self.bound.past else self.bound.q,
             scores=packed([score for _, score in self.bound.past]),
-            heard=self.bound.heard,
+            scored=self.bound.scored,
             clipped=self.clipped,
             refused=self.prices.refused,
             truncated_by_pool=self.truncated_by_pool,
@@ -113,7 +113,7 @@ class ServedModel:
         self.prices.load(sums, state.observations, state.weight, state.refused)
         self.scale.load(scale_a, scale_b)
         self.bound = AdaptiveBound(self._epsilon)
-        self.bound.load(state.q, state.q_began, scores.tolist(), state.heard)
+        self.bound.load(state.q, state.q_began, scores.tolist(), state.scored)
         self.residual = Residual(state.residual, state.spread, responses=state.observations)
         self.generation = state.generation
         self.clipped = state.clipped

@@ -118,7 +118,7 @@ class Share:
         """Treat everything in the view as others' knowledge: it came from a file."""
         now = tables_of(view, self._terms)
         self._models, bounds = Others.all_of(now.models.sums), now.models.bounds
-        of_model = zip(bounds.q.tolist(), bounds.heard.tolist(), strict=True)
+        of_model = zip(bounds.q.tolist(), bounds.scored.tolist(), strict=True)
         self._q = dict(zip(now.models.sums.index, of_model, strict=True))
         self._generations = dict(zip(now.models.sums.index, now.models.generations.tolist(), strict=True))
         self._categories = Others.all_of(now.categories)
@@ -147,8 +147,10 @@ class Share:
         live = [Models(own, bounds, now.generations, now.counters), *others[:live_others]]
         otherwise = agreed_q(self._terms.epsilon, others[live_others:], keys, bounds.q)
         q_now, q = bounds.q, agreed_q(self._terms.epsilon, live, keys, otherwise)
-        heard = [0 if name in joined else heard for name, heard in zip(keys, bounds.heard.tolist(), strict=True)]
-        self._q = dict(zip(keys, zip(q.tolist(), heard, strict=True), strict=True))
+        scored = [
+            0 if name in joined else scored for name, scored in zip(keys, bounds.scored.tolist(), strict=True)
+        ]
+        self._q = dict(zip(keys, zip(q.tolist(), scored, strict=True), strict=True))
         self._models = Others(part, target, keep)
         self._generations = {name: generations[name] for name in keys}
         self._aside = {name: aside for name, aside in self._aside.items() if name in self._generations}

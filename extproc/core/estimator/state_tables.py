@@ -71,7 +71,7 @@ def state_of(tables: Tables) -> LearnedState:
                 int(models.generations[row]),
                 float(models.bounds.began[row]),
                 packed(models.bounds.scores[row]),
-                int(models.bounds.heard[row]),
+                int(models.bounds.scored[row]),
                 clipped,
                 refused,
                 truncated,
@@ -110,7 +110,7 @@ def _models_of(state: LearnedState) -> Models:
         np.array([row.q for row in rows], np.float64),
         np.array([row.q_began if row.scores else row.q for row in rows], np.float64),
         tuple(unpacked(row.scores)[-KEPT_SCORES:] for row in rows),
-        np.array([row.heard for row in rows], np.int64),
+        np.array([row.scored for row in rows], np.int64),
     )
     return Models(
         sums,

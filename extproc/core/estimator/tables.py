@@ -94,13 +94,13 @@ class Table(Generic[K]):
 class Bounds:
     """By the rows of a table of models: q, shape (n,), the last scores that moved it, and q before those.
 
-    `heard` counts all scores that have moved it.
+    `scored` counts all scores that have moved it.
     """
 
     q: Numbers
     began: Numbers
     scores: tuple[Numbers, ...]
-    heard: npt.NDArray[np.int64]
+    scored: npt.NDArray[np.int64]
 
     @classmethod
     def at(cls, q: Numbers) -> "Bounds":
@@ -109,7 +109,7 @@ class Bounds:
 
     def of_rows(self, rows: Sequence[int]) -> "Bounds":
         """Return the bounds of some rows."""
-        return Bounds(self.q[rows], self.began[rows], tuple(self.scores[row] for row in rows), self.heard[rows])
+        return Bounds(self.q[rows], self.began[rows], tuple(self.scores[row] for row in rows), self.scored[rows])
 
 
 @dataclass(frozen=True, slots=True)
