@@ -214,7 +214,7 @@ def test_an_objective_faster_than_a_single_sequence_is_refused() -> None:
     fast = Setup("llama-3-70b", "a100-80g", instance(), 65_536, Objective(tpot_s=0.001))
     with pytest.raises(
         ConfigurationError,
-        match=r"objective TPOT 1 ms: met by no fleet of llama-3-70b on \d x a100-80g; a single sequence takes \d+",
+        match=r"TPOT 1 ms: no fleet of llama-3-70b on \d x a100-80g meets it; a single sequence takes \d+",
     ):
         analyse(lengths([100], [100]), 10, fast, DeclaredRule.TRUTH, (512,))
 

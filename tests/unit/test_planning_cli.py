@@ -336,7 +336,7 @@ def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trac
     ):
         result = run(*arguments, *simulation)
         expect_sentence(
-            result, "objective TTFT 0.1 s: met by no fleet of llama-3-8b on 1 x h100-80g, the nearest is 0.3"
+            result, "objective TTFT 0.1 s: no fleet of llama-3-8b on 1 x h100-80g meets it, the best is 0.3"
         )
         assert "the prefill of a prompt of 12,000 tokens" in result[2]
 
@@ -357,13 +357,13 @@ def test_the_objective_that_is_proposed_can_be_met(run: Run, trace: Path) -> Non
     assert proposed.startswith("<=4096: ttft 0.1s; else: ")
     assert run(*arguments, "--objective", proposed)[0] == 0
     missed = run(*arguments, "--objective", "<=4096: ttft 1s; else: ttft 100ms")
-    expect_sentence(missed, "objective TTFT 0.1 s of longer requests: met by no fleet of llama-3-8b on 1 x h100")
+    expect_sentence(missed, "objective TTFT 0.1 s of longer requests: no fleet of llama-3-8b on 1 x h100")
 
 
 def test_requests_over_every_context_are_reported_without_simulating(run: Run, trace: Path) -> None:
     """A tenth of the requests does not fit the long context, so no fleet serves 99.9 % of them."""
     result = run("--trace", trace, "--rate", 20, "--long-context", 8192)
-    expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is 90.000%")
+    expect_sentence(result, "objective success 99.90%: no fleet meets it, the best is 90.000%")
     assert "longer than 8,192 tokens (--long-context)" in result[2]
 
 
@@ -379,7 +379,7 @@ def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, tra
         8192,
     )
     result = run(*arguments, "--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048)
-    expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is")
+    expect_sentence(result, "objective success 99.90%: no fleet meets it, the best is")
 
 
 def expect_sentence(result: tuple[int, str, str], message: str) -> None:

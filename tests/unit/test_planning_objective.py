@@ -69,7 +69,7 @@ def test_short_requests_are_judged_by_their_own_objective() -> None:
     run = fleet_run([3.0, 20.0] * 1000, [100, 9000] * 1000, [0, 1] * 1000)
     judged = verdict(summarise(run, BY_LENGTH), BY_LENGTH)
     assert (False, True) == judged.passed
-    assert ["P99 TTFT of requests <= 8,192 tokens 3.00 s (asked: 2 s)"] == [str(miss) for miss in judged.misses]
+    assert ["P99 TTFT of requests <= 8,192 tokens 3.00 s (required: 2 s)"] == [str(miss) for miss in judged.misses]
 
 
 def test_a_starved_long_pool_cannot_hide_behind_short_requests() -> None:

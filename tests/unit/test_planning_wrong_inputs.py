@@ -100,7 +100,7 @@ OPTIONS: dict[str, str] = {
     "--simulate --day-curve trace": "covers 0.0 hours",
     "--simulate --day-curve /nowhere": "No such file",
     "--simulate --start-minutes 3": "is only used with --day-curve",
-    "--simulate --spill --router oracle": "the oracle knows no loads",
+    "--simulate --spill --router oracle": "the oracle ignores loads",
     "--catalogue /nowhere": "No such file",
     "extra": "extra",
 }

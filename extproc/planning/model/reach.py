@@ -41,7 +41,7 @@ def check_reach(lengths: Lengths, setup: Setup) -> None:
     refused = float((_total(lengths) > setup.long_context).mean())
     if 1 - refused < objective.success:
         raise ConfigurationError(
-            f"objective success {objective.success:.2%}: met by no fleet, the nearest is {1 - refused:.3%}; "
+            f"objective success {objective.success:.2%}: no fleet meets it, the best is {1 - refused:.3%}; "
             f"{refused:.3%} of the requests are longer than {setup.long_context:,} tokens "
             "(--long-context)"
         )
@@ -101,7 +101,7 @@ def _missed(lengths: Lengths, setup: Setup) -> Iterator[Shortfall]:
         if fastest_s > each.ttft_s:
             of = "" if not objective.shorter else f" of {each.requests}"
             sentence = (
-                f"objective TTFT {each.ttft_s:g} s{of}: met by no fleet of {setup.name}, the nearest is "
+                f"objective TTFT {each.ttft_s:g} s{of}: no fleet of {setup.name} meets it, the best is "
                 f"{fastest_s:.2g} s, the prefill of a prompt of {prompt:,} tokens (the {TAIL}th percentile) on an "
                 f"idle instance{_proposal(lengths, setup, each.ttft_s)}"
             )
@@ -110,7 +110,7 @@ def _missed(lengths: Lengths, setup: Setup) -> Iterator[Shortfall]:
     found = throughput(lengths, setup.cost, limits, tpot_s)
     if found.requests_per_s == 0:
         sentence = (
-            f"objective TPOT {tpot_s * 1e3:g} ms: met by no fleet of {setup.name}; a single sequence takes "
+            f"objective TPOT {tpot_s * 1e3:g} ms: no fleet of {setup.name} meets it; a single sequence takes "
             f"{found.iteration_s * 1e3:.1f} ms per token"
         )
         yield Shortfall(sentence, found.iteration_s / tpot_s)

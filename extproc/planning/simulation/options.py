@@ -61,7 +61,7 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
         check_arrivals(lengths)
         if options.requests is not None:
             raise ConfigurationError(
-                f"--requests {options.requests}: with --arrivals trace the trace's own are simulated"
+                f"--requests {options.requests}: not used with --arrivals trace, which simulates the whole trace"
             )
         requests = longest = len(lengths)
     elif options.requests is not None:
@@ -71,7 +71,7 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
         longest = min(MAX_REQUESTS, LONGEST * requests)
     check_runs(requests, options.seeds, options.jobs)
     if options.spill and options.router == "oracle":
-        raise ConfigurationError("--spill: needs --router byteclass or ema; the oracle knows no loads")
+        raise ConfigurationError("--spill: needs --router byteclass or ema; the oracle ignores loads")
     if not 1 <= options.choice_count <= MAX_CHOICES:
         raise ConfigurationError(f"--choice-count {options.choice_count}: must be from 1 to {MAX_CHOICES}")
     first, *also = (Balancing(Balance(name), options.choice_count) for name in dict.fromkeys(options.balance))

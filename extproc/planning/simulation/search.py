@@ -48,7 +48,7 @@ ROUTED_FIRST = 10_000  # requests routed before the simulation to find each pool
 
 
 class ObjectiveNotMet(ConfigurationError):
-    """No fleet of a design meets the objective; the message says which part is missed and the nearest value."""
+    """No fleet of a design meets the objective; the message says which part is missed, and the best value."""
 
 
 class _StillGrowsError(Exception):
@@ -110,7 +110,7 @@ def _steady(
             found = None
             continue
         if found is None:
-            found, why = again, f"only runs of {requests:,} requests are long enough to tell"
+            found, why = again, f"only runs of {requests:,} requests are long enough to judge"
             continue
         before, found = found, replace(again, runs=again.runs + found.runs, shorter=found.total)
         if abs(found.total - before.total) <= max(1, int(AGREE * found.total)) and not found.summary.too_short:
@@ -118,7 +118,7 @@ def _steady(
         why = f"runs of {before.requests:,} and {requests:,} requests do not agree"
     assert found is not None, "the last search found a fleet"
     if len(lengths) == 1:
-        why = "runs too short to tell" if found.summary.too_short else ""
+        why = "runs too short to judge" if found.summary.too_short else ""
     return replace(found, not_steady=why)
 
 
@@ -189,7 +189,7 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
     asked = task.setup.objective.success
     if summary.success < asked:
         raise ObjectiveNotMet(
-            f"{task.design.name}: objective success {asked:.2%}: met by no fleet, the nearest is "
+            f"{task.design.name}: objective success {asked:.2%}: no fleet meets it, the best is "
             f"{summary.success:.3%}; {summary.rejected:.3%} of the requests are longer than "
             f"{task.design.contexts[-1]:,} tokens and {summary.truncated:.3%} are cut short, whatever the "
             "number of instances"
@@ -203,10 +203,9 @@ def _check_reachable(task: SearchTask, brackets: list[Bracket], judged: Verdict)
             continue
         if judged.only_grows:
             raise _StillGrowsError(
-                f"{task.design.name}: runs of {task.requests:,} requests are too short to tell: with "
-                f"{bracket.size:,} instances it is still {missed}; more are needed (--requests)"
+                f"{task.design.name}: runs of {task.requests:,} requests are too short to judge: even with "
+                f"{bracket.size:,} instances: {missed}; use longer runs (--requests)"
             )
         raise ObjectiveNotMet(
-            f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is still "
-            f"{missed}"
+            f"{task.design.name}: no fleet meets the objective; even with {bracket.size:,} instances: {missed}"
         )

@@ -26,7 +26,7 @@ class Miss:
     asked: str
 
     def __str__(self) -> str:
-        return f"{self.what} {self.value} (asked: {self.asked})"
+        return f"{self.what} {self.value} (required: {self.asked})"
 
 
 @dataclass(frozen=True, slots=True)
