@@ -119,7 +119,7 @@ class _Simulation:
         if spill is not None and spill.is_due(now_s):
             spill.observe(now_s, [pool.busy() for pool in self._pools])
         chosen = self._router.place(index)
-        while not self._pools[chosen].holds(prompt, declared):
+        while not self._pools[chosen].accepts(prompt, declared):
             chosen += 1
             if chosen == len(self._pools):
                 return
@@ -144,9 +144,9 @@ class _Simulation:
     def _fail(self, now_s: float) -> None:
         """Kill the busiest instance of each pool and restart its requests."""
         for chosen, pool in enumerate(self._pools):
-            for lost in pool.fail_busiest():
-                again = Sequence(lost.index, lost.prompt, lost.output, lost.arrived_s, lost.cached, lost.declared)
-                self._admit(chosen, again, now_s)
+            for old in pool.fail_busiest():
+                restarted = Sequence(old.index, old.prompt, old.output, old.arrived_s, old.cached, old.declared)
+                self._admit(chosen, restarted, now_s)
                 self.restarted += 1
 
     def _until(self, now_s: float, *, check: bool) -> None:
@@ -165,11 +165,11 @@ class _Simulation:
             if finished or instance.unanswered_tokens != unanswered:
                 pool.touched(which)
             if finished:
-                self._answered(finished, at_s)
+                self._record(finished, at_s)
             if check:
                 instance.check()
 
-    def _answered(self, finished: list[Sequence], now_s: float) -> None:
+    def _record(self, finished: list[Sequence], now_s: float) -> None:
         for sequence in finished:
             self.first_token_s[sequence.index] = sequence.first_token_s
             self.last_token_s[sequence.index] = now_s

@@ -94,11 +94,11 @@ class VllmInstance:
 
     def fail(self) -> list[Sequence]:
         """Stop for good, and return the unfinished requests."""
-        inside = [sequence for rank in self._ranks for sequence in rank.fail()]
+        unfinished = [sequence for rank in self._ranks for sequence in rank.fail()]
         self.outstanding = self.unanswered_tokens = 0
         self.until_s = inf
         self.epoch += 1
-        return inside
+        return unfinished
 
     def check(self) -> None:
         """Check the invariants; for debugging and tests. Raises AssertionError."""

@@ -46,7 +46,7 @@ class SimulatedPool:
             kv_tokens=len(alive) * self.spec.limits.data_parallel * self.spec.limits.kv_tokens,
         )
 
-    def holds(self, prompt: int, declared: int | None) -> bool:
+    def accepts(self, prompt: int, declared: int | None) -> bool:
         """Return whether vLLM would accept a request of this length."""
         return prompt + (1 if declared is None else declared) <= self.spec.limits.context_tokens
 

@@ -82,15 +82,15 @@ def search_each(
     missing = [index for index in missing if index not in same]
     progress(len(results), "")
     for index, outcome in _searched(tasks, missing, jobs, lambda what: progress(len(results), what)):
-        results[index] = _kept(cache, tasks[index], outcome)
+        results[index] = _stored(cache, tasks[index], outcome)
         progress(len(results), tasks[index].design.name)
     for index, first in same.items():
-        results[index] = _kept(cache, tasks[index], _renamed(results[first], tasks[index].design))
+        results[index] = _stored(cache, tasks[index], _renamed(results[first], tasks[index].design))
         progress(len(results), tasks[index].design.name)
     return tuple(_estimate(results[index], tasks[index]) for index in range(len(tasks)))
 
 
-def _kept(cache: ResultCache, task: SearchTask, outcome: Outcome) -> Outcome:
+def _stored(cache: ResultCache, task: SearchTask, outcome: Outcome) -> Outcome:
     if not isinstance(outcome, NotMet):
         cache.put(task, outcome)
     return outcome

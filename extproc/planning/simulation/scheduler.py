@@ -55,13 +55,13 @@ class Scheduler(ABC):
 
     def fail(self) -> list[Sequence]:
         """Drop all state, and return the unfinished requests."""
-        inside = [*self._inside(), *self._waiting]
+        unfinished = [*self._admitted(), *self._waiting]
         self.decoding.clear()
         self._waiting.clear()
         self._chunks = []
         self.outstanding = self.unanswered_tokens = 0
         self._reset()
-        return inside
+        return unfinished
 
     @abstractmethod
     def check(self) -> None:
@@ -72,7 +72,7 @@ class Scheduler(ABC):
         """Return whether a request that just arrived could be admitted next."""
 
     @abstractmethod
-    def _inside(self) -> list[Sequence]:
+    def _admitted(self) -> list[Sequence]:
         """Return the admitted requests."""
 
     @abstractmethod

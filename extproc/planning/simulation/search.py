@@ -172,24 +172,24 @@ def _start(task: SearchTask) -> tuple[int, ...]:
     lengths = Lengths(workload.prompt[:routed], workload.output[:routed], task.lengths.source)
     sizes = []
     for index in range(len(contexts)):
-        mine = chosen == index
-        share = float(mine.mean())
+        routed_here = chosen == index
+        share = float(routed_here.mean())
         if share == 0:
             sizes.append(1)
             continue
         each, limits = task.design.setup(index, setup), task.design.limits(index, setup)
         tpot_s = each.objective.tightest_tpot_s
-        mu = throughput(lengths.subset(mine), each.cost, limits, tpot_s).requests_per_s
+        mu = throughput(lengths.subset(routed_here), each.cost, limits, tpot_s).requests_per_s
         # Without a rate from the cost model, start from one instance.
         sizes.append(max(1, ceil(share * task.rate / mu)) if mu > 0 else 1)
     return tuple(sizes)
 
 
 def _check_success(task: SearchTask, summary: Summary) -> None:
-    asked = task.setup.objective.success
-    if summary.success < asked:
+    required = task.setup.objective.success
+    if summary.success < required:
         raise ObjectiveNotMet(
-            f"{task.design.name}: objective success {asked:.2%}: no fleet meets it, the best is "
+            f"{task.design.name}: objective success {required:.2%}: no fleet meets it, the best is "
             f"{summary.success:.3%}; {summary.rejected:.3%} of the requests are longer than "
             f"{task.design.contexts[-1]:,} tokens and {summary.truncated:.3%} are cut short, whatever the "
             "number of instances"

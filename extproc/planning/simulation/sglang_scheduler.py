@@ -102,7 +102,7 @@ class SglangScheduler(Scheduler):
     def _has_place(self, sequence: Sequence) -> bool:  # noqa: ARG002
         return not self._full
 
-    def _inside(self) -> list[Sequence]:
+    def _admitted(self) -> list[Sequence]:
         return [*self.decoding.sequences.values(), *(each for each, _ in self._prefilling())]
 
     def _reset(self) -> None:

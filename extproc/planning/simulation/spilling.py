@@ -21,15 +21,15 @@ class SimulatedSpill:
         self.spillover = Spillover(settings, SALT)
         self.fleet = pools.fleet
         self._spillings = {pool.name: Spilling(settings) for pool in pools.ascending}
-        self._asked_at_s = 0.0
+        self._polled_at_s = 0.0
 
     def is_due(self, now_s: float) -> bool:
         """Return whether the servers are to be polled now."""
-        return now_s >= self._asked_at_s + EVERY_S
+        return now_s >= self._polled_at_s + EVERY_S
 
     def observe(self, now_s: float, busy: Sequence[Busy]) -> None:
         """Record how busy each pool is, smallest first."""
-        elapsed_s, self._asked_at_s = now_s - self._asked_at_s, now_s
+        elapsed_s, self._polled_at_s = now_s - self._polled_at_s, now_s
         loads = {
             name: spilling.observe(each, self.spillover.placed(name), elapsed_s)
             for (name, spilling), each in zip(self._spillings.items(), busy, strict=True)

@@ -122,42 +122,42 @@ def first_measured(requests: int) -> int:
 
 
 def _steadiness(run: FleetRun) -> list[Steadiness]:
-    mine = (run.pool == index for index in range(len(run.pools)))
-    return [steadiness(run.arrival_s[each], run.finish_s[each]) for each in mine]
+    members = (run.pool == index for index in range(len(run.pools)))
+    return [steadiness(run.arrival_s[each], run.finish_s[each]) for each in members]
 
 
 def _classes(
     run: FleetRun, measured: npt.NDArray[np.bool_], classes: tuple[LengthClass, ...]
 ) -> tuple[ClassFigures, ...]:
-    found, above = [], -1.0
+    figures, above = [], -1.0
     for each in classes:
-        mine = measured & (run.total > above) & (run.total <= each.limit)
-        answered = max(1, int((mine & (run.pool >= 0)).sum()))
-        late = _late(run, mine, each.ttft_s, each.tpot_s)
+        selected = measured & (run.total > above) & (run.total <= each.limit)
+        answered = max(1, int((selected & (run.pool >= 0)).sum()))
+        late = _late(run, selected, each.ttft_s, each.tpot_s)
         limit = None if each.limit == float("inf") else each.limit
-        latency, half = _latency(run, mine), _half_width(run.ttft_s[mine])
-        found.append(ClassFigures(each.name, limit, latency, (late[0] / answered, late[1] / answered), half))
+        latency, half = _latency(run, selected), _half_width(run.ttft_s[selected])
+        figures.append(ClassFigures(each.name, limit, latency, (late[0] / answered, late[1] / answered), half))
         above = each.limit
-    return tuple(found)
+    return tuple(figures)
 
 
-def _pool(run: FleetRun, mine: npt.NDArray[np.bool_], objective: Objective, state: Steadiness) -> PoolFigures:
+def _pool(run: FleetRun, selected: npt.NDArray[np.bool_], objective: Objective, state: Steadiness) -> PoolFigures:
     index = objective.of(run.total)
     loosest = (max(c.ttft_s for c in objective.classes), max(c.tpot_s for c in objective.classes))
     by_class = tuple(
-        _late(run, mine & (index == place), each.ttft_s, each.tpot_s)
+        _late(run, selected & (index == place), each.ttft_s, each.tpot_s)
         for place, each in enumerate(objective.classes)
     )
-    return PoolFigures(_latency(run, mine), _late(run, mine, *loosest), by_class, state.grows)
+    return PoolFigures(_latency(run, selected), _late(run, selected, *loosest), by_class, state.grows)
 
 
-def _late(run: FleetRun, chosen: npt.NDArray[np.bool_], ttft_s: float, tpot_s: float) -> tuple[int, int]:
-    return int((run.ttft_s[chosen] > ttft_s).sum()), int((run.tpot_s[chosen] > tpot_s).sum())
+def _late(run: FleetRun, selected: npt.NDArray[np.bool_], ttft_s: float, tpot_s: float) -> tuple[int, int]:
+    return int((run.ttft_s[selected] > ttft_s).sum()), int((run.tpot_s[selected] > tpot_s).sum())
 
 
-def _latency(run: FleetRun, chosen: npt.NDArray[np.bool_]) -> Latency:
-    ttft, tpot = run.ttft_s[chosen], run.tpot_s[chosen]
-    return Latency(int(chosen.sum()), *_percentiles(ttft), *_percentiles(tpot))
+def _latency(run: FleetRun, selected: npt.NDArray[np.bool_]) -> Latency:
+    ttft, tpot = run.ttft_s[selected], run.tpot_s[selected]
+    return Latency(int(selected.sum()), *_percentiles(ttft), *_percentiles(tpot))
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:

@@ -23,10 +23,10 @@ class Miss:
 
     what: str
     value: str
-    asked: str
+    required: str
 
     def __str__(self) -> str:
-        return f"{self.what} {self.value} (required: {self.asked})"
+        return f"{self.what} {self.value} (required: {self.required})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
     )
     misses: list[Miss] = []
     blamed: set[int] = set()
-    for place, (asked, did) in enumerate(zip(objective.classes, summary.judged, strict=True)):
-        if did.latency.requests < FEWEST_JUDGED:
+    for place, (required, figures) in enumerate(zip(objective.classes, summary.judged, strict=True)):
+        if figures.latency.requests < FEWEST_JUDGED:
             continue
         for kind in (0, 1):
-            if did.late[kind] > asked.late:
-                misses.append(_class_miss(asked, did, kind, named=len(objective.classes) > 1))
-                blamed |= _to_blame(summary, place, kind, asked.late * did.latency.requests)
+            if figures.late[kind] > required.late:
+                misses.append(_class_miss(required, figures, kind, named=len(objective.classes) > 1))
+                blamed |= _to_blame(summary, place, kind, required.late * figures.latency.requests)
     for index, pool in enumerate(summary.by_pool):
         if pool.grows:
             blamed.add(index)
@@ -83,15 +83,15 @@ def _to_blame(summary: Summary, place: int, kind: int, allowed: float) -> set[in
     return blamed
 
 
-def _class_miss(asked: LengthClass, did: ClassFigures, kind: int, *, named: bool) -> Miss:
-    of = f" of {asked.requests}" if named else ""
+def _class_miss(required: LengthClass, figures: ClassFigures, kind: int, *, named: bool) -> Miss:
+    of = f" of {required.requests}" if named else ""
     if kind == 0:
-        return Miss(f"P99 TTFT{of}", f"{did.latency.ttft_p99_s:.2f} s", f"{asked.ttft_s:g} s")
-    return Miss(f"P99 TPOT{of}", f"{did.latency.tpot_p99_s * 1e3:.0f} ms", f"{asked.tpot_s * 1e3:g} ms")
+        return Miss(f"P99 TTFT{of}", f"{figures.latency.ttft_p99_s:.2f} s", f"{required.ttft_s:g} s")
+    return Miss(f"P99 TPOT{of}", f"{figures.latency.tpot_p99_s * 1e3:.0f} ms", f"{required.tpot_s * 1e3:g} ms")
 
 
 def _pool_miss(summary: Summary, index: int, loosest: LengthClass, kind: int) -> Miss:
-    did, of = summary.by_pool[index].latency, f" of pool {summary.pools[index].name}"
+    latency, of = summary.by_pool[index].latency, f" of pool {summary.pools[index].name}"
     if kind == 0:
-        return Miss(f"P99 TTFT{of}", f"{did.ttft_p99_s:.2f} s", f"{loosest.ttft_s:g} s")
-    return Miss(f"P99 TPOT{of}", f"{did.tpot_p99_s * 1e3:.0f} ms", f"{loosest.tpot_s * 1e3:g} ms")
+        return Miss(f"P99 TTFT{of}", f"{latency.ttft_p99_s:.2f} s", f"{loosest.ttft_s:g} s")
+    return Miss(f"P99 TPOT{of}", f"{latency.tpot_p99_s * 1e3:.0f} ms", f"{loosest.tpot_s * 1e3:g} ms")

@@ -93,7 +93,7 @@ class VllmScheduler(Scheduler):
         assert len(self._running) <= self._limits.max_num_seqs
         assert self.outstanding == len(self._running) + len(self._waiting)
 
-    def _inside(self) -> list[Sequence]:
+    def _admitted(self) -> list[Sequence]:
         return list(self._running.values())
 
     def _reset(self) -> None:
@@ -106,9 +106,9 @@ class VllmScheduler(Scheduler):
         budget = self._limits.max_num_batched_tokens - len(self.decoding)
         if len(self._running) >= self._limits.max_num_seqs or budget <= 0:
             return False
-        return self._blocks_to_admit(sequence, min(self._wish(sequence), budget)) <= self._free
+        return self._blocks_to_admit(sequence, min(self._full_chunk(sequence), budget)) <= self._free
 
-    def _wish(self, sequence: Sequence) -> int:
+    def _full_chunk(self, sequence: Sequence) -> int:
         """Return the prefill tokens that a sequence would take if the budget were unlimited."""
         left = sequence.to_compute - (sequence.computed or sequence.cached)
         threshold = self._limits.long_prefill_token_threshold
@@ -152,16 +152,16 @@ class VllmScheduler(Scheduler):
         prefilling = list(self._prefilling.values())
         if not prefilling:
             return [], []
-        wishes = [(sequence, self._wish(sequence)) for sequence in prefilling]
-        if len(self.decoding) + sum(wish for _, wish in wishes) <= budget:
-            return wishes, []
+        full = [(sequence, self._full_chunk(sequence)) for sequence in prefilling]
+        if len(self.decoding) + sum(chunk for _, chunk in full) <= budget:
+            return full, []
         if len(prefilling) == 1 and prefilling[0] is next(reversed(self._running.values())):
-            chunk = min(wishes[0][1], budget - len(self.decoding))
+            chunk = min(full[0][1], budget - len(self.decoding))
             return ([(prefilling[0], chunk)] if chunk > 0 else []), []
         chunks, skipped = [], []
         decoding = self.decoding.sequences
         for sequence in self._running.values():
-            tokens = 1 if sequence.index in decoding else min(self._wish(sequence), budget)
+            tokens = 1 if sequence.index in decoding else min(self._full_chunk(sequence), budget)
             if budget == 0 and sequence.index in decoding:
                 skipped.append(sequence)
             elif budget > 0:
@@ -185,7 +185,7 @@ class VllmScheduler(Scheduler):
         reserved = self.decoding.blocks_for(1)  # for the decoding sequences, which take them when the run ends
         while self._waiting and budget > 0 and len(self._running) < self._limits.max_num_seqs:
             sequence = self._waiting[0]
-            chunk = min(self._wish(sequence), budget)
+            chunk = min(self._full_chunk(sequence), budget)
             if self._blocks_to_admit(sequence, chunk) > self._free - reserved:
                 return
             self._waiting.popleft()

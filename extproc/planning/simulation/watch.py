@@ -46,9 +46,9 @@ class Watch:
             return
         self.answered[pool] += 1
         place = self.index[request]
-        asked, counts = self.objective.classes[place], self.late[pool][place]
-        counts[0] += ttft_s > asked.ttft_s
-        counts[1] += tpot_s > asked.tpot_s
+        objective, counts = self.objective.classes[place], self.late[pool][place]
+        counts[0] += ttft_s > objective.ttft_s
+        counts[1] += tpot_s > objective.tpot_s
         own = self.own[pool]
         own[0] += ttft_s > self.loosest[0]
         own[1] += tpot_s > self.loosest[1]
