@@ -223,7 +223,7 @@ def test_a_model_of_another_generation_is_not_added_but_named(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
-def test_one_change_is_made_at_a_time_and_does_not_wait_for_ever(
+def test_changes_are_made_one_at_a_time_and_do_not_wait_forever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the body of a change is awaited, another may be refused; the first one is given up after a timeout."""
