@@ -153,13 +153,20 @@ def test_a_drain_ends_the_stream(router: Router) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "code"), [("", grpc.StatusCode.UNIMPLEMENTED), (FROM_LOG, grpc.StatusCode.INVALID_ARGUMENT)]
+    ("settings", "messages", "code"),
+    [
+        # Without a message: if the stream ends while one is written, the client reports INTERNAL.
+        ("", (), grpc.StatusCode.UNIMPLEMENTED),
+        (FROM_LOG, (b"\xff\xff",), grpc.StatusCode.INVALID_ARGUMENT),
+    ],
 )
-def test_bytes_that_are_not_an_entry_are_refused(router: Router, settings: str, code: grpc.StatusCode) -> None:
+def test_bytes_that_are_not_an_entry_are_refused(
+    router: Router, settings: str, messages: tuple[bytes, ...], code: grpc.StatusCode
+) -> None:
     """Bytes that are not a message end the stream; with learning from responses the service does not exist."""
 
     async def act(_app: App, _channel: grpc.aio.Channel, log: Log) -> grpc.StatusCode:
-        await log.write(b"\xff\xff")
+        await log.write(*messages)
         return await log.code()
 
     assert code == with_a_log(router, act, settings)
