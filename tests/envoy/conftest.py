@@ -1,6 +1,6 @@
-"""The real Envoy, the real router, emulated pools: one of each for all tests that leave them as they are.
+"""Fixtures: the real Envoy, the real router and emulated pools, shared by all tests that do not disturb them.
 
-Tests that kill or misconfigure something take a `build`, and get a stack of their own.
+Tests that kill or misconfigure something use `build` to get a stack of their own.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -23,7 +23,7 @@ MODES = ("streamed", "buffered", "full-duplex")
 
 @pytest.fixture(scope="session")
 def pools() -> Iterator[Pools]:
-    """Two pools that respond as fast as they can."""
+    """Two pools that respond without delay."""
     pools = Pools()
     yield pools
     pools.stop()
@@ -31,7 +31,7 @@ def pools() -> Iterator[Pools]:
 
 @pytest.fixture(scope="session")
 def slow_pools() -> Iterator[Pools]:
-    """Two pools whose responses take a while: 100 tokens a second."""
+    """Two pools with slow responses: 100 tokens per second."""
     pools = Pools(speed=100)
     yield pools
     pools.stop()
@@ -39,7 +39,7 @@ def slow_pools() -> Iterator[Pools]:
 
 @pytest.fixture(scope="session")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
-    """Run the router that all shared gateways ask; whatever they did to it, no exception of ours came of it."""
+    """Run the router of all shared gateways; fail at the end if any exception was raised in it."""
     router = RouterProcess(tmp_path_factory.mktemp("router"))
     yield router
     eventually(lambda: router.metric("dualpool_streams_open") == 0, "all streams have ended")
@@ -51,7 +51,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
 def stacks(
     tmp_path_factory: pytest.TempPathFactory, router: RouterProcess, pools: Pools
 ) -> Iterator[Callable[[str], Stack]]:
-    """Give the shared stack of a mode; its Envoy is started when first asked for."""
+    """Return a function that gives the shared stack of a mode; its Envoy is started on first use."""
     running: dict[str, Stack] = {}
 
     def stack_of(mode: str) -> Stack:
@@ -67,14 +67,14 @@ def stacks(
 
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
-    """Each of the configurations in `envoy/`, one after the other."""
+    """Each of the configurations in `envoy/`, in turn."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 def caller(mode: str, stacks: Callable[[str], Stack]) -> Iterator[Caller]:
-    """Clients of the shared stack of a mode."""
+    """Clients of the mode's shared stack."""
     caller = Caller(stacks(mode))
     yield caller
     caller.close()
@@ -82,7 +82,7 @@ def caller(mode: str, stacks: Callable[[str], Stack]) -> Iterator[Caller]:
 
 @pytest.fixture
 def build(tmp_path: Path, pools: Pools) -> Iterator[Build]:
-    """Make stacks that belong to this test alone."""
+    """Build stacks that belong to this test alone."""
     build = Build(tmp_path, pools)
     yield build
     build.end()
@@ -90,7 +90,7 @@ def build(tmp_path: Path, pools: Pools) -> Iterator[Build]:
 
 @pytest.fixture
 def bite(build: Build, router: RouterProcess) -> Bitten:
-    """Start an Envoy with one trap in it, before the shared router and the shared pools unless told otherwise."""
+    """Start an Envoy that has one trap, in front of the shared router and, by default, the shared pools."""
 
     def start(trap: str, then: Callable[[Document], None] | None = None, pools: Pools | None = None) -> Caller:
         def change(document: Document) -> None:
@@ -107,7 +107,7 @@ def bite(build: Build, router: RouterProcess) -> Bitten:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the logs of Envoy and the router with a failure."""
+    """Add the ends of the logs of Envoy and the router to the report of a failed test."""
     report = yield
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():

@@ -1,4 +1,4 @@
-"""Learning from Envoy's access log: no response passes the router, and every request teaches."""
+"""Learning from Envoy's access log: no response passes through the router, yet it learns from every request."""
 
 import secrets
 import signal
@@ -31,7 +31,7 @@ LEARNING = {"source": "access_log"}
 
 
 def log_to_router(document: Document) -> None:
-    """Send the log where the router is, and soon."""
+    """Send the log to the router's address, with a short flush interval."""
     endpoint = cluster(document, "dualpool")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     address = endpoint["address"]["socket_address"]
     moved_to(document, "dualpool_log", f"{address['address']}:{address['port_value']}")
@@ -46,7 +46,7 @@ def log_settings(document: Document) -> Document:
 
 @pytest.fixture
 def logged(build: Build) -> Callable[..., Caller]:
-    """Make a stack of this file's configuration, with further changes if wanted."""
+    """Build stacks from `streamed-access-log.yaml`, optionally with further changes."""
 
     def make(change: Callable[[Document], None] | None = None, **settings: Any) -> Caller:
         def all_changes(document: Document) -> None:
@@ -60,22 +60,22 @@ def logged(build: Build) -> Callable[..., Caller]:
 
 
 def became(caller: Caller, outcome: Outcome) -> float:
-    """Return how many entries became this."""
+    """Return how many entries had this outcome."""
     return caller.stack.router.metric("dualpool_access_log_entries_total", outcome=outcome)
 
 
 def not_learned(caller: Caller, cause: str) -> float:
-    """Return how many responses taught nothing for this cause."""
+    """Return how many responses were not learned from, for this cause."""
     return caller.stack.router.metric("dualpool_responses_not_learned_total", cause=cause)
 
 
 def has_learned(caller: Caller, responses: int) -> bool:
-    """Tell whether so many responses taught."""
+    """Return whether exactly so many responses were learned from."""
     return caller.observations() == responses
 
 
 def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
-    """Short and long requests of each API, JSON and SSE, teach, and none of their streams is kept."""
+    """The router learns from requests of every API, JSON and SSE, in both pools, without keeping their streams."""
     caller = logged()
     for number, ask in enumerate(CALLS, 1):
         pool = ask(caller, LONG_TEXT if number % 2 else SHORT_TEXT)["x-served-by"]
@@ -90,7 +90,7 @@ def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
 
 
 def test_a_repair_teaches_and_is_counted(logged: Callable[..., Caller]) -> None:
-    """What the short pool refused and the long one served is learned, though no response head was seen."""
+    """The router learns from a request that was retried on the long pool, though it saw no response headers."""
     caller = logged()
     raw = caller.openai.chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
@@ -101,7 +101,7 @@ def test_a_repair_teaches_and_is_counted(logged: Callable[..., Caller]) -> None:
 
 
 def test_a_refusal_is_counted(logged: Callable[..., Caller]) -> None:
-    """A 400 that reaches the client teaches nothing: the log does not say what it was for."""
+    """Nothing is learned from a 400 that reaches the client, because the log does not contain its reason."""
     caller = logged()
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 100_000}
     assert httpx.codes.BAD_REQUEST == caller.http.post("/v1/chat/completions", json=body).status_code
@@ -110,7 +110,7 @@ def test_a_refusal_is_counted(logged: Callable[..., Caller]) -> None:
 
 
 def test_a_client_that_leaves_teaches_nothing(logged: Callable[..., Caller], slow_pools: Pools) -> None:
-    """A response that was cut short by its client is counted as such."""
+    """A response that the client aborted is counted as cut short and not learned from."""
     caller = logged(pools=slow_pools)
     body = chat_body(
         MODEL, "Count.", max_tokens=400, min_tokens=400, stream=True, stream_options={"include_usage": True}
@@ -128,14 +128,14 @@ def test_a_client_that_leaves_teaches_nothing(logged: Callable[..., Caller], slo
 
 @pytest.fixture
 def compressing_pools() -> Iterator[Pools]:
-    """Pools that compress their responses."""
+    """Run pools that compress their responses."""
     pools = Pools(compression=Compression.GZIP)
     yield pools
     pools.stop()
 
 
 def test_compressed_responses_are_counted(logged: Callable[..., Caller], compressing_pools: Pools) -> None:
-    """Envoy reads no usage in what is compressed: it teaches nothing, and is counted as that."""
+    """Envoy cannot read usage from a compressed response: nothing is learned, and the response is counted."""
     caller = logged(pools=compressing_pools)
     chat(caller, SHORT_TEXT)
     eventually(lambda: not_learned(caller, "encoding") == 1, "the compressed response is counted")
@@ -143,7 +143,7 @@ def test_compressed_responses_are_counted(logged: Callable[..., Caller], compres
 
 
 def test_streams_without_usage_are_no_fault(logged: Callable[..., Caller]) -> None:
-    """A stream that was not asked to report usage teaches nothing, and is not counted as a fault."""
+    """A stream without `include_usage` is not learned from, and is not counted as missing its usage."""
     caller = logged()
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "stream": True}
     assert caller.http.post("/v1/chat/completions", json=body).text.endswith("data: [DONE]\n\n")
@@ -155,7 +155,7 @@ def test_streams_without_usage_are_no_fault(logged: Callable[..., Caller]) -> No
 def test_a_log_that_nobody_takes_harms_no_request(
     logged: Callable[..., Caller], build: Build, ask: Call, tmp_path: Path
 ) -> None:
-    """While the router is down requests are served, and a restarted one learns from what comes then."""
+    """While the router is down, requests are served; after a restart, it learns from new requests."""
     key = tmp_path / "key"
     key.write_text(secrets.token_hex(32))
     learning = LEARNING | {"access_log": {"key_file": str(key)}}
@@ -172,7 +172,7 @@ def test_a_log_that_nobody_takes_harms_no_request(
 
 
 def test_no_log_service_at_all(logged: Callable[..., Caller]) -> None:
-    """Where the log goes nowhere, requests are decided and served all the same."""
+    """If nothing listens at the log's address, requests are decided and served as usual."""
     caller = logged(lambda document: moved_to(document, "dualpool_log", "127.0.0.1:9"))
     for _ in range(50):
         assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
@@ -180,7 +180,7 @@ def test_no_log_service_at_all(logged: Callable[..., Caller]) -> None:
 
 
 def test_a_log_service_that_hangs_is_left(logged: Callable[..., Caller], tmp_path: Path) -> None:
-    """Where the log's router hangs, Envoy closes the connection, and with it goes what was kept for it."""
+    """If the router that receives the log hangs, Envoy closes the stream; requests are decided as usual."""
     other = RouterProcess(tmp_path, learning=LEARNING)
 
     def change(document: Document) -> None:
@@ -202,12 +202,12 @@ def test_a_log_service_that_hangs_is_left(logged: Callable[..., Caller], tmp_pat
 
 
 def active(caller: Caller) -> int:
-    """Return how many streams of entries Envoy has open."""
+    """Return how many access log streams Envoy has open."""
     return caller.stack.gateway.statistic("cluster.dualpool_log.upstream_rq_active")
 
 
 def all_is_logged(document: Document) -> None:
-    """Log each request, also of others: a virtual host without the router."""
+    """Log every request, including those of another virtual host, which does not use the router."""
     del connection_manager(document)["access_log"][0]["filter"]
     host = virtual_host(document)
     others = {
@@ -226,7 +226,7 @@ def all_is_logged(document: Document) -> None:
 
 
 def test_other_hosts_say_nothing(logged: Callable[..., Caller]) -> None:
-    """Entries of another virtual host are counted as foreign, many of them too, and ours teach among them."""
+    """Many entries of another virtual host are counted as foreign; the router still learns from ours."""
     caller = logged(all_is_logged)
     for _ in range(300):
         assert httpx.codes.NO_CONTENT == caller.http.get("/", headers={"host": "others.example"}).status_code

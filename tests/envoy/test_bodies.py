@@ -1,4 +1,4 @@
-"""Every body arrives as it was sent, whatever its size, speed, framing or encoding."""
+"""Every body arrives unchanged, whatever its size, speed, framing or encoding."""
 
 import gzip
 import signal
@@ -28,7 +28,7 @@ MEGABYTES_OF_IMAGE = chat_body(MODEL, "", max_tokens=16).replace(
 
 
 def in_pieces(body: bytes, piece: int = 100_000) -> Iterator[bytes]:
-    """Cut a body up, so that it is sent without a content-length."""
+    """Cut a body into pieces, so that it is sent chunked, without a content-length."""
     return (body[at : at + piece] for at in range(0, len(body), piece))
 
 
@@ -46,7 +46,7 @@ def test_20_megabytes_arrive_byte_for_byte(caller: Caller, framing: str) -> None
 
 
 def test_20_megabytes_of_broken_json_arrive_byte_for_byte(caller: Caller) -> None:
-    """What no pool can understand gets the long pool's own refusal, and arrives unchanged all the same."""
+    """A body that no pool can parse arrives unchanged and gets the long pool's own refusal."""
     body = b'{"messages": [' + b"\xff\x00{}" * (5 * MIB)
     response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
     assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
@@ -61,7 +61,7 @@ def test_body_without_content_length_is_routed(caller: Caller) -> None:
 
 
 def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
-    """A compressed request is looked into and goes on as it is; these pools take none, and so it is repaired."""
+    """A compressed request is routed by its content and forwarded unchanged; the short pool refuses it here."""
     body = gzip.compress(TEXT)
     response = caller.http.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
     assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
@@ -72,7 +72,7 @@ def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
 
 
 def test_bad_request_gets_the_pools_own_400(caller: Caller) -> None:
-    """A request that is wrong by itself gets exactly what the pool says to it."""
+    """A malformed request gets exactly the pool's own response."""
     body = b'{"model": "served-model", "messages": "none"'
     response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
     direct = httpx.post(f"{caller.stack.pools.long.url}/v1/chat/completions", content=body, headers=JSON)
@@ -80,7 +80,7 @@ def test_bad_request_gets_the_pools_own_400(caller: Caller) -> None:
 
 
 def test_bodiless_and_foreign_requests_go_on_untouched(caller: Caller) -> None:
-    """Other methods and paths are answered by the long pool as without a router, and are not decided on."""
+    """Requests with other methods and paths, and without a body, go to the long pool without a decision."""
     models = caller.http.get("/v1/models")
     empty = caller.http.post("/v1/chat/completions", headers=JSON)
     foreign = caller.http.post("/v1/somewhere/else", content=TEXT, headers=JSON)
@@ -89,14 +89,14 @@ def test_bodiless_and_foreign_requests_go_on_untouched(caller: Caller) -> None:
     assert [None] * 3 == [entry["pool"] for entry in caller.access_log(3)]
 
 
-# STREAMED: Envoy gives trailers away after the body's responses, so that only the deadline decides.
-# FULL_DUPLEX_STREAMED: Envoy 1.40 doubles the body on routes with a retry policy; the short pool refuses that, and
-# the retry is whole.
+# STREAMED: Envoy sends trailers only after the replies to the body, so only the deadline decides.
+# FULL_DUPLEX_STREAMED: Envoy 1.40 doubles the body on routes with a retry policy. The short pool refuses that; the
+# retry is correct.
 WITH_TRAILERS = {"streamed": ("long", 1), "buffered": ("short", 1), "full-duplex": ("long", 2)}
 
 
 def test_request_with_trailers_arrives_whole(build: Build, mode: str, router: RouterProcess) -> None:
-    """A chunked body that ends in trailers is served, whole, in the pool that the mode allows."""
+    """A chunked body that ends in trailers arrives complete, in the pool that the mode allows."""
 
     def with_trailers(document: Document) -> None:
         connection_manager(document)["http_protocol_options"] = {"enable_trailers": True}
@@ -114,7 +114,7 @@ def test_request_with_trailers_arrives_whole(build: Build, mode: str, router: Ro
 
 
 def test_trailers_that_envoy_drops_change_nothing(caller: Caller) -> None:
-    """Over HTTP/1.1 Envoy drops trailers unless told otherwise; the request is then like any other."""
+    """By default Envoy drops HTTP/1.1 trailers; the request is then like any other."""
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", transfer_encoding="chunked", trailer="x-checksum")
         client.chunk(TEXT)
@@ -126,7 +126,7 @@ def test_trailers_that_envoy_drops_change_nothing(caller: Caller) -> None:
 
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
 def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
-    """A body that does not come in time is decided at the router's own deadline: long, whole, without an error."""
+    """A body that arrives too slowly is decided at the router's deadline: it reaches the long pool complete."""
     router = caller.stack.router
     before = router.metric("dualpool_requests_total", reason="deadline")
     with RawClient(caller.stack.gateway.port) as client:
@@ -141,7 +141,7 @@ def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
 
 
 def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
-    """Where the gateway holds the body, a pause of more than deadline and message_timeout changes nothing."""
+    """If the gateway buffers the body, a pause longer than the deadline and message_timeout has no effect."""
     caller = build("buffered")
     gateway, router = caller.stack.gateway, caller.stack.router
     with RawClient(gateway.port) as client:
@@ -149,8 +149,8 @@ def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
         client.send(TEXT[:40])
         answered = "http.ingress.ext_proc.stream_msgs_received"
         eventually(lambda: gateway.statistic(answered) == 1, "the headers are answered")
-        # How long a message_timeout is, by Envoy's own clock: another request, and a router that is stopped. The
-        # router's deadline (150 ms of 500) passes in it.
+        # Wait for one message_timeout on Envoy's own clock: stop the router and send another request. The router's
+        # deadline (150 ms, with a timeout of 500 ms) passes in the meantime.
         router.signal(signal.SIGSTOP)
         assert "long" == chat(caller, "Is this the short one?")["x-served-by"]
         assert 1 == gateway.statistic("http.ingress.ext_proc.message_timeouts")
@@ -161,14 +161,14 @@ def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
 
 
 def small_buffers(document: Document) -> None:
-    """Make buffered.yaml's limit 64 KiB, so that it is met without moving much."""
+    """Lower the limit of buffered.yaml to 64 KiB, so that a small body exceeds it."""
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
     del virtual_host(document)["request_body_buffer_limit"]
     route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = 65537
 
 
 def test_over_the_buffer_limit(build: Build, router: RouterProcess) -> None:
-    """BUFFERED: over the limit, a content-length saves the request (bypass), a chunked one is Envoy's own 413."""
+    """Over the limit, a request with a content-length bypasses the router; a chunked one is Envoy's own 413."""
     caller = build("buffered", change=small_buffers, router=router)
     body = chat_body(MODEL, "word " * 20_000, max_tokens=16)
     known = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
@@ -183,7 +183,7 @@ def test_over_the_buffer_limit(build: Build, router: RouterProcess) -> None:
 
 
 def test_by_pass_for_very_large_bodies(build: Build, mode: str, router: RouterProcess) -> None:
-    """Switched on at the admin port, very large bodies go long and the router hears nothing of them."""
+    """After the bypass is enabled at the admin port, very large bodies go long without a message to the router."""
 
     def from_64_kib(document: Document) -> None:
         route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = 65536
@@ -205,7 +205,7 @@ def test_by_pass_for_very_large_bodies(build: Build, mode: str, router: RouterPr
 
 
 def test_streams_that_are_never_closed(build: Build, mode: str) -> None:
-    """With `exchange.close: never` requests are routed, responses teach, and bodies of any size are whole."""
+    """With `exchange.close: never`, requests are routed, and bodies of any size arrive complete."""
     caller = build(mode, exchange={"close": "never"})
     long = chat_body(MODEL, "word " * 400_000, max_tokens=16)
     foreign = caller.http.post("/upload", content=in_pieces(long), headers=JSON)

@@ -1,4 +1,4 @@
-"""The files in `envoy/` as documents: valid, alike but for what they say, and honest about limits."""
+"""The files in `envoy/`: valid, different only where intended, and consistent with the router's limits."""
 
 import subprocess
 from typing import Any
@@ -20,7 +20,7 @@ from tests.envoy.harness.gateway import (
 )
 
 NAMES = ["buffered", "full-duplex", "streamed", "streamed-access-log", "workers"]
-# Envoy warns of what is work in progress; where it is used, the file's top says so.
+# Envoy warns about features that are work in progress; the head of the file that uses one says so.
 OF_THE_ACCESS_LOG = "ai_protocol_manager.proto' marked as work-in-progress"
 
 
@@ -31,17 +31,17 @@ PROTOCOL = (
 
 
 def test_all_files_are_known() -> None:
-    """Every file is run by the tests, and the folder is not a package that would shadow Envoy's messages."""
+    """The tests run every file, and the folder is not a package, which would shadow Envoy's messages."""
     assert NAMES == sorted(path.stem for path in FILES.glob("*.yaml"))
     assert [] == list(FILES.rglob("__init__.py"))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "two-models/envoy"])
 def test_envoy_finds_the_file_valid(name: str) -> None:
-    """The file as it stands, ports and all, passes Envoy's own validation without a warning."""
+    """The unmodified file, ports included, passes Envoy's own validation without a warning."""
     command = [envoy_binary(), "--mode", "validate", "-c", str(FILES / f"{name}.yaml"), "--log-level", "warning"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    # Validation says on stderr that global limits of connections are not set, which only a deployment can know.
+    # Validation warns that the global connection limits are not set; only a deployment can know them.
     known = ("global_downstream_max_connections", *([OF_THE_ACCESS_LOG] if "access-log" in name else []))
     warnings = [line for line in result.stderr.splitlines() if not any(each in line for each in known)]
     assert (0, []) == (result.returncode, warnings)
@@ -109,12 +109,12 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
     ],
 )
 def test_files_differ_in_nothing_else(name: str, expected: set[str]) -> None:
-    """What is fixed in one file is fixed in all: they differ only in what their tops say."""
+    """The files differ only in what their heads list, so that a fix in one cannot be missing in another."""
     assert expected == differences(load("streamed"), load(name))
 
 
 def test_learning_from_the_log_adds_four_things() -> None:
-    """Without its filter, routes, log and cluster the file is streamed.yaml, but for the response's modes."""
+    """Without its filter, routes, log and cluster, the file is streamed.yaml with other response modes."""
     document = load("streamed-access-log")
     manager, host = connection_manager(document), virtual_host(document)
     for place, added in (
@@ -133,19 +133,19 @@ def test_learning_from_the_log_adds_four_things() -> None:
 
 
 def milliseconds(duration: str) -> float:
-    """Return a duration of Envoy's, as 0.5s, in milliseconds."""
+    """Convert an Envoy duration such as `0.5s` to milliseconds."""
     return float(duration.removesuffix("s")) * 1000
 
 
 def listener(document: Document) -> Document:
-    """Return the one listener."""
+    """Return the only listener."""
     only: Document = document["static_resources"]["listeners"][0]
     return only
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_limits_fit_the_router_s_defaults(name: str) -> None:
-    """Deadline before message_timeout, held bytes below the buffer limit, buffer limit below the message limit."""
+    """Deadline below message_timeout, held bytes below the buffer limit, buffer limit below the message limit."""
     document, router = load(name), Configuration()
     assert router.exchange.deadline_ms * 2 <= milliseconds(ext_proc(document)["message_timeout"])
     held = router.exchange.max_held_bytes
@@ -159,7 +159,7 @@ def test_limits_fit_the_router_s_defaults(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "places"), [("streamed", 64), ("buffered", 1024), ("full-duplex", 16384)])
 def test_places_at_the_router_are_few_and_not_all_for_learning(name: str, places: int) -> None:
-    """As many as are decided within 20 ms at 2,000 a second, more where uploads are waited for; and kept ones."""
+    """Besides kept streams, Envoy admits the requests decided in 20 ms at 2,000/s; more if uploads block."""
     threshold = cluster(load(name), "dualpool")["circuit_breakers"]["thresholds"][0]
     assert places == threshold["max_requests"] == threshold["max_pending_requests"]
     kept = Configuration().learning.max_streams
@@ -169,7 +169,7 @@ def test_places_at_the_router_are_few_and_not_all_for_learning(name: str, places
 
 @pytest.mark.parametrize("name", NAMES)
 def test_small_bodies_are_held_whole(name: str) -> None:
-    """The route for small bodies takes none that the filter before the router would refuse to hold."""
+    """The route for small bodies matches none that the buffer filter before the router would refuse."""
     document = load(name)
     per_filter = route(document, "small_body")["typed_per_filter_config"]
     length = route(document, "small_body")["match"]["headers"][0]["range_match"]
@@ -179,7 +179,7 @@ def test_small_bodies_are_held_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_the_router_s_defaults(name: str) -> None:
-    """Headers that are stripped, the header and value of the short route, and ports are what the router has."""
+    """The stripped headers, the short route's header and value, and the port are the router's defaults."""
     document, router = load(name), Configuration()
     manager = connection_manager(document)
     mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
@@ -194,7 +194,7 @@ def test_names_are_the_router_s_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_router_is_told_all_that_it_reads(name: str) -> None:
-    """Each header that the router looks for, in requests and responses, is on the list of what is forwarded."""
+    """Envoy forwards exactly the request and response headers that the router reads."""
     patterns = ext_proc(load(name))["forward_rules"]["allowed_headers"]["patterns"]
     forwarded = {pattern["exact"] for pattern in patterns}
     assert decode.Decoder()._request_fields.keys() | decode._RESPONSE_FIELDS.keys() == forwarded

@@ -1,4 +1,4 @@
-"""What clients and pools prove who they are with does not leave Envoy towards the router."""
+"""Envoy does not forward the credentials of clients and pools to the router."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,14 +23,14 @@ SECRETS = {
 
 @pytest.fixture
 def eavesdropper() -> Iterator[Eavesdropper]:
-    """Run one, until the test ends."""
+    """Run an eavesdropper for the duration of the test."""
     eavesdropper = Eavesdropper()
     yield eavesdropper
     eavesdropper.stop()
 
 
 def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mode: str, tmp_path: Path) -> None:
-    """The router gets what it decides by, and no credential; the pool gets them all."""
+    """The router gets the headers it needs to decide, and no credentials; the pool gets the credentials."""
     gateway = Gateway(mode, addresses(eavesdropper.address, pools), tmp_path)
     try:
         body = chat_body(MODEL, "Hello.", max_tokens=4)
@@ -47,7 +47,7 @@ def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mod
 
 
 def pools_set_cookies(document: Document) -> None:
-    """Add to every response what pools and their gateways put there."""
+    """Add a cookie and a token to every response, as pools and their gateways do."""
     added = {"set-cookie": "session=secret-6", "x-pool-token": "secret-7"}
     virtual_host(document)["response_headers_to_add"] = [
         {"header": {"key": key, "value": value}} for key, value in added.items()
@@ -57,7 +57,7 @@ def pools_set_cookies(document: Document) -> None:
 def test_cookies_of_responses_stay_in_envoy(
     eavesdropper: Eavesdropper, pools: Pools, mode: str, tmp_path: Path
 ) -> None:
-    """Of a response the router gets what it learns by, and no cookie; the client gets them all."""
+    """The router gets the response headers it needs to learn, and no cookies; the client gets the cookies."""
     gateway = Gateway(mode, addresses(eavesdropper.address, pools), tmp_path, pools_set_cookies)
     try:
         response = httpx.get(f"{gateway.url}/v1/models")

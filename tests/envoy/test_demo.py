@@ -1,3 +1,5 @@
+"""`dualpool demo`, with the real Envoy."""
+
 import json
 import re
 import signal
@@ -20,7 +22,7 @@ WITHIN_S = 120.0
 
 @contextmanager
 def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the demo; end it when the test does not."""
+    """Run the demo, and kill it at the end of the block or after `WITHIN_S`."""
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
     )
@@ -35,7 +37,7 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process still exists."""
+    """Return whether a process still exists."""
     return Path(f"/proc/{pid}").exists()
 
 
@@ -45,7 +47,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_once_as_json_is_the_summary_and_nothing_else() -> None:
-    """With --once --json stdout is the summary: all served, what the short pool refused repaired, and exit 0."""
+    """With --once --json, stdout is the summary: all requests served, refusals repaired; the exit code is 0."""
     with demo("--once", "--json") as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -63,7 +65,7 @@ def test_once_as_json_is_the_summary_and_nothing_else() -> None:
 
 
 def test_it_keeps_running_until_ctrl_c_and_leaves_nothing() -> None:
-    """Without --once the printed address serves requests; Ctrl-C ends everything, with exit 0."""
+    """Without --once, the printed address serves requests; Ctrl-C ends all processes, with exit code 0."""
     with demo() as process:
         assert process.stdout is not None
         urls = (re.search(r"curl -i (http://[\d.:]+/v1/chat/completions)", line) for line in process.stdout)
@@ -83,7 +85,7 @@ def test_it_keeps_running_until_ctrl_c_and_leaves_nothing() -> None:
 def test_a_failed_start_shows_the_log_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """When a part does not come up, its log's end is shown, the exit code is 1, and the others are ended."""
+    """If a part does not start, the end of its log is shown, the exit code is 1, and the other parts are ended."""
     monkeypatch.setattr(gateway, "_command", lambda *_: ["/bin/sh", "-c", "echo no such filter >&2; exit 3"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     children: list[int] = []

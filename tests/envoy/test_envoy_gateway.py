@@ -31,7 +31,7 @@ LIMIT_BYTES = 16 << 20
 
 @pytest.fixture(scope="module")
 def start(pools: Pools) -> Iterator[Callable[[RouterProcess, Path], Stack]]:
-    """Start an Envoy with what Envoy Gateway would hand it, asking a router."""
+    """Return a function that starts an Envoy with the translated configuration, in front of a given router."""
     running: list[Envoy] = []
 
     def started(router: RouterProcess, folder: Path) -> Stack:
@@ -47,50 +47,50 @@ def start(pools: Pools) -> Iterator[Callable[[RouterProcess, Path], Stack]]:
 def stack(
     start: Callable[[RouterProcess, Path], Stack], router: RouterProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Stack:
-    """Return the stack of this module."""
+    """Start the stack that the tests of this module share."""
     return start(router, tmp_path_factory.mktemp("envoy-gateway"))
 
 
 @pytest.fixture
 def caller(stack: Stack) -> Iterator[Caller]:
-    """Clients of it."""
+    """Clients of the shared stack."""
     caller = Caller(stack)
     yield caller
     caller.close()
 
 
 def test_the_translator_was_asked_of_the_manifests_as_they_are() -> None:
-    """A manifest that changes has to be translated anew: `make golden`."""
+    """The stored translation is of the current manifests; after a change, run `make golden`."""
     assert golden()["question_sha256"] == question_digest()
 
 
 def test_the_translator_accepts_every_manifest() -> None:
-    """No policy is in conflict, no reference is left open, no patch misses its place."""
+    """No policy is in conflict, no reference is unresolved, and every patch applies."""
     conditions = golden()["conditions"]
     assert "EnvoyPatchPolicy llm" in conditions
     assert {"Accepted=True", "ResolvedRefs=True"} == {said for each in conditions.values() for said in each}
 
 
 def test_the_checker_finds_no_trap_in_the_translation(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the gateway would run is, to `dualpool check envoy`, a gateway without a trap."""
+    """`dualpool check envoy` finds no trap in the translated configuration."""
     assert 0 == main(["check", "envoy", str(GOLDEN)]), capsys.readouterr()
 
 
 @pytest.mark.parametrize("call", [chat, chat_stream], ids=lambda call: call.__name__)
 def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
-    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    """Short requests go to the short pool, long ones to the long pool; the router learns from both responses."""
     decides_and_learns(caller, call)
 
 
 def test_claims_of_clients_are_stripped(caller: Caller) -> None:
-    """A long request that claims to be short goes long, with the router's words and nobody else's."""
+    """A long request that claims to be short goes long, with only the router's own headers on it."""
     strips_claims(caller)
 
 
 def test_the_router_down(
     start: Callable[[RouterProcess, Path], Stack], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Without a router all goes long, and a client's claim does not count."""
+    """Without a router, everything goes to the long pool, whatever a client claims."""
     router = RouterProcess(tmp_path)
     request.addfinalizer(router.kill)
     caller = Caller(start(router, tmp_path))
@@ -99,13 +99,13 @@ def test_the_router_down(
 
 
 def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> None:
-    """The translated retry leaves the short pool after its first refusal."""
+    """The translated retry goes to the long pool after the short pool's first refusal."""
     repairs(caller)
 
 
 @pytest.mark.parametrize(("size", "reason"), [(64 << 10, "early"), (1 << 20, "early"), (10_000_000, None)])
 def test_bodies_below_and_above_what_is_buffered(caller: Caller, size: int, reason: str | None) -> None:
-    """A body over Envoy Gateway's own limit of 32 KiB is read; from 8 digits on it passes the router by."""
+    """Bodies over Envoy Gateway's default of 32 KiB are read; those of 8 digits in length bypass the router."""
     body = chat_body(MODEL, "word " * (size // 5), max_tokens=16)
     response = caller.http.post(CHAT, content=body, headers=JSON)
     assert ("long", sha256(body).hexdigest()) == (
@@ -116,7 +116,7 @@ def test_bodies_below_and_above_what_is_buffered(caller: Caller, size: int, reas
 
 
 def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> None:
-    """Only what is chunked and over 16 MiB is a 413: the limit that the policy sets holds, and is no smaller."""
+    """A chunked body is a 413 only over 16 MiB: exactly the limit that the policy sets."""
     statuses = [
         caller.http.post(CHAT, content=(b" " * 65536 for _ in range(size >> 16)), headers=JSON).status_code
         for size in (LIMIT_BYTES - (1 << 20), LIMIT_BYTES + (1 << 20))
@@ -125,12 +125,12 @@ def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> N
 
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
-    """The patch holds: with 97 headers of the client's there is room for the router's."""
+    """The patch is effective: a request with 97 headers from the client still has room for the router's."""
     bears_large_heads(caller)
 
 
 def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:
-    """A body that ends with its connection goes to the long pool at once: no route of the router's takes it."""
+    """A POST that upgrades has no end of body: it goes to the long pool at once, on a route without the router."""
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}{CHAT}", connection="upgrade", upgrade="websocket")
         client.response()
@@ -140,5 +140,5 @@ def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:
 
 @pytest.mark.skipif(not EGCTL.exists(), reason="the translator is built by `make golden`, in minutes")
 def test_the_translator_says_what_is_kept() -> None:
-    """Asked anew, the translator says the same."""
+    """A new run of the translator gives the stored translation."""
     assert golden() == translated(EGCTL)

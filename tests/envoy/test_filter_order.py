@@ -1,4 +1,4 @@
-"""What other filters do before and after the router's: per-route settings, decompressors, endpoint pickers."""
+"""Other filters before and after the router's: per-route settings, decompressors, endpoint pickers."""
 
 import gzip
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ MUTATION = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3
 
 
 def insert(document: Document, filter_: Document, *, before: bool) -> None:
-    """Put a filter before the router's, or after it."""
+    """Insert a filter right before the router's, or right after it."""
     filters = connection_manager(document)["http_filters"]
     at = [each["name"] for each in filters].index(EXT_PROC)
     filters.insert(at if before else at + 1, deepcopy(filter_))
 
 
 def says_the_route(document: Document, *, before: bool) -> None:
-    """Add a filter that tells the pool, by its per-route settings, which route it acted for."""
+    """Add a filter whose per-route settings name, in a header to the pool, the route it acted for."""
     insert(document, {"name": "says", "typed_config": {"@type": f"{MUTATION}.HeaderMutation"}}, before=before)
     for name in ("short", "long"):
         header = {"header": {"key": "x-acted-for", "value": name}}
@@ -51,7 +51,7 @@ def test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_
     acted_for: str,
     router: RouterProcess,
 ) -> None:
-    """Per-route settings (rate limits, credentials) of a filter that comes first are the long route's, always."""
+    """A filter before the router's always uses the long route's per-route settings (rate limits, credentials)."""
     caller = build(mode, change=lambda document: says_the_route(document, before=before), router=router)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     ((_, received),) = caller.received()
@@ -60,7 +60,7 @@ def test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_
 
 POOL = "x-token-budget-pool"
 LUA: Document = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
-# Filters behind the router's, and the pool that a short request then goes to.
+# Filters after the router's, and the pool that a short request then goes to.
 CHANGING: dict[str, tuple[str, Document]] = {
     "remove": ("long", {"mutations": {"request_mutations": [{"remove": POOL}]}}),
     "overwrite": (
@@ -99,7 +99,7 @@ CHANGING: dict[str, tuple[str, Document]] = {
 def test_a_filter_behind_the_router_s_that_changes_the_pool_s_header(
     build: Build, router: RouterProcess, name: str
 ) -> None:
-    """The route is chosen again by what is left of the router's word; the checker finds who takes it."""
+    """The route is selected again by the header as changed; the checker finds filters that break the decision."""
     pool, settings = CHANGING[name]
     kind: Document = {"@type": f"{MUTATION}.HeaderMutation"}
     changing = {"name": "changing", "typed_config": kind | settings}
@@ -125,14 +125,14 @@ DECOMPRESSOR = {
 
 
 def compressed(caller: Caller, path: str = "/v1/chat/completions") -> httpx.Response:
-    """Send a short request that is compressed."""
+    """Send a short, compressed request."""
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     return caller.http.post(path, content=gzip.compress(BODY), headers=headers)
 
 
 @pytest.fixture
 def alone() -> Iterator[Pools]:
-    """Two pools for one test, which may spoil their connections."""
+    """Run two pools for one test, which may corrupt their connections."""
     pools = Pools()
     yield pools
     pools.stop()
@@ -141,10 +141,11 @@ def alone() -> Iterator[Pools]:
 def test_a_decompressor_after_the_router_s_filter(
     build: Build, mode: str, router: RouterProcess, alone: Pools
 ) -> None:
-    """But in buffered mode the pool gets the end of a body twice, and takes the second for another request.
+    """Except in buffered mode, the pool gets the end of a body twice and takes the second for another request.
 
-    The decompressor adds trailers at the end, which the filter gives it and then goes on to, as if they had come
-    with the request: Envoy's doing, not ours. What comes next on the connection is refused, whoever sends it.
+    The ext_proc filter passes the end of the body to the decompressor, which adds trailers; then the filter passes
+    these on as well, as if they had come with the request. This is Envoy's behaviour, not ours. The next request
+    on the connection is refused, whoever sends it.
     """
     change = partial(insert, filter_=DECOMPRESSOR, before=False)
     caller = build(mode, change=change, pools=alone, router=router)
@@ -157,7 +158,7 @@ def test_a_decompressor_after_the_router_s_filter(
 
 
 def test_a_decompressor_without_the_router_s_filter(build: Build, router: RouterProcess, alone: Pools) -> None:
-    """By itself it does no harm: a listener of its own in front of the router's is the place for one."""
+    """By itself a decompressor does no harm, so it belongs in a separate listener in front of the router's."""
 
     def change(document: Document) -> None:
         insert(document, DECOMPRESSOR, before=False)
@@ -171,7 +172,7 @@ def test_a_decompressor_without_the_router_s_filter(build: Build, router: Router
     }
 
 
-# What a decompressor before the router's filter does, by the trailers that it adds: pool, attempts, reason.
+# Effect of the trailers that a decompressor before the router's filter adds: pool, attempts, reason.
 DECOMPRESSED_FIRST = {
     "streamed": ("long", "1", "deadline"),
     "buffered": ("short", "1", "fits"),
@@ -180,9 +181,10 @@ DECOMPRESSED_FIRST = {
 
 
 def test_a_decompressor_before_the_router_s_filter(build: Build, mode: str, router: RouterProcess) -> None:
-    """Buffered mode takes it; streamed waits for its deadline, full duplex gives the short pool a doubled body.
+    """Buffered mode works; streamed waits for its deadline; full duplex sends the short pool a doubled body.
 
-    The short pool refuses what is doubled, and the retry on the long one is whole: Envoy's doing, not ours.
+    The short pool refuses the doubled body, and the retry on the long pool is correct. This is Envoy's behaviour,
+    not ours.
     """
     caller = build(mode, change=lambda document: insert(document, DECOMPRESSOR, before=True), router=router)
     response = compressed(caller)
@@ -196,7 +198,7 @@ def test_a_decompressor_before_the_router_s_filter(build: Build, mode: str, rout
 
 @pytest.fixture
 def picker(tmp_path: Path) -> Iterator[RouterProcess]:
-    """Run what plays an endpoint picker: asked in full duplex, it gives every byte back, and decides nothing."""
+    """Run a stand-in for an endpoint picker: in full duplex it returns every byte, and decides nothing."""
     folder = tmp_path / "picker"
     folder.mkdir()
     process = RouterProcess(folder, mode="off")
@@ -205,9 +207,9 @@ def picker(tmp_path: Path) -> Iterator[RouterProcess]:
 
 
 def with_picker(document: Document, address: str, name: str) -> None:
-    """Add a second ext_proc filter after ours, as Istio does for InferencePools: routes say whom it asks.
+    """Add a second ext_proc filter after ours, as Istio does for InferencePools: routes name the service it asks.
 
-    `name` is what it is called; ours keeps its own.
+    `name` is the name of the second filter; ours keeps its own.
     """
     clusters = document["static_resources"]["clusters"]
     clusters.append(deepcopy(cluster(document, "dualpool")) | {"name": "picker"})
@@ -226,7 +228,7 @@ def with_picker(document: Document, address: str, name: str) -> None:
 def test_our_filter_before_an_endpoint_picker_s(
     build: Build, mode: str, router: RouterProcess, picker: RouterProcess
 ) -> None:
-    """With a name of its own our filter is asked, moves requests, and bodies pass both filters whole."""
+    """If the filters have different names, ours routes requests, and bodies pass both filters complete."""
     caller = build(mode, change=lambda d: with_picker(d, picker.address, "picker"), router=router)
     sent = [BODY, chat_body(MODEL, "word " * 40_000, max_tokens=16), chat_body(MODEL, "word " * 400_000)]
     responses = [caller.http.post("/v1/chat/completions", content=body, headers=JSON) for body in sent]
@@ -239,7 +241,7 @@ def test_our_filter_before_an_endpoint_picker_s(
 def test_our_filter_is_not_asked_by_the_picker_s_name(
     build: Build, router: RouterProcess, picker: RouterProcess
 ) -> None:
-    """Two filters of one name: what the routes say to the picker's is said to ours, which then asks the picker."""
+    """If both filters share a name, the routes' overrides for the picker apply to ours, which asks the picker."""
     caller = build("streamed", change=lambda d: with_picker(d, picker.address, EXT_PROC), router=router)
     assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
     assert [None] == [entry["pool"] for entry in caller.access_log()]

@@ -1,4 +1,4 @@
-"""What full duplex can do to others, and what the file does against it: the faults with and without."""
+"""Faults of full duplex that affect other requests, each with and without the file's remedy."""
 
 import asyncio
 import signal
@@ -28,12 +28,12 @@ def http2(document: Document) -> Document:
 
 
 def few_frames(document: Document) -> None:
-    """Take 40 waiting frames for a flood, not Envoy's 10,000: 10 uploads of 2 MiB do then what 40 of 12 did."""
+    """Lower the flood limit from 10,000 queued frames to 40: 10 uploads of 2 MiB then act like 40 of 12 MiB."""
     http2(document)["max_outbound_frames"] = 40
 
 
 def large_uploads(caller: Caller) -> list[Outcome]:
-    """Send some at once."""
+    """Send ten large bodies at the same time."""
     body = numbered_body(2 << 20)
     uploads = [Upload(f"{caller.root}/v1/chat/completions", body, chunked=False)] * 10
 
@@ -44,27 +44,27 @@ def large_uploads(caller: Caller) -> list[Outcome]:
 
 
 def test_large_uploads_do_not_flood(build: Build, router: RouterProcess) -> None:
-    """Large uploads at once, on one connection to the router, all arrive whole."""
+    """Simultaneous large uploads, on one connection to the router, all arrive complete."""
     caller = build("full-duplex", router=router)
     assert {True} == {each.intact for each in large_uploads(caller)}
 
 
 def test_large_uploads_flood_at_a_low_limit(build: Build, router: RouterProcess) -> None:
-    """Where frames are limited, Envoy closes the connection as flooded, and everybody on it gets an error."""
+    """With a low frame limit, Envoy closes the connection as flooded, and every request on it fails."""
     caller = build("full-duplex", change=few_frames, router=router)
     assert None in {each.intact for each in large_uploads(caller)}
     assert caller.stack.gateway.statistic("cluster.dualpool.http2.outbound_flood") > 0
 
 
 def short_timer(document: Document) -> None:
-    """Give a response as little time as the other modes do."""
+    """Set the message_timeout of the other modes."""
     ext_proc(document)["message_timeout"] = "0.5s"
 
 
 def test_router_that_pauses_in_the_response(build: Build) -> None:
-    """A router that is busy for longer than the other modes' message_timeout delays a response; it loses none.
+    """A router that pauses longer than the other modes' message_timeout delays a response but does not lose it.
 
-    A second Envoy asks the same router with that time-out: it makes a 504 of the pause, and is the clock.
+    A second Envoy with that timeout asks the same router. Its 504 shows that the pause was long enough.
     """
     caller = build("full-duplex")
     hasty = build("full-duplex", change=short_timer, router=caller.stack.router)
@@ -84,19 +84,19 @@ def test_router_that_pauses_in_the_response(build: Build) -> None:
 
 
 def slow_checks(document: Document) -> None:
-    """Have the health check of the router know nothing for the length of a test."""
+    """Make the router's health check so slow that it has no effect during a test."""
     check = cluster(document, "dualpool")["health_checks"][0]
     check |= {"interval": "60s", "no_traffic_interval": "60s"}
 
 
 def no_outlier_detection(document: Document) -> None:
-    """The same, and leave the router in its cluster whatever it does."""
+    """Disable outlier detection, too, so that the router is never ejected from its cluster."""
     slow_checks(document)
     del cluster(document, "dualpool")["outlier_detection"]
 
 
 def statuses_after_a_kill(caller: Caller, requests: int) -> list[int]:
-    """Kill the router, and send one request after the other."""
+    """Kill the router, send requests one after another, and return their statuses."""
     caller.stack.router.kill()
     return [
         caller.http.post("/v1/chat/completions", content=BODY, headers=JSON).status_code for _ in range(requests)
@@ -104,7 +104,7 @@ def statuses_after_a_kill(caller: Caller, requests: int) -> list[int]:
 
 
 def test_killed_router_is_left_alone_at_once(build: Build) -> None:
-    """The first request that a killed router fails has it ejected; those after it are served by the long pool."""
+    """The first failed request ejects a killed router; the long pool serves the following requests."""
     caller = build("full-duplex", change=slow_checks)
     statuses = statuses_after_a_kill(caller, 30)
     assert statuses.count(500) <= 2
@@ -112,7 +112,7 @@ def test_killed_router_is_left_alone_at_once(build: Build) -> None:
 
 
 def statuses_after_it_came_back(build: Build, change: Callable[[Document], None]) -> list[int]:
-    """Kill the router as soon as Envoy asks it again after it was killed; send one request after the other."""
+    """Kill the router, replace it, and kill it again when Envoy uses it; return the statuses after that."""
     caller = build("full-duplex", change=change)
     statuses_after_a_kill(caller, 3)
     again = build.replace_router(caller)
@@ -121,30 +121,30 @@ def statuses_after_it_came_back(build: Build, change: Callable[[Document], None]
 
 
 def went_short(caller: Caller) -> bool:
-    """Send a request; return whether the router decided it."""
+    """Send a short request; return whether it went to the short pool, that is, whether the router decided it."""
     response = caller.http.post("/v1/chat/completions", content=BODY, headers=JSON)
     return bool(response.headers.get("x-served-by") == "short")
 
 
 def test_router_that_comes_and_goes_is_left_alone_each_time(build: Build) -> None:
-    """A router that is killed right after it came back is ejected as quickly as one that served for long."""
+    """A router that is killed right after its return is ejected as quickly as one that ran for long."""
     statuses = statuses_after_it_came_back(build, slow_checks)
     assert statuses.count(500) <= 2
     assert 200 == statuses[-1]
 
 
 def gathered_news(document: Document) -> None:
-    """Have Envoy gather the news of the router's health for longer than the requests take (1 s unless set)."""
+    """Let Envoy merge health updates over 2 s (default: 1 s), which is longer than the requests take."""
     slow_checks(document)
     cluster(document, "dualpool")["common_lb_config"]["update_merge_window"] = "2s"
 
 
 def test_router_that_comes_and_goes_fails_requests_where_news_are_gathered(build: Build) -> None:
-    """Where Envoy gathers the news, it asks on, though it has ejected the router."""
+    """If Envoy merges health updates, it goes on to ask a router that it has already ejected."""
     assert statuses_after_it_came_back(build, gathered_news).count(500) > 2
 
 
 def test_killed_router_goes_on_to_fail_requests_without_outlier_detection(build: Build) -> None:
-    """Without it, requests are errors until the health check knows: all whose body is sent before the refusal."""
+    """Without it, requests whose body is sent before the refusal fail until the health check notices."""
     caller = build("full-duplex", change=no_outlier_detection)
     assert statuses_after_a_kill(caller, 30).count(500) > 2

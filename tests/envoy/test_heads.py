@@ -1,4 +1,4 @@
-"""Requests with many or large headers: what Envoy lets in is served, though the router adds headers to it."""
+"""Requests with many or large headers: what Envoy admits is served, although the router adds headers."""
 
 import http.client
 import socket
@@ -15,14 +15,14 @@ from tests.envoy.harness.router import RouterProcess
 from tests.traps.bitten import BITTEN
 
 BODY = chat_body(MODEL, "Is this the short one?", max_tokens=16)
-# What a client of these tests always sends: host, content-type, content-length.
+# The headers that every client of these tests sends: host, content-type, content-length.
 OWN_HEADERS = 3
-# Bytes below 60 KiB that some heads are, without those that the client and Envoy add.
+# How many bytes below 60 KiB some heads are, without the headers that the client and Envoy add.
 NEARLY_60_KIB = (500, 350, 300, 250, 200)
 
 
 def ask(caller: Caller, **headers: str) -> HTTPResponse:
-    """Send a short request with these headers beside its own."""
+    """Send a short request with these headers in addition to its own."""
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)), **headers)
         client.send(BODY)
@@ -30,40 +30,40 @@ def ask(caller: Caller, **headers: str) -> HTTPResponse:
 
 
 def many(count: int) -> dict[str, str]:
-    """Return so many headers, less those that are sent anyway."""
+    """Return headers for a request with `count` in total, including the client's own."""
     return {f"x_{number}": "v" for number in range(count - OWN_HEADERS)}
 
 
 def large(size: int) -> dict[str, str]:
-    """Return headers of so many bytes in all, in lines that a pool takes."""
+    """Return headers of `size` bytes in total, in lines short enough for a pool."""
     lines = [size // 8, *[size // 8] * 7]
     return {f"x_{number}": "v" * (length - 4) for number, length in enumerate(lines)}
 
 
 def defaults(document: Document) -> None:
-    """Take away what the files say of heads."""
+    """Remove the files' limits for headers."""
     manager = connection_manager(document)
     del manager["max_request_headers_kb"], manager["common_http_protocol_options"]
 
 
 @pytest.mark.parametrize("count", range(88, 101, 3))
 def test_many_headers(caller: Caller, count: int) -> None:
-    """As many headers as Envoy lets in by default, and the router's on top of them: the short pool serves."""
+    """With as many headers as Envoy admits by default, plus the router's, the short pool serves."""
     response = ask(caller, **many(count))
     assert (200, "short") == (response.status, response.getheader("x-served-by"))
 
 
 @pytest.mark.parametrize("below", NEARLY_60_KIB)
 def test_large_heads(caller: Caller, below: int) -> None:
-    """Heads as large as Envoy lets in by default, and the router's headers on top: the short pool serves."""
+    """With a head as large as Envoy admits by default, plus the router's headers, the short pool serves."""
     response = ask(caller, **large((60 << 10) - below))
     assert (200, "short") == (response.status, response.getheader("x-served-by"))
 
 
 def test_heads_at_envoy_s_defaults(build: Build, mode: str, router: RouterProcess) -> None:
-    """Without the files' limits, what the router adds makes a 500 of requests that Envoy has let in.
+    """Without the files' limits, the router's headers make requests fail with 500 that Envoy has admitted.
 
-    This is Envoy's fault, shown without the fix; `failure_mode_allow` does not cover it.
+    This is a fault of Envoy, shown without the fix; `failure_mode_allow` does not cover it.
     """
     caller = build(mode, change=defaults, router=router)
     assert 500 == ask(caller, **many(95)).status
@@ -72,7 +72,7 @@ def test_heads_at_envoy_s_defaults(build: Build, mode: str, router: RouterProces
 
 
 def status_of(caller: Caller, **headers: str) -> int:
-    """Return the status, 0 when the connection is closed instead: over the limit."""
+    """Return the status, or 0 if the connection is closed instead, which happens over the limit."""
     try:
         return ask(caller, **headers).status
     except (http.client.RemoteDisconnected, ConnectionResetError):
@@ -91,7 +91,7 @@ REFUSED = {"length": 400, "line": 400, "encoding": 501, "version": 426, "headers
 
 
 def statuses_of_malformed(caller: Caller) -> dict[str, int]:
-    """Return Envoy's status for each malformed head, 0 where it closes the connection without one."""
+    """Return Envoy's status for each malformed head, 0 if it closes the connection without a response."""
     found = {}
     for name, head in MALFORMED.items():
         with socket.create_connection(("127.0.0.1", caller.stack.gateway.port), timeout=10) as client:
@@ -101,11 +101,11 @@ def statuses_of_malformed(caller: Caller) -> dict[str, int]:
 
 
 def test_malformed_heads(caller: Caller) -> None:
-    """What never reaches a route is refused as Envoy does by itself; the router has nothing to do with it."""
+    """Requests that never reach a route get Envoy's own refusal, without the router."""
     assert REFUSED == statuses_of_malformed(caller)
 
 
 def test_malformed_heads_where_the_filter_is_always_on(build: Build, router: RouterProcess) -> None:
-    """It holds Envoy's own reply, and the connection is closed without it: the trap `always-on`."""
+    """The filter holds Envoy's own reply, and the connection is closed before it is sent: trap `always-on`."""
     caller = build("streamed", change=BITTEN["always-on"], router=router)
     assert dict.fromkeys(REFUSED, 0) == statuses_of_malformed(caller)

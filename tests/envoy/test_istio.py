@@ -26,14 +26,14 @@ from tests.envoy.harness.raw import chat_body
 from tests.envoy.harness.router import RouterProcess
 from tests.golden.translate_istio import TRANSLATOR, VARIANTS, kept_at, question_digest, translated
 
-# Where Istio chooses endpoints itself, and so a refusal is tried elsewhere.
+# The variants in which Istio chooses endpoints itself, so that a refused request can be retried elsewhere.
 REPAIRED = [name for name in VARIANTS if name != "inference-pools"]
 Start = Callable[[str, RouterProcess, Path], Stack]
 
 
 @pytest.fixture(scope="module")
 def pickers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RouterProcess]]:
-    """Run what play the pools' endpoint pickers: they give every byte back, and choose nothing."""
+    """Run stand-ins for the pools' endpoint pickers, which return every byte and choose nothing."""
     running = {}
     for name in ("picker_short", "picker_long"):
         running[name] = RouterProcess(tmp_path_factory.mktemp(name), mode="off")
@@ -44,7 +44,7 @@ def pickers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rout
 
 @pytest.fixture(scope="module")
 def start(pools: Pools, pickers: dict[str, RouterProcess]) -> Iterator[Start]:
-    """Start an Envoy with what Istio would hand it for a variant, asking a router."""
+    """Return a function that starts an Envoy with a variant's translation, in front of a given router."""
     running: list[Envoy] = []
 
     def started(variant: str, router: RouterProcess, folder: Path) -> Stack:
@@ -59,20 +59,20 @@ def start(pools: Pools, pickers: dict[str, RouterProcess]) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def stacks(start: Start, router: RouterProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
-    """Return a stack for each variant."""
+    """Start a stack for each variant."""
     return {name: start(name, router, tmp_path_factory.mktemp(name)) for name in VARIANTS}
 
 
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> str:
-    """Return each variant, one after the other."""
+    """Each variant, in turn."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
 def caller(variant: str, stacks: dict[str, Stack]) -> Iterator[Caller]:
-    """Clients of a variant's stack."""
+    """Clients of the variant's stack."""
     caller = Caller(stacks[variant])
     yield caller
     caller.close()
@@ -80,29 +80,29 @@ def caller(variant: str, stacks: dict[str, Stack]) -> Iterator[Caller]:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_istio_was_asked_of_the_manifests_as_they_are(name: str) -> None:
-    """A manifest that changes has to be translated anew: `make golden`."""
+    """The stored translation is of the current manifests; after a change, run `make golden`."""
     assert question_digest(name) == golden(name)["question_sha256"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_checker_finds_no_trap_in_the_translation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the proxy would run is, to `dualpool check envoy`, a gateway without a trap."""
+    """`dualpool check envoy` finds no trap in the translated configuration."""
     assert 0 == main(["check", "envoy", str(kept_at(name))]), capsys.readouterr()
 
 
 @pytest.mark.parametrize("call", [chat, chat_stream], ids=lambda call: call.__name__)
 def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
-    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    """Short requests go to the short pool, long ones to the long pool; the router learns from both responses."""
     decides_and_learns(caller, call)
 
 
 def test_claims_of_clients_are_stripped(caller: Caller) -> None:
-    """A long request that claims to be short goes long, with the router's words and nobody else's."""
+    """A long request that claims to be short goes long, with only the router's own headers on it."""
     strips_claims(caller)
 
 
 def test_the_router_down(variant: str, start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Without a router all goes long, and a client's claim does not count."""
+    """Without a router, everything goes to the long pool, whatever a client claims."""
     router = RouterProcess(tmp_path)
     request.addfinalizer(router.kill)
     caller = Caller(start(variant, router, tmp_path))
@@ -112,13 +112,13 @@ def test_the_router_down(variant: str, start: Start, tmp_path: Path, request: py
 
 @pytest.mark.parametrize("variant", REPAIRED)
 def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> None:
-    """The retry that is merged in leaves the short pool after its first refusal."""
+    """The merged-in retry goes to the long pool after the short pool's first refusal."""
     repairs(caller)
 
 
 @pytest.mark.parametrize("size", [64 << 10, 1 << 20, 8 << 20])
 def test_bodies_of_the_default_route_arrive_whole(caller: Caller, size: int) -> None:
-    """Istio's default retries are gone: a body that is decided before its end is not sent twice."""
+    """Istio's default retries are removed, so a body that is decided before its end is not sent twice."""
     body = chat_body(MODEL, "word " * (size // 5), max_tokens=16)
     response = caller.http.post(CHAT, content=body, headers=JSON)
     assert ("long", sha256(body).hexdigest()) == (
@@ -129,7 +129,7 @@ def test_bodies_of_the_default_route_arrive_whole(caller: Caller, size: int) -> 
 
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
-    """With 97 headers of the client's there is room for the router's."""
+    """A request with 97 headers from the client still has room for the router's."""
     bears_large_heads(caller)
 
 
@@ -137,7 +137,7 @@ def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
 def test_the_router_chooses_the_pool_and_its_picker_is_asked(
     caller: Caller, pickers: dict[str, RouterProcess]
 ) -> None:
-    """The picker that is asked is that of the pool that the router chose, and of no other."""
+    """Only the picker of the pool that the router chose is asked."""
 
     def asked() -> list[float]:
         return [each.metric("dualpool_streams_total") for each in pickers.values()]
@@ -152,5 +152,5 @@ def test_the_router_chooses_the_pool_and_its_picker_is_asked(
 @pytest.mark.skipif(not TRANSLATOR.exists(), reason="the translator is built by `make golden`, in many minutes")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_istio_says_what_is_kept(name: str) -> None:
-    """Asked anew, Istio says the same."""
+    """A new run of Istio's translator gives the stored translation."""
     assert golden(name) == translated(name, TRANSLATOR)

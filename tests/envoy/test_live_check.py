@@ -10,7 +10,7 @@ from tests.traps.bitten import BITTEN
 
 
 def test_a_running_envoy_is_checked(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
-    """--live finds the trap in what Envoy says of itself; with --router it goes by what the router says."""
+    """--live finds the trap in the running configuration; --router checks it against the router's settings."""
     caller = build("streamed", change=BITTEN["fail-closed"], exchange={"deadline_ms": 450})
     admin, router = str(caller.stack.gateway.admin.base_url), str(caller.stack.router.admin.base_url)
 

@@ -1,4 +1,4 @@
-"""What is in `deploy/`: as valid and alike as can be checked without a cluster."""
+"""The files in `deploy/`: valid and consistent, as far as that can be checked without a cluster."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ ROOT = DEPLOY.parent
 
 
 def documents(path: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the documents of a file or folder, by kind and name."""
+    """Return the documents in a file or folder, by kind and name."""
     where = DEPLOY / path
     files = sorted(where.glob("*.yaml")) if where.is_dir() else [where]
     found = [document for file in files for document in YAML(typ="safe", pure=True).load_all(file)]
@@ -44,17 +44,17 @@ def pod(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def configuration(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> Configuration:
-    """Return the configuration of the ConfigMap, as the router reads it."""
+    """Return the configuration in the ConfigMap, as the router parses it."""
     return parse(kubernetes["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
 
 
 def test_nothing_is_routed_before_someone_has_looked(configuration: Configuration) -> None:
-    """What is applied first only watches: the mode that deploy/README.md begins with."""
+    """The manifests start in shadow mode, the first step in deploy/README.md."""
     assert Mode.SHADOW is configuration.mode
 
 
 def test_pod_has_time_to_drain(pod: dict[str, Any], configuration: Configuration) -> None:
-    """The grace period outlasts the drain and the last streams; the readiness probe hears of the drain in it."""
+    """The grace period outlasts the drain and the last streams; the readiness probe notices the drain in time."""
     assert configuration.drain_s + LAST_STREAMS_S + 5 <= pod["terminationGracePeriodSeconds"]
     readiness = pod["containers"][0]["readinessProbe"]
     noticed_s = readiness["periodSeconds"] * readiness["failureThreshold"] + readiness["timeoutSeconds"]
@@ -62,7 +62,7 @@ def test_pod_has_time_to_drain(pod: dict[str, Any], configuration: Configuration
 
 
 def test_probes_ask_for_what_the_router_responses(pod: dict[str, Any], configuration: Configuration) -> None:
-    """Ports are those of the router's configuration, and the probed health service is one of its names."""
+    """The ports are the configured ones, and the probed health service is one that the router answers for."""
     container = pod["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert configuration.listen.address.endswith(f":{ports['grpc-ext-proc']}")
@@ -75,7 +75,7 @@ def test_probes_ask_for_what_the_router_responses(pod: dict[str, Any], configura
 
 
 def test_pod_is_confined(pod: dict[str, Any]) -> None:
-    """The pod meets the restricted Pod Security Standard, as the image's user does."""
+    """The pod meets the restricted Pod Security Standard, and its user is the image's."""
     container = pod["containers"][0]["securityContext"]
     assert (True, "RuntimeDefault") == (
         pod["securityContext"]["runAsNonRoot"],
@@ -87,7 +87,7 @@ def test_pod_is_confined(pod: dict[str, Any]) -> None:
 
 
 def test_pod_is_bounded_on_disk_as_in_memory(pod: dict[str, Any]) -> None:
-    """A pod without a bound on what it writes is among the first that a full node evicts."""
+    """Disk and memory are limited: a full node evicts pods without a disk limit first."""
     resources = pod["containers"][0]["resources"]
     for what in ("memory", "ephemeral-storage"):
         assert what in resources["requests"]
@@ -98,7 +98,7 @@ def test_pod_is_bounded_on_disk_as_in_memory(pod: dict[str, Any]) -> None:
 def test_only_gateways_and_the_scraper_reach_the_router(
     kubernetes: dict[tuple[str, str], dict[str, Any]], pod: dict[str, Any]
 ) -> None:
-    """Each port is open to those that need it, by its name; nothing goes out."""
+    """Each port, by name, is open only to those that need it; all egress is denied."""
     policy = kubernetes["NetworkPolicy", "dualpool"]["spec"]
     assert kubernetes["Deployment", "dualpool"]["spec"]["selector"] == policy["podSelector"]
     assert (["Ingress", "Egress"], []) == (policy["policyTypes"], policy["egress"])
@@ -108,7 +108,7 @@ def test_only_gateways_and_the_scraper_reach_the_router(
 
 
 def test_openshift_assigns_the_user() -> None:
-    """All that the overlay does is to take away the numbers, which stand where it looks for them."""
+    """The overlay only removes the user and group ids, at the paths where the manifest has them."""
     (overlay,) = documents("openshift").values()
     assert ["../kubernetes"] == overlay["resources"]
     (patch,) = overlay["patches"]
@@ -122,7 +122,7 @@ def test_openshift_assigns_the_user() -> None:
 
 
 def test_no_digest_is_made_up() -> None:
-    """What pins an image by content is the registry's word: the files say where it goes."""
+    """No file contains an invented image digest; only the registry can supply one."""
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     assert ["${BASE} AS build", "${BASE}"] == re.findall(r"^FROM (.+)$", dockerfile, re.MULTILINE)
     for file in DEPLOY.rglob("*"):
@@ -134,7 +134,7 @@ def _without_locks(file: Path) -> str:
 
 
 def test_selectors_find_the_pods(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Services, disruption budget and deployment select the labels that the pods carry; ports are named alike."""
+    """Services, disruption budget and deployment select the pods' labels; services use the pods' port names."""
     deployment = kubernetes["Deployment", "dualpool"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     budget = kubernetes["PodDisruptionBudget", "dualpool"]["spec"]["selector"]
@@ -147,7 +147,7 @@ def test_selectors_find_the_pods(kubernetes: dict[tuple[str, str], dict[str, Any
 
 
 def test_kustomization_lists_every_file(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Nothing that is in the folder is forgotten."""
+    """The kustomization lists every manifest in its folder."""
     files = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
     assert files == set(kubernetes["Kustomization", ""]["resources"])
 
@@ -158,7 +158,7 @@ ROUTED_BY_ISTIO, ROUTED_BY_THE_API = ("istio", "istio/sidecar"), ("istio/gateway
 
 
 def istio_patches(variant: str) -> dict[str, Any]:
-    """Return the values that Istio merges into Envoy's configuration, by what they apply to (and the route)."""
+    """Return the values that Istio merges into Envoy's configuration, by route name or else by `applyTo`."""
     patches = documents(variant)["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
 
     def target(patch: dict[str, Any]) -> str:
@@ -171,7 +171,7 @@ def istio_patches(variant: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("variant", ISTIO)
 def test_istio_merges_what_the_tests_run(variant: str) -> None:
-    """Every value in the EnvoyFilter is that of envoy/streamed.yaml, which runs on the real Envoy."""
+    """Every value in the EnvoyFilter is that of envoy/streamed.yaml, which the tests run on the real Envoy."""
     patches, document = istio_patches(variant), load("streamed")
     manager = connection_manager(document)
     merged = patches["NETWORK_FILTER"]["typed_config"]
@@ -190,7 +190,7 @@ def test_istio_merges_what_the_tests_run(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", REPAIRED)
 def test_istio_repairs_what_the_tests_repair(variant: str) -> None:
-    """Where Istio chooses endpoints, the short route's retry and its cluster are those of envoy/streamed.yaml."""
+    """If Istio chooses endpoints, the short route's retry and its cluster are those of envoy/streamed.yaml."""
     patches, document = istio_patches(variant), load("streamed")
     short = dict(patches["short"]["route"])
     del short["idle_timeout"]
@@ -204,7 +204,7 @@ def test_istio_repairs_what_the_tests_repair(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", ISTIO)
 def test_istio_asks_the_router_on_our_routes_only(variant: str) -> None:
-    """The filter is off but on the routes `short` and `long`, by a name that no filter of Istio's own has."""
+    """The filter is on only on the routes `short` and `long`, and its name differs from Istio's own filters."""
     patches = istio_patches(variant)
     inserted = patches["HTTP_FILTER"]
     assert (True, "dualpool") == (inserted["disabled"], inserted["name"])
@@ -215,7 +215,7 @@ def test_istio_asks_the_router_on_our_routes_only(variant: str) -> None:
 
 
 def test_istio_has_no_retries_on_the_default_route() -> None:
-    """Istio gives routes retries that say nothing of them: ours says none, or has them merged away."""
+    """The default route disables the retries that Istio gives to routes without a setting, or overrides them."""
     for variant in ROUTED_BY_ISTIO:
         long = documents(f"{variant}/routes.yaml")["VirtualService", "llm"]["spec"]["http"][-1]
         assert ("long", {"attempts": 0}) == (long["name"], long["retries"])
@@ -224,7 +224,7 @@ def test_istio_has_no_retries_on_the_default_route() -> None:
 
 
 def test_istio_asks_the_router_before_the_endpoint_picker() -> None:
-    """With InferencePools, ours comes before the filter that Istio adds for them; else right before the router."""
+    """With InferencePools our filter precedes the one that Istio adds; otherwise, Envoy's router filter."""
     before = {}
     for variant in ISTIO:
         patches = documents(variant)["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
@@ -236,7 +236,7 @@ def test_istio_asks_the_router_before_the_endpoint_picker() -> None:
 
 
 def test_istio_routes_by_the_router_s_header(configuration: Configuration) -> None:
-    """Routes have the names that patches are merged by; the short one matches the pool header; long is last."""
+    """Routes have the names that the patches use; `short` matches the pool header; `long` is last."""
     match = {configuration.headers.pool: {"exact": configuration.pools[0].name}}
     for variant in ROUTED_BY_ISTIO:
         rules = documents(f"{variant}/routes.yaml")["VirtualService", "llm"]["spec"]["http"]
@@ -251,14 +251,14 @@ def test_istio_routes_by_the_router_s_header(configuration: Configuration) -> No
 
 @pytest.mark.parametrize("variant", REPAIRED)
 def test_a_black_holed_short_pool_costs_a_second(variant: str) -> None:
-    """Istio's own connect timeout is ten times ours."""
+    """The short pool's connect timeout is that of the files; Istio's default is ten times as long."""
     rule = documents(variant)["DestinationRule", "vllm-short"]["spec"]["trafficPolicy"]["connectionPool"]
     assert cluster(load("streamed"), "pool_short")["connect_timeout"] == rule["tcp"]["connectTimeout"]
 
 
 @pytest.mark.parametrize("variant", ISTIO)
 def test_istio_has_as_many_places_at_the_router_as_the_file_that_is_measured(variant: str) -> None:
-    """Istio's own limit is none at all, and a flood would wait inside the router."""
+    """The limits are those of envoy/streamed.yaml. Without them (Istio's default) a flood queues in the router."""
     pool = documents(f"{variant}/routes.yaml")["DestinationRule", "dualpool"]["spec"]["trafficPolicy"][
         "connectionPool"
     ]
@@ -268,7 +268,7 @@ def test_istio_has_as_many_places_at_the_router_as_the_file_that_is_measured(var
 
 
 def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: Configuration) -> None:
-    """Modes, stripped headers, retry and limits are those of envoy/buffered.yaml, in Envoy Gateway's words."""
+    """Modes, stripped headers, retry and limits are those of envoy/buffered.yaml, in Envoy Gateway's fields."""
     gateway, document = documents("envoy-gateway"), load("buffered")
     processor = gateway["EnvoyExtensionPolicy", "dualpool"]["spec"]["extProc"][0]
     assert {"request": {"body": "Buffered"}, "response": {"body": "Streamed"}} == processor["processingMode"]
@@ -295,7 +295,7 @@ def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: C
 
 
 def test_envoy_gateway_asks_for_the_router_s_health(configuration: Configuration) -> None:
-    """The health check asks for a name that the router answers to, in time for its drain."""
+    """The health check asks for a service that the router answers for, often enough to notice its drain."""
     policy = documents("envoy-gateway")["EnvoyExtensionPolicy", "dualpool"]["spec"]["extProc"][0]
     check = policy["backendSettings"]["healthCheck"]["active"]
     assert "GRPC" == check["type"]
@@ -304,7 +304,7 @@ def test_envoy_gateway_asks_for_the_router_s_health(configuration: Configuration
 
 
 def test_envoy_gateway_logs_what_the_tests_read() -> None:
-    """Each field of the access log is, under its name, that of envoy/buffered.yaml."""
+    """Every access log field has the same definition in envoy/buffered.yaml."""
     proxy = documents("envoy-gateway")["EnvoyProxy", "llm"]["spec"]["telemetry"]["accessLog"]["settings"][0]
     (log,) = connection_manager(load("buffered"))["access_log"]
     fields = log["typed_config"]["log_format"]["json_format"]
@@ -312,7 +312,7 @@ def test_envoy_gateway_logs_what_the_tests_read() -> None:
 
 
 def test_envoy_gateway_s_patch_raises_the_limits_of_heads() -> None:
-    """What has no field in Envoy Gateway is patched to what envoy/buffered.yaml has."""
+    """Settings without a field in Envoy Gateway are patched to the values of envoy/buffered.yaml."""
     patches = documents("envoy-gateway/patches")["EnvoyPatchPolicy", "llm"]["spec"]["jsonPatches"]
     manager = connection_manager(load("buffered"))
     for patch in patches:
@@ -323,7 +323,7 @@ def test_envoy_gateway_s_patch_raises_the_limits_of_heads() -> None:
 
 
 def test_envoy_gateway_by_passes_what_its_buffer_cannot_hold(configuration: Configuration) -> None:
-    """The bypass begins below the buffer limit, matches on whole lengths, and no policy of ours names it."""
+    """The bypass starts below the buffer limit, matches complete lengths, and is not targeted by our policy."""
     gateway = documents("envoy-gateway")
     (rule,) = gateway["HTTPRoute", "llm-very-large-body"]["spec"]["rules"]
     pattern = rule["matches"][0]["headers"][0]["value"]
@@ -338,7 +338,7 @@ def test_envoy_gateway_by_passes_what_its_buffer_cannot_hold(configuration: Conf
 
 
 def test_container_is_built_from_locked_versions() -> None:
-    """What builds the wheel has the versions that development has, by hash; what is copied exists."""
+    """The build's requirements have the versions of development, by hash; every copied file exists."""
     pins = dict(re.findall(r"^(\S+)==(\S+)", (DEPLOY / "build-requirements.txt").read_text(), re.MULTILINE))
     developed = dict(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE))
     assert {name: developed[name] for name in pins} == pins

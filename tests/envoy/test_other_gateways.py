@@ -1,6 +1,4 @@
-"""What other gateways do and the files in `envoy/` do not: BUFFERED_PARTIAL, full duplex in both directions, and
-responses that are compressed or too large to read.
-"""
+"""Gateways unlike the files in `envoy/`: BUFFERED_PARTIAL, full duplex both ways, compressed or huge responses."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -27,14 +25,14 @@ def head(caller: Caller, body: bytes) -> bytes:
 
 
 def buffered_partial(document: Document) -> None:
-    """Hold the body up to 64 KiB, and send what there is then."""
+    """Buffer at most 64 KiB of the body, and send that to the router."""
     ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED_PARTIAL"
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
     del virtual_host(document)["request_body_buffer_limit"]
 
 
 def test_buffered_partial(build: Build, router: RouterProcess) -> None:
-    """Bodies that arrive with their headers are routed; over the limit they go long, whole, and are no 413."""
+    """A body that arrives with its headers is routed; over the limit it goes long, complete, without a 413."""
     caller = build("buffered", change=buffered_partial, router=router)
     for text, pool in ((SHORT_TEXT, "short"), (LONG_TEXT, "long"), ("word " * 40_000, "long")):
         body = chat_body(MODEL, text, max_tokens=16)
@@ -47,7 +45,7 @@ def test_buffered_partial(build: Build, router: RouterProcess) -> None:
 
 
 def test_buffered_partial_cannot_route_a_body_that_comes_later(build: Build, router: RouterProcess) -> None:
-    """Envoy lets the headers go on when they are answered before there is a body: to the long pool, and whole."""
+    """If the headers are answered before any body has come, Envoy forwards them at once, to the long pool."""
     caller = build("buffered", change=buffered_partial, router=router)
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
     answered = "http.ingress.ext_proc.stream_msgs_received"
@@ -61,13 +59,13 @@ def test_buffered_partial_cannot_route_a_body_that_comes_later(build: Build, rou
 
 
 def duplex_both_ways(document: Document) -> None:
-    """Give every byte of the response away as well."""
+    """Send every byte of the response through the router as well."""
     modes = ext_proc(document)["processing_mode"]
     modes |= {"response_body_mode": "FULL_DUPLEX_STREAMED", "response_trailer_mode": "SEND"}
 
 
 def test_full_duplex_in_both_directions(build: Build, router: RouterProcess) -> None:
-    """Every API is routed, every response comes back whole and teaches; so does a body of 20 MB."""
+    """Requests of every API are routed, their responses learned from; a body of 20 MB arrives complete."""
     caller = build("full-duplex", change=duplex_both_ways, router=router)
     served = [call(caller, SHORT_TEXT)["x-served-by"] for call in CALLS]
     assert ["short"] * len(CALLS) == served
@@ -89,7 +87,7 @@ def compressing_pools(request: pytest.FixtureRequest) -> Iterator[Pools]:
 def test_compressed_responses_teach(
     build: Build, mode: str, compressing_pools: Pools, router: RouterProcess
 ) -> None:
-    """JSON and streams that the pool compresses reach the client as they are, and teach."""
+    """Compressed JSON and streams reach the client unchanged, and the router learns from them."""
     caller = build(mode, pools=compressing_pools, router=router)
     encodings = [call(caller, SHORT_TEXT).get("content-encoding") for call in (chat, chat_stream)]
     assert [compressing_pools.short.settings.compression] * 2 == encodings
@@ -97,7 +95,7 @@ def test_compressed_responses_teach(
 
 
 def test_response_that_is_too_large_to_read(build: Build, mode: str) -> None:
-    """A response over max_response_bytes reaches the client whole, and is counted as not learned."""
+    """A response over max_response_bytes reaches the client complete, and is counted as not learned."""
     caller = build(mode, exchange={"max_response_bytes": 1024})
     response = caller.openai.embeddings.create(model=MODEL, input=["one", "two", "three"] * 20)
     assert 60 == len(response.data)

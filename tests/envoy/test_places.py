@@ -1,4 +1,4 @@
-"""No place at the router (`max_requests`): requests pass at once, undecided. In full duplex they may fail."""
+"""Requests over the router's `max_requests` pass at once, undecided; in full duplex they may fail."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ BODY = chat_body(MODEL, "Count. " * 40, max_tokens=200, min_tokens=200)
 
 
 def with_places(places: int, document: Document) -> None:
-    """Lower the limit of requests that are with the router at once."""
+    """Set the limit of concurrent requests at the router."""
     cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]["max_requests"] = places
 
 
@@ -25,7 +25,7 @@ def with_places(places: int, document: Document) -> None:
 def test_a_request_that_finds_no_place_passes_undecided(
     build: Build, mode: str, small_bodies_percent: int
 ) -> None:
-    """It goes to the long pool, or the short one where it is small and the operator wants that; in one attempt."""
+    """It goes to the long pool, or if it is small and the operator has enabled that, the short one; in one try."""
     caller = build(mode, change=partial(with_places, 0))
     gateway = caller.stack.gateway
     gateway.set_runtime("dualpool.small_bodies_percent", small_bodies_percent)
@@ -38,7 +38,7 @@ def test_a_request_that_finds_no_place_passes_undecided(
 
 
 def test_without_a_place_full_duplex_may_fail_the_request(build: Build) -> None:
-    """Once a piece of the body is with the filter, Envoy takes it for a stream that failed: a 500, by chance."""
+    """If a piece of the body has reached the filter, Envoy fails the stream: by chance, the request is a 500."""
     caller = build("full-duplex", change=partial(with_places, 0))
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=1)
     statuses = [
@@ -50,7 +50,7 @@ def test_without_a_place_full_duplex_may_fail_the_request(build: Build) -> None:
 
 
 def test_kept_responses_leave_places_for_decisions(build: Build, mode: str, slow_pools: Pools) -> None:
-    """While as many responses are read as may be, requests are decided still."""
+    """While the maximum number of responses is kept to learn from, requests are still decided."""
     caller = build(mode, change=partial(with_places, 3), pools=slow_pools, learning={"max_streams": 2})
     router, gateway = caller.stack.router, caller.stack.gateway
     with RawClient(gateway.port) as one, RawClient(gateway.port) as other:

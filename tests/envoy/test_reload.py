@@ -1,4 +1,4 @@
-"""The configuration file is replaced again and again under load, every other time by a bad one."""
+"""The configuration file is replaced repeatedly under load, every other time with an invalid one."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ BAD = [
 
 
 def changed(settings: dict[str, object], number: int) -> str:
-    """Return a configuration of which thresholds, limits and options differ from those before."""
+    """Return a configuration whose thresholds, limits and options differ from the previous one's."""
     short = {"name": "short", "max_budget_tokens": 500 + 100 * (number % 20)}
     more = {
         "pools": [short, {"name": "long", "max_budget_tokens": 65536}],
@@ -39,7 +39,7 @@ def changed(settings: dict[str, object], number: int) -> str:
 
 
 def replace_often(router: RouterProcess, file: Path) -> None:
-    """Replace the file as an editor does, and wait until the router has read it; every other one is bad."""
+    """Replace the file as an editor does, and wait until the router has read it; every other one is invalid."""
     settings = json.loads(file.read_text())
     for number in range(REPLACED):
         text = BAD[number // 2 % len(BAD)] if number % 2 else changed(settings, number)
@@ -50,12 +50,12 @@ def replace_often(router: RouterProcess, file: Path) -> None:
 
 
 def has_read(router: RouterProcess, files: int) -> bool:
-    """Tell whether the router has read so many changed files."""
+    """Return whether the router has read exactly so many changed files."""
     return router.metric("dualpool_config_reloads_total") == files
 
 
 def test_the_configuration_is_replaced_under_load(mode: str, tmp_path: Path, pools: Pools) -> None:
-    """50 files, half of them bad: no request fails, no body changes, and what was learned stays."""
+    """With 50 reloads, half of them invalid, no request fails, no body changes, and learned state survives."""
     router = RouterProcess(tmp_path)
     gateway = Gateway(mode, addresses(router.address, pools), tmp_path)
     try:
@@ -68,11 +68,11 @@ def test_the_configuration_is_replaced_under_load(mode: str, tmp_path: Path, poo
         assert {"applied": REPLACED / 2, "refused": REPLACED / 2} == outcomes
         assert 0 == router.metric("dualpool_exceptions_total"), router.log_tail()
         learned = router.metric("dualpool_actual_total_tokens_count")
-        # The responses to what was in flight when the estimator's options changed teach the one before.
+        # Requests in flight when the estimator's options change are learned from by the old estimator.
         kept = sum(int(row["observations"]) for row in router.admin.get("/state").json()["models"])
         assert learned - REPLACED // 2 * CLIENTS <= kept <= learned
         eventually(lambda: router.metric("dualpool_streams_open") == 0, "all streams have ended")
-        # Envoy keeps its connections.
+        # Envoy keeps its connections open.
         eventually(lambda: router.metric("process_open_fds") <= opened + CLIENTS, "files and sockets are closed")
     finally:
         gateway.terminate()

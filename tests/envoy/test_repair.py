@@ -1,4 +1,4 @@
-"""What the short pool refuses, the long pool serves: Envoy's retry, seen by the client and by the router."""
+"""Envoy retries on the long pool what the short pool refuses, as seen by the client and by the router."""
 
 import socket
 import threading
@@ -19,12 +19,12 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 from tests.envoy.harness.router import RouterProcess
 
-# A digit is a token for most tokenizers: about 4,500 tokens that look like 1,320 to a ratio that starts from 4.
+# For most tokenizers a digit is a token: about 4,500 tokens, which an initial ratio of 4 estimates as 1,320.
 DIGITS = "circle 31415 92653 58979 32384 " * 170
 
 
 def ask(caller: Caller, text: str, max_tokens: int, *, stream: bool) -> tuple[Any, Mapping[str, str]]:
-    """Ask for a chat completion; return the usage told and the response's headers."""
+    """Ask for a chat completion; return the reported usage and the response's headers."""
     extra: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     raw = caller.openai.chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": text}], max_tokens=max_tokens, **extra
@@ -49,7 +49,7 @@ def test_request_that_the_short_pool_refuses_is_repaired(caller: Caller, stream:
 
 
 def test_under_counted_prompt_is_repaired_once(build: Build) -> None:
-    """A prompt that the paper's estimator takes for short is repaired, teaches, and is not misplaced again."""
+    """A prompt that the paper's estimator under-counts is repaired, learned from, and routed right next time."""
     caller = build("streamed", estimator={"kind": "ema"})
     usage, headers = ask(caller, DIGITS, 16, stream=False)
     assert usage.prompt_tokens > 2048
@@ -60,7 +60,7 @@ def test_under_counted_prompt_is_repaired_once(build: Build) -> None:
 
 
 def test_request_too_long_for_all_is_refused_by_the_long_pool(caller: Caller) -> None:
-    """What fits nowhere gets the long pool's own 400, and is counted as a context overflow."""
+    """A request that fits no pool gets the long pool's own 400, and is counted as a context overflow."""
     router = caller.stack.router
     overflows = router.metric("dualpool_context_overflows_total")
     with pytest.raises(openai.BadRequestError, match="max_model_len=max_total_tokens=65536") as refused:
@@ -73,7 +73,7 @@ def test_request_too_long_for_all_is_refused_by_the_long_pool(caller: Caller) ->
 
 
 def test_bad_request_on_the_short_route_costs_one_attempt_more(caller: Caller) -> None:
-    """A short request that is wrong by itself gets its 400, from the long pool."""
+    """A malformed short request is retried and gets its 400 from the long pool."""
     with pytest.raises(openai.BadRequestError) as refused:
         caller.openai.chat.completions.create(
             model=MODEL,
@@ -86,13 +86,13 @@ def test_bad_request_on_the_short_route_costs_one_attempt_more(caller: Caller) -
 
 
 def test_many_repairs_at_once(caller: Caller) -> None:
-    """More repairs at the same time than Envoy's default of 3 concurrent retries: all of them succeed."""
+    """More concurrent repairs than Envoy's default limit of 3 retries all succeed."""
 
     def refused_once(_: int) -> tuple[str, str]:
         response = caller.http.post(
             "/v1/completions",
             json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": REFUSED_TOKENS},
-            # Slow, so that the retries are all at once.
+            # Slow, so that all retries are concurrent.
             headers={"x-emulate-fault": "slow=0.5"},
         )
         return response.headers.get("x-served-by", ""), response.headers["x-envoy-attempt-count"]
@@ -104,7 +104,7 @@ def test_many_repairs_at_once(caller: Caller) -> None:
 
 @pytest.mark.parametrize("status", [404, 413, 422, 503])
 def test_other_refusals_are_repaired(caller: Caller, status: int) -> None:
-    """What servers other than vLLM say to a prompt that is too long, or to a model that they do not serve."""
+    """The statuses of other servers for a prompt that is too long, or for an unknown model, are retried."""
     response = caller.http.post(
         "/v1/completions",
         json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": 4},
@@ -115,7 +115,7 @@ def test_other_refusals_are_repaired(caller: Caller, status: int) -> None:
 
 @pytest.mark.parametrize("status", [401, 429, 500])
 def test_a_pool_s_own_word_is_not_repeated(caller: Caller, status: int) -> None:
-    """Credentials, rate limits and errors are the short pool's to answer: one attempt."""
+    """The short pool's refusals for credentials or rate limits, and its errors, are not retried."""
     response = caller.http.post(
         "/v1/completions",
         json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": 4},
@@ -125,10 +125,10 @@ def test_a_pool_s_own_word_is_not_repeated(caller: Caller, status: int) -> None:
 
 
 class Dying(StreamRequestHandler):
-    """A pool that dies while it works on a request: it has read all of it, and has said nothing."""
+    """A pool that dies after it has read a request completely, before it responds."""
 
     def handle(self) -> None:
-        """Read one request, and cut the connection."""
+        """Read one request, then close the connection."""
         length = 0
         while line := self.rfile.readline().strip().lower():
             length = int(line.partition(b":")[2]) if line.startswith(b"content-length") else length
@@ -137,7 +137,7 @@ class Dying(StreamRequestHandler):
 
 @pytest.fixture
 def dying_pool() -> Iterator[str]:
-    """Run a pool that dies with each request; give its address."""
+    """Run a pool that dies on every request; yield its address."""
     with ThreadingTCPServer(("127.0.0.1", 0), Dying) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -149,7 +149,7 @@ def dying_pool() -> Iterator[str]:
 def test_short_pool_that_dies_before_its_response(
     build: Build, mode: str, router: RouterProcess, dying_pool: str
 ) -> None:
-    """A request in a short pool that dies before the first byte of a response is served by the long one."""
+    """If the short pool dies before the first byte of its response, the long pool serves the request."""
     caller = build(mode, change=lambda document: moved_to(document, "pool_short", dying_pool), router=router)
     headers = chat(caller, SHORT_TEXT)
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
@@ -158,7 +158,7 @@ def test_short_pool_that_dies_before_its_response(
 def test_short_pool_that_dies_is_an_error_without_reset(
     build: Build, router: RouterProcess, dying_pool: str
 ) -> None:
-    """With `reset-before-request` for `reset` the same request is a 503: the fault without the fix."""
+    """With `reset-before-request` instead of `reset`, the same request is a 503: the fault without the fix."""
 
     def only_before(document: Document) -> None:
         moved_to(document, "pool_short", dying_pool)
@@ -172,20 +172,20 @@ def test_short_pool_that_dies_is_an_error_without_reset(
 
 @pytest.fixture
 def black_hole() -> Iterator[str]:
-    """Give an address that swallows connections: nobody accepts, and the queue of those that wait is full."""
+    """Yield an address at which connections hang: they are never accepted, and the backlog is full."""
     with socket.socket() as listening, ExitStack() as waiting:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
         address = listening.getsockname()
         for _ in range(4):
             client = waiting.enter_context(socket.socket())
-            client.setblocking(False)  # noqa: FBT003  (a name of the standard library's)
+            client.setblocking(False)  # noqa: FBT003  (the standard library's signature)
             client.connect_ex(address)
         yield f"127.0.0.1:{address[1]}"
 
 
 def test_short_pool_that_swallows_connections(build: Build, router: RouterProcess, black_hole: str) -> None:
-    """A short pool that does not answer connections costs its connect_timeout, and the long pool serves."""
+    """If connections to the short pool hang, the long pool serves after the connect_timeout."""
 
     def swallowing(document: Document) -> None:
         moved_to(document, "pool_short", black_hole)
@@ -199,12 +199,12 @@ def test_short_pool_that_swallows_connections(build: Build, router: RouterProces
 
 @pytest.mark.parametrize("mode", ["streamed"])
 def test_short_pool_that_is_down(build: Build, mode: str, router: RouterProcess) -> None:
-    """With nothing listening in the short pool, short requests are served by the long pool."""
+    """If the short pool refuses connections, the long pool serves short requests."""
 
     def nobody_there(document: Document) -> None:
         moved_to(document, "pool_short", f"127.0.0.1:{port}")
 
-    # Bound and not listening: connections are refused, and nobody else can get the port meanwhile.
+    # Bound but not listening: connections are refused, and no other process can take the port.
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]

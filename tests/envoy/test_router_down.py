@@ -1,4 +1,4 @@
-"""The router dies, hangs or drains, at any moment: no client sees an error."""
+"""The router dies, hangs or drains at any moment, and no client sees an error."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ STREAMED_RESPONSE = {
 
 
 def end_of(router_signal: signal.Signals, caller: Caller) -> None:
-    """End the router by a signal, and wait until it is gone."""
+    """End the router with a signal, wait for its exit and check its exit code."""
     caller.stack.router.signal(router_signal)
     code = caller.stack.router.wait()
     assert (0 if router_signal is signal.SIGTERM else -router_signal) == code
@@ -44,14 +44,14 @@ def events(response: httpx.Response) -> Iterator[str]:
 
 
 def await_noticed(caller: Caller) -> None:
-    """Wait until Envoy's health check knows that the router is gone."""
+    """Wait until Envoy's health check has noticed that the router is down."""
     healthy = "cluster.dualpool.membership_healthy"
     eventually(lambda: caller.stack.gateway.statistic(healthy) == 0, "Envoy knows that the router is gone")
 
 
 @pytest.fixture
 def traffic() -> Iterator[Callable[[Caller], "Traffic"]]:
-    """Start four clients that send JSON and streams in turn, until the test ends."""
+    """Start four clients that alternate JSON and streamed requests until the test ends."""
     stop = threading.Event()
     with ThreadPoolExecutor(4) as threads:
 
@@ -68,7 +68,7 @@ def traffic() -> Iterator[Callable[[Caller], "Traffic"]]:
 
 
 class Traffic:
-    """What became of the requests so far: `served` by pool, `errors` of those sent since `forget_errors`."""
+    """Clients that send continuously: `served` has each response's pool, `errors` those since `forget_errors`."""
 
     def __init__(self, caller: Caller, stop: threading.Event) -> None:
         self._caller, self._stop = caller, stop
@@ -86,17 +86,17 @@ class Traffic:
                 errors.append(repr(error))
 
     def forget_errors(self) -> None:
-        """From here on only the errors of requests that are sent from here on count."""
+        """Discard the errors of all requests sent so far, including those still in flight."""
         self.errors = []
 
     def await_more(self, pool: str, requests: int = 12) -> None:
-        """Wait until that many more requests were served by a pool."""
+        """Wait until a pool has served so many more requests."""
         target = self.served.count(pool) + requests
         eventually(lambda: self.served.count(pool) >= target, f"{requests} more requests in pool {pool}")
 
 
 def test_router_that_is_not_there(build: Build, mode: str) -> None:
-    """With the router down, every request is served by the long pool, JSON and streams alike."""
+    """While the router is down, the long pool serves every request, JSON and streamed."""
     caller = build(mode, change=checks_often)
     caller.stack.router.kill()
     await_noticed(caller)
@@ -108,7 +108,7 @@ def test_router_that_is_not_there(build: Build, mode: str) -> None:
 
 
 def test_router_drains_in_mid_traffic(build: Build, mode: str, traffic: Callable[[Caller], "Traffic"]) -> None:
-    """No client sees an error while the router drains and ends; what comes later is served by the long pool."""
+    """No client sees an error while the router drains and exits; then the long pool serves."""
     caller = build(mode, change=checks_often, drain_s=1.0)
     requests = traffic(caller)
     requests.await_more("short")
@@ -119,7 +119,7 @@ def test_router_drains_in_mid_traffic(build: Build, mode: str, traffic: Callable
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_killed_in_mid_traffic(build: Build, mode: str, traffic: Callable[[Caller], "Traffic"]) -> None:
-    """No client sees an error when the router is killed; what comes later is served by the long pool."""
+    """No client sees an error when the router is killed; then the long pool serves."""
     caller = build(mode)
     requests = traffic(caller)
     requests.await_more("short")
@@ -132,7 +132,7 @@ def test_router_killed_in_mid_traffic(build: Build, mode: str, traffic: Callable
 def test_router_killed_in_mid_traffic_full_duplex(
     build: Build, mode: str, traffic: Callable[[Caller], "Traffic"]
 ) -> None:
-    """FULL_DUPLEX_STREAMED cannot fail open once a piece of body is sent: errors end when Envoy knows."""
+    """FULL_DUPLEX_STREAMED cannot fail open after body was sent: errors last until Envoy notices."""
     caller = build(mode, change=checks_often)
     requests = traffic(caller)
     requests.await_more("short")
@@ -155,7 +155,7 @@ def test_router_killed_in_mid_traffic_full_duplex(
     ids=str,
 )
 def test_router_ends_in_mid_stream(build: Build, mode: str, how: signal.Signals, slow_pools: Pools) -> None:
-    """A streamed response that the router is reading reaches the client whole, however the router ends."""
+    """A streamed response that the router is reading reaches the client complete, however the router ends."""
     caller = build(mode, pools=slow_pools)
     with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
         coming = events(response)
@@ -171,7 +171,7 @@ def test_router_ends_in_mid_stream(build: Build, mode: str, how: signal.Signals,
 
 @pytest.mark.parametrize("mode", ["full-duplex"])
 def test_router_killed_in_mid_stream_full_duplex(build: Build, mode: str, slow_pools: Pools) -> None:
-    """FULL_DUPLEX_STREAMED: a response that a killed router was reading is cut, and the client can tell."""
+    """FULL_DUPLEX_STREAMED: a response that a killed router was reading is cut, which the client can detect."""
     caller = build(mode, change=closes_soon, pools=slow_pools)
     with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
         coming = events(response)
@@ -181,14 +181,14 @@ def test_router_killed_in_mid_stream_full_duplex(build: Build, mode: str, slow_p
             list(coming)
 
 
-# Status and pool of a request whose upload was half done when the router was killed.
+# Status and pool of a request that was half uploaded when the router was killed.
 KILLED_BEFORE = {"streamed": (200, "long"), "buffered": (200, "long"), "full-duplex": (500, None)}
 
 
 def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
-    """A request that the router waits for when it is killed is served, whole, by the long pool.
+    """If the router is killed while it waits for a body, the long pool serves the complete request.
 
-    Not in FULL_DUPLEX_STREAMED: what the router held is lost with it, and the client is told.
+    Except in FULL_DUPLEX_STREAMED: the bytes that the router held are lost with it, and the client gets an error.
     """
     caller = build(mode, exchange={"deadline_ms": 60_000})
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
@@ -205,7 +205,7 @@ def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_that_hangs(build: Build, mode: str) -> None:
-    """A router that neither responses nor dies costs message_timeout, and the long pool serves."""
+    """If the router neither answers nor dies, the long pool serves after message_timeout."""
     caller = build(mode)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     caller.stack.router.signal(signal.SIGSTOP)
@@ -216,7 +216,7 @@ def test_router_that_hangs(build: Build, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_that_hangs_in_mid_stream(build: Build, mode: str, slow_pools: Pools) -> None:
-    """A router that stops in the middle of a response delays it by message_timeout, and cuts nothing."""
+    """A router that hangs in mid-response delays the response by message_timeout, but does not cut it."""
     caller = build(mode, pools=slow_pools)
     with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
         coming = events(response)
@@ -229,7 +229,7 @@ def test_router_that_hangs_in_mid_stream(build: Build, mode: str, slow_pools: Po
 
 
 def test_router_that_comes_back_is_asked_again(build: Build) -> None:
-    """While the router is down all goes long; a new one on the same address is used without a change in Envoy."""
+    """While the router is down, everything goes long; Envoy then uses a new one on the same address."""
     caller = build("streamed")
     caller.stack.router.kill()
     assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]

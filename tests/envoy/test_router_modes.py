@@ -1,4 +1,4 @@
-"""Shadow and off; and configurations of Envoy with which nothing can be routed."""
+"""The modes shadow and off, and Envoy configurations with which nothing can be routed."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from tests.envoy.harness.polling import eventually
 
 
 def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> None:
-    """All goes long and the pool is told nothing; decisions are in the access log, and responses teach."""
+    """Everything goes long without added headers; the log has the decisions, and the router learns."""
     caller = build(mode, mode="shadow")
     served = [chat(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
     assert ["long", "long"] == served
@@ -23,13 +23,13 @@ def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> 
 
 
 def test_off_passes_everything(build: Build, mode: str) -> None:
-    """All goes long, nothing is decided, nothing is learned."""
+    """Everything goes long; nothing is decided or learned."""
     caller = build(mode, mode="off")
     served = [call(caller, SHORT_TEXT)["x-served-by"] for call in (chat, chat_stream)]
     assert ["long", "long"] == served
     assert [None, None] == [entry["pool"] for entry in caller.access_log(2)]
     router = caller.stack.router
-    # What the router was told to leave alone is not counted as none of ours.
+    # Requests that mode `off` leaves alone are not counted as requests of other paths, either.
     assert (0, 0) == (router.metric("dualpool_requests_total"), router.metric("dualpool_passed_requests_total"))
     assert [] == router.state()
 
@@ -40,14 +40,14 @@ def skip_headers(document: Document) -> None:
 
 
 def skip_headers_buffered(document: Document) -> None:
-    """Send no request headers, in a mode where the body would come whole."""
+    """Send no request headers, in a mode in which the body would arrive complete."""
     skip_headers(document)
     ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED"
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
 
 
 def forget_the_flag(document: Document) -> None:
-    """Set STREAMED alone: the second trap."""
+    """Set STREAMED without its flag: the second trap."""
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
 
 
@@ -67,7 +67,7 @@ def send_no_body(document: Document) -> None:
     ],
 )
 def test_misconfigured_gateway(build: Build, trap: Callable[[Document], None], cause: str) -> None:
-    """Traffic passes untouched to the long pool; the router counts every request and reports the cause once."""
+    """Traffic passes unchanged to the long pool; the router counts every request and logs the cause once."""
     caller = build("streamed", change=trap)
     served = [
         call(caller, text)["x-served-by"] for call in (chat, chat_stream) for text in (SHORT_TEXT, LONG_TEXT)

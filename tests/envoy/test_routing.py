@@ -1,4 +1,4 @@
-"""The right pool for every mode, API and kind of response, through the real Envoy with the real clients."""
+"""Routing in every mode, for every API and kind of response, through the real Envoy with the real clients."""
 
 import pytest
 
@@ -9,14 +9,14 @@ from tests.envoy.harness.polling import eventually
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
-    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    """Short requests go to the short pool, long ones to the long pool; the router learns from both responses."""
     served = [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
     assert ["short", "long"] == served
     eventually(lambda: caller.observations() == 2, "two observations of this tenant")
 
 
 def test_what_the_pool_and_the_access_log_are_told(caller: Caller) -> None:
-    """Estimate and reason are on the request to the pool and in the access log; the pool header only on short."""
+    """Pool requests and the access log have estimate and reason; only the short pool gets the pool header."""
     chat(caller, SHORT_TEXT)
     chat(caller, LONG_TEXT)
     told = {name: request.headers for name, request in caller.received()}
@@ -32,11 +32,11 @@ def test_what_the_pool_and_the_access_log_are_told(caller: Caller) -> None:
     assert estimates == [short["estimate"], long["estimate"]]
     assert estimates[0] <= 2048 < estimates[1]
     assert short["code_details"] == "via_upstream"
-    # Envoy's own figures on the filter: request headers' latency and status, the cluster that was asked.
+    # Envoy's own filter state: latency and status of the request headers, and the cluster that was asked.
     assert short["ext_proc"].startswith("rh:")
     assert short["ext_proc"].endswith("ds:dualpool")
 
 
 def test_client_sees_how_often_its_request_was_tried(caller: Caller) -> None:
-    """The attempt count, which the router reads repairs from, is on every response."""
+    """Every response has the attempt count, from which the router detects retries."""
     assert "1" == chat(caller, SHORT_TEXT)["x-envoy-attempt-count"]

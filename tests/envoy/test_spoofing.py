@@ -1,4 +1,4 @@
-"""Only the router's word leads to the short pool: what clients claim is stripped before a route is chosen."""
+"""Only the router can select the short pool: clients' headers are stripped before the first route choice."""
 
 import pytest
 
@@ -16,21 +16,21 @@ CLAIMS = {
 
 
 def claim(caller: Caller, text: str = LONG_TEXT, path: str = "/v1/chat/completions") -> tuple[str, dict[str, str]]:
-    """Send a request with all claims; return the pool that served it, and what it was told."""
+    """Send a request with all claims; return the pool that served it and the claim headers that it received."""
     caller.http.post(path, content=chat_body(MODEL, text, max_tokens=4), headers=CLAIMS)
     pool, received = caller.received()[-1]
     return pool, {name: received.headers[name] for name in CLAIMS if name in received.headers}
 
 
 def test_claim_on_a_long_request_is_stripped(caller: Caller) -> None:
-    """A long request that claims to be short goes long, with the router's own words and nobody else's."""
+    """A long request that claims to be short goes long, with only the router's own headers on it."""
     pool, told = claim(caller)
     assert ("long", "too_long", None) == (pool, told["x-token-budget-reason"], told.get("x-token-budget-pool"))
     assert int(told["x-token-budget-estimate"]) > 2048
 
 
 def test_claim_by_a_header_of_several_values(caller: Caller) -> None:
-    """Repeated and oddly written headers are the same header, and are stripped as well."""
+    """Repeated headers and headers in odd spellings are stripped as well."""
     body = chat_body(MODEL, LONG_TEXT, max_tokens=4)
     with RawClient(caller.stack.gateway.port) as client:
         client.send(
@@ -42,13 +42,13 @@ def test_claim_by_a_header_of_several_values(caller: Caller) -> None:
 
 
 def test_claim_on_a_path_that_is_not_ours(caller: Caller) -> None:
-    """Requests that the router has no say in go long whatever they claim."""
+    """Requests that the router does not decide go long, whatever they claim."""
     response = caller.http.get("/v1/models", headers=CLAIMS)
     assert "long" == response.headers["x-served-by"]
 
 
 def test_claim_while_the_router_is_down(build: Build) -> None:
-    """With the router down the claim still does not count."""
+    """A claim has no effect while the router is down, either."""
     caller = build("streamed")
     caller.stack.router.kill()
     assert ("long", {}) == claim(caller)
@@ -57,6 +57,6 @@ def test_claim_while_the_router_is_down(build: Build) -> None:
 
 @pytest.mark.parametrize("mode", ["off", "shadow"])
 def test_claim_while_the_router_sets_no_header(build: Build, mode: str) -> None:
-    """In modes that set no header, the client's is not a substitute."""
+    """In modes in which the router sets no header, the client's header has no effect."""
     caller = build("streamed", mode=mode)
     assert ("long", {}) == claim(caller)

@@ -1,4 +1,4 @@
-"""A router without memory or descriptors: no client sees an error. In short what `bench --only faults` counts."""
+"""Without memory or descriptors, the router fails no request; a short form of `bench --only faults`."""
 
 import resource
 from hashlib import sha256
@@ -15,17 +15,17 @@ from tests.envoy.harness.router import RouterProcess
 
 
 def limit(router: RouterProcess, kind: int, value: int) -> None:
-    """Limit a resource of a router that runs."""
+    """Limit a resource of a running router."""
     _, hard = resource.prlimit(router.pid, kind)
     resource.prlimit(router.pid, kind, (value, hard))
 
 
 def test_router_without_descriptors(build: Build, mode: str, tmp_path: Path) -> None:
-    """A router that can accept no connection is one that is down: the long pool serves, until it can again."""
+    """While the router cannot accept connections, the long pool serves; later the router is asked again."""
     router = RouterProcess(tmp_path)
     try:
-        # Far below what is open, which stays open: whatever is closed meanwhile, nothing may take its place. Not
-        # none, or the router could not even ask poll(2) about one.
+        # Far below the number of open descriptors: these stay open, but none that is closed can be replaced. Not
+        # 0, because poll(2) refuses more descriptors than the limit.
         limit(router, resource.RLIMIT_NOFILE, 3)
         caller = build(mode, change=checks_often, router=router)
         assert ["long"] * 3 == [chat(caller, SHORT_TEXT)["x-served-by"] for _ in range(3)]
@@ -37,7 +37,7 @@ def test_router_without_descriptors(build: Build, mode: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_without_memory(build: Build, mode: str) -> None:
-    """A router that gets no more memory fails no request, small or large, whether that ends it or not."""
+    """A router that cannot allocate memory fails no request, small or large, whether it dies of that or not."""
     caller = build(mode)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     router = caller.stack.router

@@ -1,4 +1,4 @@
-"""What traps in the clusters of the router and the pools do on the real Envoy."""
+"""The effects, on the real Envoy, of traps in the clusters of the router and the pools."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from tests.traps.bitten import BITTEN, bitten
 
 
 def test_router_asked_over_http_1(bite: Bitten, tmp_path: Path) -> None:
-    """With the health check Envoy refuses it; without, no message reaches the router, and all goes long."""
+    """Envoy rejects it with a health check; without one, no message reaches the router: everything goes long."""
 
     def unchecked(document: Document) -> None:
         del cluster(document, "dualpool")["health_checks"]
@@ -26,7 +26,7 @@ def test_router_asked_over_http_1(bite: Bitten, tmp_path: Path) -> None:
 
 
 def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten) -> None:
-    """Of many requests at the same time most are never decided: the filter fails open."""
+    """Some of many concurrent requests are not decided: the filter fails open."""
     caller = bite("router-breakers-small")
     with ThreadPoolExecutor(12) as threads:
         served = [
@@ -37,11 +37,11 @@ def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten) -> N
 
 
 def test_router_that_hangs_without_a_limit(build: Build) -> None:
-    """Nothing keeps requests from piling up at a router that hangs: all of them wait for it."""
+    """Without a limit, all requests pile up at a router that hangs and wait for it."""
 
     def patient(document: Document) -> None:
         BITTEN["router-breakers-large"](document)
-        # Until all are there, however slow this machine is.
+        # Long enough for all requests to arrive, even on a slow machine.
         ext_proc(document)["message_timeout"] = "20s"
 
     caller = build("streamed", change=patient)
@@ -55,7 +55,7 @@ def test_router_that_hangs_without_a_limit(build: Build) -> None:
 
 
 def test_one_connection_for_each_address(build: Build, router: RouterProcess) -> None:
-    """Many requests at once are one connection to the router's address: behind it, one process gets them all."""
+    """Concurrent requests share one connection to the router's address, so one process behind it gets them all."""
     caller = build("streamed", router=router)
     with ThreadPoolExecutor(12) as threads:
         assert {"short"} == {
@@ -66,7 +66,7 @@ def test_one_connection_for_each_address(build: Build, router: RouterProcess) ->
 
 
 def test_one_address_of_several_servers(tmp_path: Path) -> None:
-    """A LOGICAL_DNS cluster is one address at a time: Envoy does not even take two servers in it."""
+    """A LOGICAL_DNS cluster has one address at a time: Envoy rejects one with two servers."""
     document = bitten("cluster-ip")
     (locality,) = cluster(document, "pool_short")["load_assignment"]["endpoints"]
     locality["lb_endpoints"] *= 2

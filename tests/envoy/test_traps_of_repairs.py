@@ -1,4 +1,4 @@
-"""What traps in the retries of the short pool's route do on the real Envoy."""
+"""The effects, on the real Envoy, of traps in the retries of the short pool's route."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +21,18 @@ PREVIOUS = {
 
 
 def refused(caller: Caller, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
-    """Send what the router takes for short, and the short pool of the tests refuses."""
+    """Send a request that the router sends to the short pool, which refuses it."""
     return post(caller, chat_body(MODEL, SHORT_TEXT, max_tokens=REFUSED_TOKENS), headers)
 
 
 def test_refusal_without_a_retry(bite: Bitten) -> None:
-    """The short pool's 400 is the client's."""
+    """The client gets the short pool's 400."""
     response = refused(bite("repair-missing"))
     assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
 
 
 def test_client_that_wants_no_retries(bite: Bitten, build: Build, router: RouterProcess) -> None:
-    """One that Envoy believes gets the short pool's 400; with the files' route it is repaired as any other."""
+    """A client that Envoy trusts gets the short pool's 400; with the files' route, its request is retried."""
     wants_none = {"x-envoy-max-retries": "0"}
     response = refused(bite("repair-declined"), wants_none)
     assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
@@ -41,7 +41,7 @@ def test_client_that_wants_no_retries(bite: Bitten, build: Build, router: Router
 
 
 def test_retry_without_previous_priorities(bite: Bitten) -> None:
-    """The request is tried twice in the short pool, and refused twice."""
+    """The short pool gets the request twice, and refuses it twice."""
     caller = bite("repair-same-pool")
     response = refused(caller)
     assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
@@ -49,17 +49,17 @@ def test_retry_without_previous_priorities(bite: Bitten) -> None:
 
 
 def test_more_repairs_than_the_breaker_lets_through(bite: Bitten) -> None:
-    """Of many refusals at the same time some are the clients'."""
+    """If many requests are refused concurrently, some clients get the refusal."""
     caller = bite("repair-limit")
     with ThreadPoolExecutor(12) as threads:
-        # Slow, so that the retries are all at once.
+        # Slow, so that all retries are concurrent.
         statuses = list(threads.map(lambda _: refused(caller, SLOW).status_code, range(12)))
     assert {200, 400} == set(statuses)
     assert caller.stack.gateway.statistic("cluster.short_then_long.upstream_rq_retry_overflow") > 0
 
 
 def test_repairs_that_do_not_happen(build: Build, router: RouterProcess) -> None:
-    """A policy that tries nothing again, or some requests, in the same pool, or without a body repairs nothing."""
+    """Policies without retries, for some requests only, in the same pool, or without the body repair nothing."""
     late = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": dict(PREVIOUS)}
     changes = {
         "none": of_retry(num_retries=0),

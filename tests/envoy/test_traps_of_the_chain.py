@@ -1,4 +1,4 @@
-"""What traps in the filters around the router's do on the real Envoy."""
+"""The effects, on the real Envoy, of traps in the filters around the router's."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.traps.bitten import BITTEN, endpoint_picker
 
 @pytest.fixture
 def eavesdropper() -> Iterator[Eavesdropper]:
-    """Run a processor that notes what it is told, until the test ends."""
+    """Run an eavesdropper for the duration of the test."""
     eavesdropper = Eavesdropper()
     yield eavesdropper
     eavesdropper.stop()
@@ -27,7 +27,7 @@ def eavesdropper() -> Iterator[Eavesdropper]:
 def test_compressor_behind_the_router(
     build: Build, pools: Pools, eavesdropper: Eavesdropper, tmp_path: Path
 ) -> None:
-    """The router gets what the pool sent uncompressed with a content-encoding."""
+    """The router sees a content-encoding on a response that the pool sent uncompressed."""
     gateway = Gateway("streamed", addresses(eavesdropper.address, pools), tmp_path, BITTEN["compressor-after"])
     try:
         httpx.get(f"{gateway.url}/v1/models", headers={"accept-encoding": "gzip"}).raise_for_status()
@@ -44,13 +44,13 @@ def test_picker_before_the_router(
     eavesdropper: Eavesdropper,
     before: bool,  # noqa: FBT001
 ) -> None:
-    """A picker before the router is asked when nothing is decided yet; one behind it knows the pool."""
+    """A picker before the router is asked before the decision; one after it sees the pool header."""
 
     def with_picker(document: Document) -> None:
         endpoint_picker(document, "picker", before=before)
         moved_to(document, "picker", eavesdropper.address)
         (picker,) = (each for each in connection_manager(document)["http_filters"] if each["name"] == "picker")
-        # What this one does with bodies is not the question.
+        # How the picker handles bodies does not matter here.
         picker["typed_config"]["processing_mode"] = {"request_body_mode": "NONE"}
 
     caller = build("streamed", change=with_picker, router=router)
@@ -60,7 +60,7 @@ def test_picker_before_the_router(
 
 
 def test_authentication_behind_the_router(bite: Bitten, router: RouterProcess) -> None:
-    """A request that is refused was counted and decided all the same."""
+    """A request that authentication refuses was already decided and counted."""
     before = router.metric("dualpool_requests_total")
     caller = bite("auth-after")
     assert 403 == post(caller).status_code

@@ -1,4 +1,4 @@
-"""What traps in the router's filter, and in the limits around it, do on the real Envoy."""
+"""The effects, on the real Envoy, of traps in the router's filter and the limits around it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,12 +18,12 @@ from tests.traps.bitten import BITTEN, bitten
 
 
 def test_envoy_refuses_full_duplex_without_trailers(tmp_path: Path) -> None:
-    """The file is not valid, in Envoy's own words."""
+    """Envoy rejects the configuration and names the trailers."""
     assert "trailer" in refusal(bitten("full-duplex-without-trailers"), tmp_path)
 
 
 def test_buffered_response_over_the_limit(bite: Bitten) -> None:
-    """A response that is larger than what Envoy holds is its own 500; a small one passes."""
+    """A response larger than Envoy's buffer is replaced by Envoy's own 500; a small one passes."""
 
     def holds_little(document: Document) -> None:
         document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 16_384
@@ -35,7 +35,7 @@ def test_buffered_response_over_the_limit(bite: Bitten) -> None:
 
 
 def test_route_cache_that_is_kept(bite: Bitten) -> None:
-    """The header is set, the pool sees it, and the route is the long one all the same."""
+    """The header is set, and the pool sees it, but the route is still the long one."""
     caller = bite("route-cache-kept")
     assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
     ((_, received),) = caller.received()
@@ -43,12 +43,12 @@ def test_route_cache_that_is_kept(bite: Bitten) -> None:
 
 
 def test_replies_that_are_not_waited_for(bite: Bitten) -> None:
-    """The router decides for short, and Envoy has gone on."""
+    """The router selects the short pool, but Envoy has already forwarded the request."""
     assert "long" == chat(bite("only-observed"), SHORT_TEXT)["x-served-by"]
 
 
 def test_headers_that_are_not_taken(bite: Bitten) -> None:
-    """The pool's header is dropped; where that is an error, it is the client's."""
+    """Envoy drops the pool header; if `disallow_is_error` is set, the client gets an error."""
 
     def fails(document: Document) -> None:
         ext_proc(document)["mutation_rules"]["disallow_is_error"] = True
@@ -58,21 +58,21 @@ def test_headers_that_are_not_taken(bite: Bitten) -> None:
 
 
 def test_router_down_and_failing_closed(build: Build) -> None:
-    """With the router down, every request is an error."""
+    """While the router is down, every request fails."""
     caller = build("streamed", change=BITTEN["fail-closed"])
     caller.stack.router.kill()
     assert post(caller).status_code >= 500
 
 
 def test_namespace_that_is_not_received(bite: Bitten) -> None:
-    """Requests are routed, and the access log knows nothing of it."""
+    """Requests are routed, but the access log lacks the decision."""
     caller = bite("namespace-dropped")
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     assert [None] == [entry["pool"] for entry in caller.access_log()]
 
 
 def test_tenant_that_is_not_forwarded(bite: Bitten) -> None:
-    """A router without the path routes nothing; one without the tenant learns under no tenant's name."""
+    """Without the path, the router routes nothing; without the tenant, it does not learn per tenant."""
 
     def no_tenant(document: Document) -> None:
         patterns = ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"]
@@ -85,7 +85,7 @@ def test_tenant_that_is_not_forwarded(bite: Bitten) -> None:
 
 
 def test_deadline_behind_the_message_timeout(bite: Bitten) -> None:
-    """A slow upload fails open undecided instead of being decided: no reason, and a failure is counted."""
+    """A slow upload times out and passes undecided, without a reason, instead of at the deadline."""
     caller = bite("message-timeout")
     timeouts = "http.ingress.ext_proc.message_timeouts"
     with RawClient(caller.stack.gateway.port) as client:
@@ -99,7 +99,7 @@ def test_deadline_behind_the_message_timeout(bite: Bitten) -> None:
 
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[Callable[..., RouterProcess]]:
-    """Start routers whose pools are so large that no body of these tests is decided early, by its length alone."""
+    """Start routers with pools so large that no body of these tests is decided early, by its length alone."""
     pools = [{"name": "short", "max_budget_tokens": 2_000_000}, {"name": "long", "max_budget_tokens": 4_000_000}]
     with ExitStack() as ending:
 
@@ -113,16 +113,16 @@ def patient(tmp_path: Path) -> Iterator[Callable[..., RouterProcess]]:
 
 
 def test_buffer_below_what_the_router_holds(build: Build, patient: Callable[..., RouterProcess]) -> None:
-    """A body between the two limits waits in vain: it is decided at the deadline, and not by its length."""
+    """A body between the two limits waits in vain: it is decided at the deadline instead of by its length."""
     caller = build("streamed", change=BITTEN["buffer-below-early-decision"], router=patient())
     assert "long" == post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16)).headers["x-served-by"]
     assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
 
 
 def test_body_over_the_message_limit(build: Build, patient: Callable[..., RouterProcess]) -> None:
-    """The message is refused by gRPC, and the filter fails open: the body is whole, and nobody has decided.
+    """The message is refused by gRPC, and the filter fails open: the body passes undecided.
 
-    The same trap with smaller numbers: the gateway holds 32 MiB, and the router takes 1 MiB in a message.
+    The trap in smaller numbers: the gateway buffers more than the 1 MiB that the router accepts in a message.
     """
     listen = {"address": "127.0.0.1:0", "max_message_bytes": 1 << 20}
     caller = build("buffered", router=patient(listen=listen, exchange={"max_held_bytes": 32 << 20}))

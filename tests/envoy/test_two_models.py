@@ -1,4 +1,4 @@
-"""Two models with two pools each behind one router: envoy/two-models/ on the real Envoy."""
+"""One router for two models with two pools each: envoy/two-models/ on the real Envoy."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +22,7 @@ TOO_LONG = "The quick brown fox jumps over the lazy dog. " * 6_000
 
 
 class TwoModels(Pools):
-    """Four pools: `short` and `long` are those of model A."""
+    """Four pools, a short and a long one per model; the two of `Pools` are not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class TwoModels(Pools):
         self.all += [self.a_short, self.a_long, self.b_short, self.b_long]
 
     def clusters(self) -> dict[str, str]:
-        """Return host:port by the names of the clusters in the file."""
+        """Return host:port by cluster name in the file."""
         names = ("a_short", "a_long", "b_short", "b_long")
         return {f"pool_{name}": address(getattr(self, name)) for name in names}
 
 
 def settings(*, endpoints: TwoModels | None = None, models: bool = True) -> list[dict[str, Any]]:
-    """Return the pools as the router is told of them: by models, by where their servers are, or both."""
+    """Return the router's pool settings, with `models`, with the servers' endpoints, or with both."""
     pools: list[dict[str, Any]] = [
         {"name": "a-short", "max_budget_tokens": SHORT_POOL_TOKENS, "models": [A, f"{A}-*"]},
         {"name": "b-short", "max_budget_tokens": SHORT_POOL_TOKENS, "models": [B]},
@@ -63,7 +63,7 @@ def two_models() -> Iterator[TwoModels]:
 
 
 def ask(caller: Caller, model: str, text: str) -> str:
-    """Ask a model; return the pool that served it."""
+    """Send a request to a model; return the pool that served it."""
     raw = caller.openai.chat.completions.with_raw_response.create(
         model=model, messages=[{"role": "user", "content": text}], max_tokens=16
     )
@@ -72,28 +72,28 @@ def ask(caller: Caller, model: str, text: str) -> str:
 
 
 def asked(caller: Caller) -> list[str]:
-    """Return the pool of each request for each model, short and long."""
+    """Send a short and a long request to each model; return the pools that served them."""
     return [ask(caller, model, text) for model in (A, B) for text in (SHORT_TEXT, LONG_TEXT)]
 
 
 def test_each_model_has_its_own_short_and_long_pool(build: Build, two_models: TwoModels) -> None:
-    """One router, told which models its pools serve, sends each request to the smallest of its model that fits."""
+    """With configured models, one router sends each request to the smallest fitting pool of its model."""
     caller = build(FILE, pools=two_models, configured=settings())
     assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
 
 
 def test_what_the_servers_list_is_enough(build: Build, two_models: TwoModels) -> None:
-    """Told where the servers are, the router finds out which models they serve, and how much of each they hold."""
+    """With configured endpoints, the router asks the servers for their models and context lengths."""
     caller = build(FILE, pools=two_models, configured=settings(endpoints=two_models, models=False))
     eventually(lambda: caller.stack.router.metric("dualpool_pool_models") == 4, "all pools are known")
     assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
-    # The short pools hold half of their configured threshold: nothing was refused there, so nothing was repaired.
+    # The short pools hold half of their configured limit; the router knows, so nothing is refused and repaired.
     assert "a-long" == ask(caller, A, SHORT_TEXT * 16)
     assert ["too_long"] == [entry["reason"] for entry in caller.access_log(5)][-1:]
 
 
 def test_a_model_that_is_not_there_is_found_in_the_next_pool(build: Build, two_models: TwoModels) -> None:
-    """The short pool's servers do not know what it is configured for: 404 there, 200 for the client."""
+    """If the short pool's servers lack its configured model, their 404 is retried, and the client gets a 200."""
 
     def swapped(document: Document) -> None:
         moved_to(document, "pool_a_short", address(two_models.b_short))
@@ -105,7 +105,7 @@ def test_a_model_that_is_not_there_is_found_in_the_next_pool(build: Build, two_m
 
 
 def test_without_the_router_each_model_is_still_served(build: Build, two_models: TwoModels) -> None:
-    """Killed, it chooses no pool: the default route finds the pool of each model by its 404."""
+    """After the router is killed, the default route retries a 404 in the next pool, and so finds each model."""
     caller = build(FILE, pools=two_models, configured=settings())
     asked(caller)
     caller.stack.router.kill()
@@ -119,7 +119,7 @@ def test_without_the_router_each_model_is_still_served(build: Build, two_models:
 def test_what_is_wrong_by_itself_is_refused_as_ever(
     build: Build, two_models: TwoModels, model: str, text: str, error: type[Exception]
 ) -> None:
-    """A model that nobody serves is a 404, what is too long for its model a 400."""
+    """A model that no pool serves is a 404, and a request too long for its model is a 400."""
     caller = build(FILE, pools=two_models, configured=settings())
     with pytest.raises(error):
         ask(caller, model, text)
@@ -128,7 +128,7 @@ def test_what_is_wrong_by_itself_is_refused_as_ever(
 
 
 def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
-    """Limits, headers and the filter are those of buffered.yaml."""
+    """Limits, headers and the filter are the same as in buffered.yaml."""
     ours, buffered = load(FILE), load("buffered")
     assert ext_proc(buffered) == ext_proc(ours)
     assert cluster(buffered, "dualpool") == cluster(ours, "dualpool")
@@ -138,7 +138,7 @@ def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
 
 
 def test_the_router_s_part_names_the_routes() -> None:
-    """Each pool of the router's file but the last has a route, by its name in the header."""
+    """Each pool of the router's file except the last has a route that matches its name in the header."""
     names = [pool.name for pool in configuration(FILES / "two-models/dualpool.yaml").pools]
     routes = connection_manager(load(FILE))["route_config"]["virtual_hosts"][0]["routes"]
     values = [
@@ -151,7 +151,7 @@ def test_the_router_s_part_names_the_routes() -> None:
 
 
 def test_the_file_has_no_trap(capsys: pytest.CaptureFixture[str]) -> None:
-    """The checker knows by the router's part that the long pool of B is the largest of its model."""
+    """The checker knows from the router's file that the long pool of B is the largest of its model."""
     folder = FILES / "two-models"
     code = main(["check", "envoy", "--config", str(folder / "dualpool.yaml"), str(folder / "envoy.yaml")])
     assert code == 0, capsys.readouterr().out

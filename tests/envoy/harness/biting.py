@@ -1,6 +1,7 @@
-"""Envoys with a trap in them, and what is asked of them.
+"""Envoys that have a trap, and helpers to send requests to them.
 
-The patches are those in which the unit tests have the checker find the trap: so it cannot drift from what is true.
+The patches are the same ones in which the unit tests require the checker to find the trap. So the checker cannot
+drift away from what Envoy really does.
 """
 
 import json
@@ -30,12 +31,12 @@ Bitten = Callable[..., Caller]
 
 
 def post(caller: Caller, body: bytes = BODY, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
-    """Send a chat request as it is."""
+    """Send the body, unchanged, as a chat request."""
     return caller.http.post("/v1/chat/completions", content=body, headers={**JSON, **headers})
 
 
 def refusal(document: Document, folder: Path) -> str:
-    """Return what Envoy says against a configuration."""
+    """Return the output with which Envoy rejects a configuration."""
     path = folder / "envoy.json"
     path.write_text(json.dumps(document))
     command = [envoy_binary(), "--mode", "validate", "-c", str(path), "--log-level", "error"]
@@ -45,7 +46,7 @@ def refusal(document: Document, folder: Path) -> str:
 
 
 def with_variants(changes: Mapping[str, Callable[[Document], None]]) -> Callable[[Document], None]:
-    """Put a copy of the short pool's route before it for each change, for requests that name it in `x-variant`."""
+    """Insert a changed copy of the route `short` per change, for requests that name the change in `x-variant`."""
 
     def change(document: Document) -> None:
         routes, short = virtual_host(document)["routes"], route(document, "short")
@@ -60,10 +61,10 @@ def with_variants(changes: Mapping[str, Callable[[Document], None]]) -> Callable
 
 
 def of_retry(**fields: Any) -> Callable[[Document], None]:
-    """Say something else in a route's retry policy."""
+    """Return a change that sets fields of a route's retry policy."""
     return lambda variant: variant["route"]["retry_policy"].update(fields)
 
 
 def of_action(**fields: Any) -> Callable[[Document], None]:
-    """Say something else in a route's action."""
+    """Return a change that sets fields of a route's action."""
     return lambda variant: variant["route"].update(fields)

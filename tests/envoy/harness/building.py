@@ -1,4 +1,4 @@
-"""Stacks that belong to one test, to be killed and misconfigured."""
+"""Stacks that belong to one test, which may kill and misconfigure them."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,12 +14,12 @@ __all__ = ["Build", "addresses"]
 
 
 def addresses(router: str, pools: Pools) -> dict[str, str]:
-    """Return host:port by the cluster names of `envoy/`; `router` is its address."""
+    """Return host:port by cluster name in `envoy/`; `router` is the router's host:port."""
     return pools.clusters() | {"dualpool": router}
 
 
 class Build:
-    """Makes stacks for one test, and ends them after it."""
+    """Builds stacks for one test, and ends them after it."""
 
     def __init__(self, folder: Path, pools: Pools) -> None:
         self.callers: list[Caller] = []
@@ -39,8 +39,8 @@ class Build:
     ) -> Caller:
         """Return a caller of a new Envoy, whose configuration `change` edits.
 
-        It asks `router`, which is left running, or else one of its own with these `settings`, and `configured` as
-        its pools.
+        Envoy asks `router`, which is left running. Without one it gets a router of its own, with these `settings`
+        and with `configured` as its pools.
         """
         folder = self._folder / str(len(self.callers))
         folder.mkdir()
@@ -56,7 +56,7 @@ class Build:
         return caller
 
     def replace_router(self, caller: Caller, **settings: Any) -> Caller:
-        """Return a caller of the same Envoy, with a new router of these `settings` on the old one's address."""
+        """Start a new router with these `settings` on the old one's address; return a caller of the same Envoy."""
         folder = self._folder / f"{len(self.callers)}-again"
         folder.mkdir()
         old = caller.stack
@@ -68,5 +68,5 @@ class Build:
         return again
 
     def end(self) -> None:
-        """End what was started, last first."""
+        """End everything that was started, in reverse order."""
         self._ending.close()

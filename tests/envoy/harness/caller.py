@@ -1,4 +1,4 @@
-"""One test's identity: its own path prefix and tenant, by which its traces are found again."""
+"""The clients of one test: a unique path prefix and tenant identify its requests in logs, pools and state."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +23,7 @@ CLIENT_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Stack:
-    """Envoy, the router it asks, and the pools behind it."""
+    """Envoy, its router, and the pools behind it."""
 
     gateway: Envoy
     router: RouterProcess
@@ -32,19 +32,19 @@ class Stack:
 
 @dataclass(frozen=True)
 class Caller:
-    """Clients of one test, and what can be seen of their requests afterwards."""
+    """The clients of one test, and access to what became of their requests."""
 
     stack: Stack
     mark: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def root(self) -> str:
-        """Path prefix of this test, before /v1."""
+        """The path prefix of this test, before /v1."""
         return f"/{self.mark}"
 
     @cached_property
     def openai(self) -> openai.OpenAI:
-        """The real client; never retries by itself, so that every error is seen."""
+        """The real client; never retries by itself, so that no error is hidden."""
         return openai.OpenAI(
             base_url=f"{self.stack.gateway.url}{self.root}/v1",
             api_key="secret-of-the-client",
@@ -68,7 +68,7 @@ class Caller:
 
     @cached_property
     def http(self) -> httpx.Client:
-        """A plain client, for what the others would not send."""
+        """A plain client, for requests that the others would not send."""
         return httpx.Client(
             base_url=f"{self.stack.gateway.url}{self.root}",
             headers={"x-tenant": self.mark},
@@ -77,21 +77,21 @@ class Caller:
         )
 
     def close(self) -> None:
-        """Close the connections of all clients that were used."""
+        """Close the connections of every client that was used."""
         for name in ("openai", "anthropic", "http"):
             if (client := self.__dict__.get(name)) is not None:
                 client.close()
 
     def received(self) -> list[tuple[str, ReceivedRequest]]:
-        """Return what reached the pools: pool name and request, by pool."""
+        """Return the requests that reached the pools, as (pool name, request), ordered by pool."""
         return self.stack.pools.received(self.mark)
 
     def access_log(self, entries: int = 1) -> list[dict[str, Any]]:
-        """Return Envoy's access log entries once there are so many."""
+        """Wait for at least `entries` entries of this test in Envoy's access log; return them all."""
         log = self.stack.gateway.access_log
         eventually(lambda: len(log(self.mark)) >= entries, f"{entries} access log entries")
         return log(self.mark)
 
     def observations(self) -> int:
-        """Return how many responses taught this test's category."""
+        """Return how many responses were learned from in this test's category."""
         return self.stack.router.observations(self.mark)

@@ -1,6 +1,6 @@
-"""One call for each API and kind of response, with the real clients.
+"""One call per API and kind of response, with the real clients.
 
-Each reads its response to the end and returns the response's headers.
+Each call reads its response to the end and returns the response's headers.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A processor that decides nothing and notes what it is told."""
+"""An external processor that decides nothing and records the messages it receives."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,10 @@ __all__ = ["Eavesdropper", "told"]
 
 
 class Eavesdropper:
-    """A processor that notes what it is told.
+    """An external processor that records the messages it receives.
 
-    A stream is closed at its first message; but a request without a body is let go, and its response's head heard.
+    It closes a stream after the first message. But it lets a request without a body continue, to record the
+    response's headers, too.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The real Envoy, run from the files in `envoy/` with nothing changed but addresses and what a test says."""
+"""The real Envoy, run from the files in `envoy/`; only addresses and what a test edits are changed."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ Document = dict[str, Any]
 
 
 def load(mode: str) -> Document:
-    """Return the configuration of a mode, parsed."""
+    """Return the parsed configuration of a mode."""
     return cast(Document, read_document((FILES / f"{mode}.yaml").read_text()))
 
 
@@ -56,44 +56,44 @@ def ext_proc(document: Document) -> Document:
 
 
 def virtual_host(document: Document) -> Document:
-    """Return the one virtual host."""
+    """Return the only virtual host."""
     host: Document = connection_manager(document)["route_config"]["virtual_hosts"][0]
     return host
 
 
 def route(document: Document, name: str) -> Document:
-    """Return a route by its name."""
+    """Return the route of this name."""
     found: Document = next(each for each in virtual_host(document)["routes"] if each["name"] == name)
     return found
 
 
 def cluster(document: Document, name: str) -> Document:
-    """Return a cluster by its name."""
+    """Return the cluster of this name."""
     clusters = document["static_resources"]["clusters"]
     found: Document = next(each for each in clusters if each["name"] == name)
     return found
 
 
 def moved_to(document: Document, name: str, address: str) -> None:
-    """Give a cluster another host:port."""
+    """Change the host:port of a cluster."""
     host, _, port = address.rpartition(":")
     endpoint = cluster(document, name)["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     endpoint["address"]["socket_address"] = {"address": host, "port_value": int(port)}
 
 
 def checks_often(document: Document) -> None:
-    """Check the router's health each 0.1 s instead of each 2 s, so that a test need not wait for it."""
+    """Check the router's health every 0.1 s instead of every 2 s, to keep the test short."""
     check = cluster(document, "dualpool")["health_checks"][0]
     check |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
 
 
 def closes_soon(document: Document) -> None:
-    """Wait 0.05 s instead of 1 s for the client to go, before a connection that Envoy breaks off is closed."""
+    """Let Envoy close an aborted connection after 0.05 s instead of 1 s if the client has not closed it."""
     connection_manager(document)["delayed_close_timeout"] = "0.05s"
 
 
 class Envoy(ManagedProcess):
-    """An Envoy that serves a configuration as it is given."""
+    """An Envoy that runs a given configuration unchanged."""
 
     def __init__(self, name: str, document: Document, folder: Path) -> None:
         config, self._admin_address = folder / "envoy.json", folder / "envoy.admin"
@@ -105,12 +105,12 @@ class Envoy(ManagedProcess):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def statistic(self, name: str) -> int:
-        """Return one of Envoy's own counters."""
+        """Return one of Envoy's own statistics."""
         response = self.admin.get("/stats", params={"filter": f"^{name}$", "format": "json"})
         return sum(int(each["value"]) for each in response.json()["stats"] if "value" in each)
 
     def set_runtime(self, key: str, value: int) -> None:
-        """Change a runtime value, as an operator does."""
+        """Change a runtime value at the admin port, as an operator does."""
         self.admin.post("/runtime_modify", params={key: value}).raise_for_status()
 
     def access_log(self, mark: str) -> list[dict[str, Any]]:
@@ -133,13 +133,16 @@ class Envoy(ManagedProcess):
 
 
 class Gateway(Envoy):
-    """A file in `envoy/`, served. `addresses` are host:port by cluster name; `change` edits the configuration."""
+    """An Envoy that runs a file of `envoy/`.
+
+    `addresses` are host:port by cluster name; `change` edits the configuration.
+    """
 
     def __init__(
         self, mode: str, addresses: dict[str, str], folder: Path, change: Callable[[Document], None] | None = None
     ) -> None:
         document = _on_free_ports(load(mode), addresses)
-        # As the file says: the router of the tests has a tenant header.
+        # The file says to do so if the router has a tenant header, and the router of the tests has one.
         ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"].append({"exact": TENANT_HEADER})
         if change is not None:
             change(document)
@@ -147,7 +150,7 @@ class Gateway(Envoy):
 
 
 def envoy_binary() -> str:
-    """Return the path of the Envoy that is installed beside this Python."""
+    """Return the path of the Envoy that is installed next to this Python."""
     return shutil.which("envoy", path=sysconfig.get_path("scripts")) or "envoy"
 
 
@@ -155,7 +158,7 @@ def _command(config: Path, admin_address: Path) -> list[str]:
     return [
         *(envoy_binary(), "-c", str(config), "--admin-address-path", str(admin_address)),
         *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
-        # Access log lines are on disk soon after the request.
+        # Write access log lines to disk soon after the request.
         *("--file-flush-interval-msec", "20"),
     ]
 

@@ -1,7 +1,7 @@
-"""What Envoy Gateway makes of our manifests (tests/golden/), as a configuration that an Envoy can start from.
+"""Envoy Gateway's translation of our manifests (tests/golden/), as a configuration that an Envoy can start from.
 
-Its control plane hands resources out one by one; here they are one file. Changed are where routes and endpoints
-come from, and addresses: nothing that says how a request is treated.
+The control plane hands out resources one by one; here they are one file. Only addresses and the sources of routes
+and endpoints are changed, nothing that affects how a request is treated.
 """
 
 import json
@@ -12,7 +12,7 @@ from tests.golden.translate import GOLDEN
 
 __all__ = ["bootstrap", "golden"]
 
-# The hosts in the manifests, by the names of clusters in `envoy/`.
+# The hosts in the manifests, by cluster name in `envoy/`.
 HOSTS: Final = {
     "pool_short": "vllm-short.dualpool.svc.cluster.local",
     "pool_long": "vllm-long.dualpool.svc.cluster.local",
@@ -22,18 +22,18 @@ LISTENER: Final = "dualpool/llm/http"
 
 
 def golden() -> Document:
-    """Return what is kept of the translator's answer."""
+    """Return the stored translation."""
     return cast(Document, json.loads(GOLDEN.read_text()))
 
 
 def bootstrap(addresses: dict[str, str]) -> Document:
-    """Return Envoy's configuration with our listener, its routes and clusters; `addresses` as for a Gateway."""
+    """Return an Envoy configuration with our listener, its routes and clusters; `addresses` as for a `Gateway`."""
     dumps = {each["@type"].rpartition(".")[2]: each for each in golden()["configs"]}
     routes = {
         each["routeConfig"]["name"]: each["routeConfig"]
         for each in dumps["RoutesConfigDump"]["dynamicRouteConfigs"]
     }
-    # The other listener is Envoy Gateway's own, for its readiness probe.
+    # The other listener is for Envoy Gateway's own readiness probe.
     (listener,) = (
         each["activeState"]["listener"]
         for each in dumps["ListenersConfigDump"]["dynamicListeners"]
@@ -71,5 +71,5 @@ def _move(cluster: Document, addresses: dict[str, str]) -> None:
 
 
 def _untyped(resource: Document) -> Document:
-    """Return a resource without its type, which its place in a file says; the types of what is in it stay."""
+    """Return a resource without its own type, which is implied by its place in a file; nested types stay."""
     return {key: value for key, value in resource.items() if key != "@type"}

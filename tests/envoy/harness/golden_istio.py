@@ -1,8 +1,8 @@
-"""What Istio makes of our manifests (tests/golden/istio/), as a configuration that an Envoy can start from.
+"""Istio's translation of our manifests (tests/golden/istio/), as a configuration that an Envoy can start from.
 
-Its control plane hands resources out one by one; here they are one file. Changed are where routes and endpoints
-come from, addresses, and the host that the routes are for. Left out is what only Istio's own build of Envoy has,
-its filters for metadata and ALPN. Added are the access log of `envoy/`, and the tenant's header that is forwarded.
+The control plane hands out resources one by one; here they are one file. Addresses, the sources of routes and
+endpoints, and the host name of the routes are changed. The filters that only Istio's own build of Envoy has, for
+metadata and ALPN, are left out. The access log of `envoy/` and the forwarded tenant header are added.
 """
 
 import json
@@ -14,7 +14,7 @@ from tests.golden.translate_istio import kept_at
 
 __all__ = ["bootstrap", "golden"]
 
-# The addresses in `around*.yaml`, by the names of clusters in `envoy/` and of pickers.
+# For each address in `around*.yaml`, the name of its cluster in `envoy/`, or of its picker.
 HOSTS: Final = {
     "192.0.2.11": "dualpool",
     "192.0.2.12": "pool_short",
@@ -27,12 +27,15 @@ OUR_FILTER: Final = "dualpool"
 
 
 def golden(variant: str) -> Document:
-    """Return what is kept of the translator's answer."""
+    """Return the stored translation of a variant."""
     return cast(Document, json.loads(kept_at(variant).read_text("utf-8")))
 
 
 def bootstrap(variant: str, addresses: dict[str, str]) -> Document:
-    """Return Envoy's configuration with the variant's listener, its routes and clusters; `addresses` by name."""
+    """Return an Envoy configuration with the variant's listener, its routes and clusters.
+
+    `addresses` are host:port by the names in `HOSTS`.
+    """
     dumps = {each["@type"].rpartition(".")[2]: each for each in golden(variant)["configs"]}
     (listener,) = (
         each["activeState"]["listener"]
@@ -63,7 +66,7 @@ def bootstrap(variant: str, addresses: dict[str, str]) -> Document:
 
 
 def _for_any_host(tables: Any, name: str) -> Document:
-    """Return a route table with the pools' host alone, whatever a client calls it."""
+    """Return the route table with only the pools' virtual host, made to match any host name."""
     (table,) = (each for each in tables if each["name"] == name)
     (host,) = (
         each for each in table["virtualHosts"] if any(route.get("name") == "short" for route in each["routes"])
@@ -73,7 +76,7 @@ def _for_any_host(tables: Any, name: str) -> Document:
 
 
 def _served(listener: Document) -> Document:
-    """Return a listener that listens itself, at a port of its own; a sidecar's is handed connections."""
+    """Return the listener bound to a port of its own; in a sidecar, another listener hands it its connections."""
     given = {
         key: value for key, value in listener.items() if key not in ("@type", "bindToPort", "defaultFilterChain")
     }
@@ -81,7 +84,7 @@ def _served(listener: Document) -> Document:
 
 
 def _settled(cluster: Document, endpoints: dict[str, Document], addresses: dict[str, str]) -> Document:
-    """Return a cluster with its endpoints in it, where they are now."""
+    """Return the cluster with its endpoints inline, at the given addresses."""
     cluster = {key: value for key, value in cluster.items() if key not in ("@type", "filters")}
     if cluster.get("type") != "EDS":
         return cluster
@@ -89,12 +92,12 @@ def _settled(cluster: Document, endpoints: dict[str, Document], addresses: dict[
     for locality in assigned.get("endpoints", []):
         for each in locality["lbEndpoints"]:
             socket: dict[str, Any] = each["endpoint"]["address"]["socketAddress"]
-            # Pickers that a test does not run are nowhere.
+            # Nothing listens at the address of a picker that a test does not run.
             host, _, port = addresses.get(HOSTS[socket["address"]], "127.0.0.1:1").rpartition(":")
             socket |= {"address": host, "portValue": int(port)}
     return cluster | {"type": "STATIC", "loadAssignment": assigned | {"clusterName": cluster["name"]}}
 
 
 def _untyped(resource: Document) -> Document:
-    """Return a resource without its type, which its place in a file says; the types of what is in it stay."""
+    """Return a resource without its own type, which is implied by its place in a file; nested types stay."""
     return {key: value for key, value in resource.items() if key != "@type"}

@@ -1,4 +1,4 @@
-"""Two pools that read every body whole and say what of it arrived (bench/numbered_pool.py), as processes."""
+"""Two pools, as processes, that read every body to its end and report what arrived (bench/numbered_pool.py)."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ __all__ = ["NumberedPools"]
 
 
 class NumberedPools:
-    """Short and long, listening; `addresses` are host:port by the cluster names of `envoy/`."""
+    """The pools `short` and `long`, running; `addresses` are host:port by cluster name in `envoy/`."""
 
     def __init__(self, folder: Path) -> None:
         self._processes = [
@@ -20,7 +20,7 @@ class NumberedPools:
         self.addresses = {f"pool_{process.name}": _address(process) for process in self._processes}
 
     def stop(self) -> None:
-        """End both."""
+        """End both pools."""
         for process in self._processes:
             process.kill()
 

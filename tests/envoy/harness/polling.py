@@ -12,7 +12,7 @@ _PAUSE = threading.Event()
 
 
 def eventually(condition: Callable[[], T], what: str, within_s: float = 15.0) -> T:
-    """Return the first true value of `condition`; fail with `what` when there is none in time."""
+    """Return the first true value of `condition`; fail, naming `what`, if there is none in time."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The two emulated pools, in this process, on an event loop of their own thread."""
+"""The two emulated pools, on an event loop in a thread of this process."""
 
 import asyncio
 import threading
@@ -14,19 +14,19 @@ __all__ = ["MODEL", "REFUSED_TOKENS", "SHORT_MODEL_LEN", "Pools", "address"]
 MODEL = "served-model"
 T = TypeVar("T")
 
-# The short pool holds half of what the router believes, so that a request can be misplaced at will: with so many
-# output tokens it fits the router's limit and not the pool's.
+# The short pool holds half of what the router is configured with, so that a test can misroute a request at will:
+# with REFUSED_TOKENS output tokens it fits the router's limit but not the pool's.
 SHORT_MODEL_LEN = SHORT_POOL_TOKENS // 2
 REFUSED_TOKENS = SHORT_MODEL_LEN + 100
 
 
 def address(pool: Emulator) -> str:
-    """Return where a pool listens, as host:port."""
+    """Return a pool's address as host:port."""
     return pool.url.removeprefix("http://")
 
 
 class Pools:
-    """`short` and `long`, listening; `speed` is tokens per second of a response, None for as fast as it goes."""
+    """The pools `short` and `long`, running; `speed` is the tokens per second of a response, None for no limit."""
 
     def __init__(self, speed: float | None = None, compression: Compression = Compression.NONE) -> None:
         self._speed, self._compression = speed, compression
@@ -38,15 +38,15 @@ class Pools:
         self.all = [self.short, self.long]
 
     def clusters(self) -> dict[str, str]:
-        """Return host:port by the names of the clusters in `envoy/`."""
+        """Return host:port by cluster name in `envoy/`."""
         return {"pool_short": address(self.short), "pool_long": address(self.long)}
 
     def received(self, mark: str) -> list[tuple[str, ReceivedRequest]]:
-        """Return pool and request of all that arrived under a path with `mark` in it."""
+        """Return (pool name, request) of every received request whose path contains `mark`."""
         return [(pool.settings.name, r) for pool in self.all for r in list(pool.received) if mark in r.path]
 
     def stop(self) -> None:
-        """Stop listening, and end the thread."""
+        """Stop both pools, and end the thread."""
         for pool in self.all:
             self._run(pool.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)

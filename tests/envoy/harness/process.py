@@ -1,4 +1,4 @@
-"""A program under test: started with a log file, ended by its own pid, never by name."""
+"""A program under test, with its output in files; it is ended by its pid, never by name."""
 
 import os
 import signal
@@ -18,12 +18,13 @@ ENDS_WITHIN_S = 20
 
 
 class ManagedProcess:
-    """A running program; stdout and stderr go to files in `folder`. `admin` is for its admin port."""
+    """A running program; stdout and stderr go to files in `folder`. `admin` is a client for its admin port."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         self.name = name
-        # One client for all questions to the admin port: making one takes longer than asking. But a connection for
-        # each: on one that is kept, a server that writes head and body apart waits 40 ms for the acknowledgement.
+        # One client for all requests to the admin port, because creating one takes longer than a request. But a
+        # new connection per request: on a kept one, a server that writes head and body separately waits 40 ms for
+        # the acknowledgement of the head.
         self.admin = httpx.Client(
             timeout=10, verify=NO_AUTHORITIES, limits=httpx.Limits(max_keepalive_connections=0)
         )
@@ -37,32 +38,40 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the program is still running."""
         return self._process.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
+        """Send the program a signal."""
         os.kill(self._process.pid, number)
 
     def kill(self) -> None:
-        """End it without a warning."""
+        """Kill the program with SIGKILL."""
         self._process.kill()
         self._process.wait(ENDS_WITHIN_S)
         self.admin.close()
 
     def terminate(self) -> int:
-        """Ask it to end, and return its exit code; kill it when it does not."""
+        """Send SIGTERM and return the exit code; kill the program and raise if it does not end in time.
+
+        Raises:
+            subprocess.TimeoutExpired: It had to be killed.
+        """
         if self.running:
             self._process.terminate()
         return self.wait()
 
     def wait(self) -> int:
-        """Return the exit code once it has ended; kill it when it does not."""
+        """Wait for the end and return the exit code; kill the program and raise if it does not end in time.
+
+        Raises:
+            subprocess.TimeoutExpired: It had to be killed.
+        """
         self.admin.close()
         try:
             return self._process.wait(ENDS_WITHIN_S)
@@ -71,7 +80,7 @@ class ManagedProcess:
             raise
 
     def await_log(self, part: str) -> str:
-        """Return the first line on stderr that contains `part`; fail when the program ends before."""
+        """Wait for a line on stderr that contains `part`, and return it; fail if the program ends first."""
 
         def line() -> str | None:
             found = next((line for line in self.log_lines() if part in line), None)
@@ -81,9 +90,9 @@ class ManagedProcess:
         return eventually(line, f"{self.name} logs {part!r}", within_s=30) or ""
 
     def log_lines(self) -> list[str]:
-        """Return what it wrote to stderr so far."""
+        """Return the lines written to stderr so far."""
         return self.err.read_text("utf-8", "replace").splitlines()
 
     def log_tail(self, lines: int = 60) -> str:
-        """Return the end of its log, for a failure's report."""
+        """Return the last lines of stderr, for a failure report."""
         return "\n".join(self.log_lines()[-lines:])

@@ -1,4 +1,4 @@
-"""What holds of every gateway, whoever wrote its configuration: one function for each promise."""
+"""Checks that every gateway must pass, whatever generated its configuration: one function per promise."""
 
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, Call, chat
@@ -23,7 +23,7 @@ JSON = {"content-type": "application/json"}
 
 
 def decides_and_learns(caller: Caller, call: Call) -> None:
-    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    """Short requests go to the short pool, long ones to the long pool; the router learns from both responses."""
     assert ["short", "long"] == [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
     eventually(lambda: caller.observations() == 2, "two observations of this tenant")
     short, long = caller.access_log(2)
@@ -33,7 +33,7 @@ def decides_and_learns(caller: Caller, call: Call) -> None:
 
 
 def strips_claims(caller: Caller) -> None:
-    """A long request that claims to be short goes long, with the router's words and nobody else's."""
+    """A long request that claims to be short goes long, with only the router's own headers on it."""
     caller.http.post(CHAT, content=chat_body(MODEL, LONG_TEXT, max_tokens=4), headers=CLAIMS | JSON)
     ((pool, told),) = caller.received()
     assert ("long", "too_long") == (pool, told.headers["x-token-budget-reason"])
@@ -42,7 +42,7 @@ def strips_claims(caller: Caller) -> None:
 
 
 def goes_long_without(router: RouterProcess, caller: Caller) -> None:
-    """When its router is killed all goes long, and a client's claim does not count."""
+    """After the router is killed, everything goes to the long pool, whatever a client claims."""
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     router.kill()
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
@@ -52,7 +52,7 @@ def goes_long_without(router: RouterProcess, caller: Caller) -> None:
 
 
 def repairs(caller: Caller) -> None:
-    """What the short pool refuses is tried once more, on the long pool."""
+    """A request that the short pool refuses is retried once, on the long pool."""
     raw = caller.openai.chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
     )
@@ -63,7 +63,7 @@ def repairs(caller: Caller) -> None:
 
 
 def bears_large_heads(caller: Caller) -> None:
-    """With 97 headers of the client's there is room for the router's."""
+    """A request with 97 headers from the client still has room for the router's."""
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
     with RawClient(caller.stack.gateway.port) as client:
         many = {f"x-{number}": "v" for number in range(94)}

@@ -1,4 +1,4 @@
-"""A client that sends what it likes, when it likes: HTTP/1.1 by hand over a socket."""
+"""A client that sends arbitrary bytes at chosen moments: hand-written HTTP/1.1 over a socket."""
 
 import json
 import socket
@@ -12,7 +12,7 @@ TIMEOUT_S = 20
 
 
 def chat_body(model: str, text: str, **fields: object) -> bytes:
-    """Return the JSON of a chat completion request."""
+    """Return the JSON body of a chat completion request."""
     return json.dumps({"model": model, "messages": [{"role": "user", "content": text}]} | fields).encode()
 
 
@@ -35,7 +35,7 @@ class RawClient:
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self._socket.sendall(data)
 
     def chunk(self, data: bytes) -> None:
@@ -48,19 +48,19 @@ class RawClient:
         self.send(f"0\r\n{fields}\r\n".encode())
 
     def response(self) -> HTTPResponse:
-        """Wait for the head of the response; its body is read from the result."""
+        """Wait for the head of the response; read the body from the returned object."""
         response = HTTPResponse(self._socket)
         response.begin()
         return response
 
     def receive(self, size: int) -> bytes:
-        """Wait for so many bytes of what comes after a response's head."""
+        """Read `size` bytes from the socket, or fewer if the other side closes it first."""
         data = b""
         while len(data) < size and (more := self._socket.recv(size - len(data))):
             data += more
         return data
 
     def vanish(self) -> None:
-        """Reset the connection: the other side sees an error, not an end."""
+        """Reset the connection, so that the other side sees an error instead of an orderly close."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         self._socket.close()

@@ -1,4 +1,4 @@
-"""The router as a process of its own: `dualpool serve`, as it is deployed."""
+"""The router as a separate process: `dualpool serve`, as deployed."""
 
 import json
 import sys
@@ -20,9 +20,9 @@ CONFIGURATION: dict[str, object] = {
         {"name": "short", "max_budget_tokens": SHORT_POOL_TOKENS},
         {"name": "long", "max_budget_tokens": 65536},
     ],
-    # Tests call themselves by this header, so that each has a category, and its learning, of its own.
+    # Each test sends a value of its own in this header, so that it has its own category and learns separately.
     "tenant_header": TENANT_HEADER,
-    # Everything is learned from, however much the tests send.
+    # Learn from every response, however many requests the tests send.
     "learning": {"messages_per_s": 1e6, "burst_messages": 1e6},
     "drain_s": 0.5,
     "log_level": "debug",
@@ -30,7 +30,7 @@ CONFIGURATION: dict[str, object] = {
 
 
 class RouterProcess(ManagedProcess):
-    """A router that serves; `settings` replace top-level keys of the tests' configuration."""
+    """A running router; `settings` replace top-level keys of the tests' configuration."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
         config = folder / "router.yaml"
@@ -42,21 +42,21 @@ class RouterProcess(ManagedProcess):
         self.admin.base_url = f"http://{serving['admin']}"
 
     def state(self) -> list[dict[str, Any]]:
-        """Return what is learned, one row per category."""
+        """Return the learned state, one row per category."""
         response = self.admin.get("/state").raise_for_status()
         rows: list[dict[str, Any]] = response.json().get("categories", [])
         return rows
 
     def observations(self, tenant: str) -> int:
-        """Return how many responses taught the category of a tenant."""
+        """Return how many responses were learned from in a tenant's category."""
         return sum(int(row["observations"]) for row in self.state() if tenant in row.get("key", ""))
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric over the samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         return metric_of(self._metrics(), name, **labels)
 
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
-        """Return labels and value of every sample of this name."""
+        """Return the labels and value of every sample of this name."""
         return _samples_of(self._metrics(), name)
 
     def _metrics(self) -> str:
@@ -64,13 +64,13 @@ class RouterProcess(ManagedProcess):
 
 
 def metric_of(text: str, name: str, **labels: str) -> float:
-    """Return the sum of a metric in /metrics over the samples that have these labels."""
+    """Return the sum of a metric's samples that have these labels; `text` is the body of /metrics."""
     return sum(value for its, value in _samples_of(text, name) if labels.items() <= its.items())
 
 
 def _samples_of(text: str, name: str) -> list[tuple[dict[str, str], float]]:
     assert f"# TYPE {name.removesuffix('_count')} " in text, f"the router has no metric {name}"
-    # The parser takes milliseconds for all the histograms that nobody asks for.
+    # Parsing all the other histograms would take milliseconds.
     wanted = "".join(line + "\n" for line in text.splitlines() if line.startswith(name))
     families = text_string_to_metric_families(wanted)
     return [(dict(s.labels), s.value) for family in families for s in family.samples if s.name == name]
