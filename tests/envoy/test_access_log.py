@@ -59,7 +59,7 @@ def logged(build: Build) -> Callable[..., Caller]:
     return make
 
 
-def became(caller: Caller, outcome: Outcome) -> float:
+def entries(caller: Caller, outcome: Outcome) -> float:
     """Return how many entries had this outcome."""
     return caller.stack.router.metric("dualpool_access_log_entries_total", outcome=outcome)
 
@@ -142,17 +142,17 @@ def test_compressed_responses_are_counted(logged: Callable[..., Caller], compres
     assert 0 == caller.observations()
 
 
-def test_streams_without_usage_are_no_fault(logged: Callable[..., Caller]) -> None:
+def test_streams_without_usage_are_not_counted_as_a_fault(logged: Callable[..., Caller]) -> None:
     """A stream without `include_usage` is not learned from, and is not counted as missing its usage."""
     caller = logged()
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "stream": True}
     assert caller.http.post("/v1/chat/completions", json=body).text.endswith("data: [DONE]\n\n")
-    eventually(lambda: became(caller, Outcome.NOT_LEARNED) == 1, "its entry came")
+    eventually(lambda: entries(caller, Outcome.NOT_LEARNED) == 1, "its entry came")
     assert 0 == not_learned(caller, "no_usage")
 
 
 @pytest.mark.parametrize("ask", [chat, chat_stream])
-def test_a_log_that_nobody_takes_harms_no_request(
+def test_requests_are_served_while_no_router_receives_the_log(
     logged: Callable[..., Caller], build: Build, ask: Call, tmp_path: Path
 ) -> None:
     """While the router is down, requests are served; after a restart, it learns from new requests."""
@@ -171,15 +171,15 @@ def test_a_log_that_nobody_takes_harms_no_request(
     eventually(lambda: again.observations() >= 1, "the new router learns")
 
 
-def test_no_log_service_at_all(logged: Callable[..., Caller]) -> None:
+def test_no_log_service(logged: Callable[..., Caller]) -> None:
     """If nothing listens at the log's address, requests are decided and served as usual."""
     caller = logged(lambda document: moved_to(document, "dualpool_log", "127.0.0.1:9"))
     for _ in range(50):
         assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
-    assert 0 == sum(became(caller, outcome) for outcome in Outcome)
+    assert 0 == sum(entries(caller, outcome) for outcome in Outcome)
 
 
-def test_a_log_service_that_hangs_is_left(logged: Callable[..., Caller], tmp_path: Path) -> None:
+def test_a_log_service_that_hangs_is_disconnected(logged: Callable[..., Caller], tmp_path: Path) -> None:
     """If the router that receives the log hangs, Envoy closes the stream; requests are decided as usual."""
     other = RouterProcess(tmp_path, learning=LEARNING)
 
@@ -206,7 +206,7 @@ def active(caller: Caller) -> int:
     return caller.stack.gateway.statistic("cluster.dualpool_log.upstream_rq_active")
 
 
-def all_is_logged(document: Document) -> None:
+def log_every_request(document: Document) -> None:
     """Log every request, including those of another virtual host, which does not use the router."""
     del connection_manager(document)["access_log"][0]["filter"]
     host = virtual_host(document)
@@ -225,11 +225,11 @@ def all_is_logged(document: Document) -> None:
     connection_manager(document)["route_config"]["virtual_hosts"].append(others)
 
 
-def test_other_hosts_say_nothing(logged: Callable[..., Caller]) -> None:
+def test_entries_of_other_hosts_are_foreign(logged: Callable[..., Caller]) -> None:
     """Many entries of another virtual host are counted as foreign; the router still learns from ours."""
-    caller = logged(all_is_logged)
+    caller = logged(log_every_request)
     for _ in range(300):
         assert httpx.codes.NO_CONTENT == caller.http.get("/", headers={"host": "others.example"}).status_code
     chat(caller, SHORT_TEXT)
-    eventually(lambda: became(caller, Outcome.FOREIGN) == 300, "all entries came")
+    eventually(lambda: entries(caller, Outcome.FOREIGN) == 300, "all entries came")
     eventually(lambda: caller.observations() == 1, "ours teaches")

@@ -60,7 +60,7 @@ def test_body_without_content_length_is_routed(caller: Caller) -> None:
     assert sha256(TEXT).hexdigest() == response.headers["x-body-sha256"]
 
 
-def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
+def test_gzip_request_is_forwarded_unchanged(caller: Caller) -> None:
     """A compressed request is routed by its content and forwarded unchanged; the short pool refuses it here."""
     body = gzip.compress(TEXT)
     response = caller.http.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
@@ -79,7 +79,7 @@ def test_bad_request_gets_the_pools_own_400(caller: Caller) -> None:
     assert (direct.status_code, direct.json()) == (response.status_code, response.json())
 
 
-def test_bodiless_and_foreign_requests_go_on_untouched(caller: Caller) -> None:
+def test_bodiless_and_foreign_requests_are_forwarded_unchanged(caller: Caller) -> None:
     """Requests with other methods and paths, and without a body, go to the long pool without a decision."""
     models = caller.http.get("/v1/models")
     empty = caller.http.post("/v1/chat/completions", headers=JSON)
@@ -182,7 +182,7 @@ def test_over_the_buffer_limit(build: Build, router: RouterProcess) -> None:
     assert 0 == caller.observations()
 
 
-def test_by_pass_for_very_large_bodies(build: Build, mode: str, router: RouterProcess) -> None:
+def test_bypass_for_very_large_bodies(build: Build, mode: str, router: RouterProcess) -> None:
     """After the bypass is enabled at the admin port, very large bodies go long without a message to the router."""
 
     def from_64_kib(document: Document) -> None:

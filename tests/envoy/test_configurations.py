@@ -21,7 +21,7 @@ from tests.envoy.harness.gateway import (
 
 NAMES = ["buffered", "full-duplex", "streamed", "streamed-access-log", "workers"]
 # Envoy warns about features that are work in progress; the head of the file that uses one says so.
-OF_THE_ACCESS_LOG = "ai_protocol_manager.proto' marked as work-in-progress"
+ACCESS_LOG_WARNING = "ai_protocol_manager.proto' marked as work-in-progress"
 
 
 PROTOCOL = (
@@ -37,12 +37,12 @@ def test_all_files_are_known() -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "two-models/envoy"])
-def test_envoy_finds_the_file_valid(name: str) -> None:
+def test_envoy_accepts_the_file(name: str) -> None:
     """The unmodified file, ports included, passes Envoy's own validation without a warning."""
     command = [envoy_binary(), "--mode", "validate", "-c", str(FILES / f"{name}.yaml"), "--log-level", "warning"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     # Validation warns that the global connection limits are not set; only a deployment can know them.
-    known = ("global_downstream_max_connections", *([OF_THE_ACCESS_LOG] if "access-log" in name else []))
+    known = ("global_downstream_max_connections", *([ACCESS_LOG_WARNING] if "access-log" in name else []))
     warnings = [line for line in result.stderr.splitlines() if not any(each in line for each in known)]
     assert (0, []) == (result.returncode, warnings)
 
@@ -157,18 +157,18 @@ def test_limits_fit_the_router_s_defaults(name: str) -> None:
     assert milliseconds(health["interval"]) * 2 < router.drain_s * 1000
 
 
-@pytest.mark.parametrize(("name", "places"), [("streamed", 64), ("buffered", 1024), ("full-duplex", 16384)])
-def test_places_at_the_router_are_few_and_not_all_for_learning(name: str, places: int) -> None:
+@pytest.mark.parametrize(("name", "max_requests"), [("streamed", 64), ("buffered", 1024), ("full-duplex", 16384)])
+def test_concurrent_requests_at_the_router_are_few_and_not_all_for_learning(name: str, max_requests: int) -> None:
     """Besides kept streams, Envoy admits the requests decided in 20 ms at 2,000/s; more if uploads block."""
     threshold = cluster(load(name), "dualpool")["circuit_breakers"]["thresholds"][0]
-    assert places == threshold["max_requests"] == threshold["max_pending_requests"]
+    assert max_requests == threshold["max_requests"] == threshold["max_pending_requests"]
     kept = Configuration().learning.max_streams
-    assert 40 <= places - kept
-    assert name != "streamed" or places - kept <= 2_000 * 0.020
+    assert 40 <= max_requests - kept
+    assert name != "streamed" or max_requests - kept <= 2_000 * 0.020
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_small_bodies_are_held_whole(name: str) -> None:
+def test_the_buffer_filter_holds_every_small_body(name: str) -> None:
     """The route for small bodies matches none that the buffer filter before the router would refuse."""
     document = load(name)
     per_filter = route(document, "small_body")["typed_per_filter_config"]
@@ -193,7 +193,7 @@ def test_names_are_the_router_s_defaults(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_router_is_told_all_that_it_reads(name: str) -> None:
+def test_router_gets_all_headers_that_it_reads(name: str) -> None:
     """Envoy forwards exactly the request and response headers that the router reads."""
     patterns = ext_proc(load(name))["forward_rules"]["allowed_headers"]["patterns"]
     forwarded = {pattern["exact"] for pattern in patterns}

@@ -16,9 +16,9 @@ from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.promises import (
     CHAT,
     JSON,
-    bears_large_heads,
+    admits_large_heads,
     decides_and_learns,
-    goes_long_without,
+    goes_long_without_router,
     repairs,
     strips_claims,
 )
@@ -59,7 +59,7 @@ def caller(stack: Stack) -> Iterator[Caller]:
     caller.close()
 
 
-def test_the_translator_was_asked_of_the_manifests_as_they_are() -> None:
+def test_the_translation_is_of_the_current_manifests() -> None:
     """The stored translation is of the current manifests; after a change, run `make golden`."""
     assert golden()["question_sha256"] == question_digest()
 
@@ -95,7 +95,7 @@ def test_the_router_down(
     request.addfinalizer(router.kill)
     caller = Caller(start(router, tmp_path))
     request.addfinalizer(caller.close)
-    goes_long_without(router, caller)
+    goes_long_without_router(router, caller)
 
 
 def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> None:
@@ -126,7 +126,7 @@ def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> N
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
     """The patch is effective: a request with 97 headers from the client still has room for the router's."""
-    bears_large_heads(caller)
+    admits_large_heads(caller)
 
 
 def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:
@@ -139,6 +139,6 @@ def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:
 
 
 @pytest.mark.skipif(not EGCTL.exists(), reason="the translator is built by `make golden`, in minutes")
-def test_the_translator_says_what_is_kept() -> None:
+def test_a_new_translation_equals_the_stored_one() -> None:
     """A new run of the translator gives the stored translation."""
     assert golden() == translated(EGCTL)

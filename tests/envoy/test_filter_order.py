@@ -33,7 +33,7 @@ def insert(document: Document, filter_: Document, *, before: bool) -> None:
     filters.insert(at if before else at + 1, deepcopy(filter_))
 
 
-def says_the_route(document: Document, *, before: bool) -> None:
+def name_the_route(document: Document, *, before: bool) -> None:
     """Add a filter whose per-route settings name, in a header to the pool, the route it acted for."""
     insert(document, {"name": "says", "typed_config": {"@type": f"{MUTATION}.HeaderMutation"}}, before=before)
     for name in ("short", "long"):
@@ -52,7 +52,7 @@ def test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_
     router: RouterProcess,
 ) -> None:
     """A filter before the router's always uses the long route's per-route settings (rate limits, credentials)."""
-    caller = build(mode, change=lambda document: says_the_route(document, before=before), router=router)
+    caller = build(mode, change=lambda document: name_the_route(document, before=before), router=router)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     ((_, received),) = caller.received()
     assert acted_for == received.headers["x-acted-for"]
@@ -131,7 +131,7 @@ def compressed(caller: Caller, path: str = "/v1/chat/completions") -> httpx.Resp
 
 
 @pytest.fixture
-def alone() -> Iterator[Pools]:
+def own_pools() -> Iterator[Pools]:
     """Run two pools for one test, which may corrupt their connections."""
     pools = Pools()
     yield pools
@@ -139,7 +139,7 @@ def alone() -> Iterator[Pools]:
 
 
 def test_a_decompressor_after_the_router_s_filter(
-    build: Build, mode: str, router: RouterProcess, alone: Pools
+    build: Build, mode: str, router: RouterProcess, own_pools: Pools
 ) -> None:
     """Except in buffered mode, the pool gets the end of a body twice and takes the second for another request.
 
@@ -148,7 +148,7 @@ def test_a_decompressor_after_the_router_s_filter(
     on the connection is refused, whoever sends it.
     """
     change = partial(insert, filter_=DECOMPRESSOR, before=False)
-    caller = build(mode, change=change, pools=alone, router=router)
+    caller = build(mode, change=change, pools=own_pools, router=router)
     statuses = (compressed(caller, "/v1/anything").status_code for _ in range(100))
     assert (mode != "buffered") == (400 in statuses)
     if mode == "buffered":
@@ -157,7 +157,7 @@ def test_a_decompressor_after_the_router_s_filter(
         assert sha256(BODY).hexdigest() == response.headers["x-body-sha256"]
 
 
-def test_a_decompressor_without_the_router_s_filter(build: Build, router: RouterProcess, alone: Pools) -> None:
+def test_a_decompressor_without_the_router_s_filter(build: Build, router: RouterProcess, own_pools: Pools) -> None:
     """By itself a decompressor does no harm, so it belongs in a separate listener in front of the router's."""
 
     def change(document: Document) -> None:
@@ -165,7 +165,7 @@ def test_a_decompressor_without_the_router_s_filter(build: Build, router: Router
         filters = connection_manager(document)["http_filters"]
         filters[:] = [each for each in filters if each["name"] != EXT_PROC]
 
-    caller = build("streamed", change=change, pools=alone, router=router)
+    caller = build("streamed", change=change, pools=own_pools, router=router)
     assert {(200, sha256(BODY).hexdigest())} == {
         (response.status_code, response.headers["x-body-sha256"])
         for response in [compressed(caller) for _ in range(8)]

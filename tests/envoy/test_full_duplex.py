@@ -103,7 +103,7 @@ def statuses_after_a_kill(caller: Caller, requests: int) -> list[int]:
     ]
 
 
-def test_killed_router_is_left_alone_at_once(build: Build) -> None:
+def test_killed_router_is_ejected_at_once(build: Build) -> None:
     """The first failed request ejects a killed router; the long pool serves the following requests."""
     caller = build("full-duplex", change=slow_checks)
     statuses = statuses_after_a_kill(caller, 30)
@@ -111,7 +111,7 @@ def test_killed_router_is_left_alone_at_once(build: Build) -> None:
     assert 200 == statuses[-1]
 
 
-def statuses_after_it_came_back(build: Build, change: Callable[[Document], None]) -> list[int]:
+def statuses_after_a_return(build: Build, change: Callable[[Document], None]) -> list[int]:
     """Kill the router, replace it, and kill it again when Envoy uses it; return the statuses after that."""
     caller = build("full-duplex", change=change)
     statuses_after_a_kill(caller, 3)
@@ -126,25 +126,25 @@ def went_short(caller: Caller) -> bool:
     return bool(response.headers.get("x-served-by") == "short")
 
 
-def test_router_that_comes_and_goes_is_left_alone_each_time(build: Build) -> None:
+def test_router_that_comes_and_goes_is_ejected_each_time(build: Build) -> None:
     """A router that is killed right after its return is ejected as quickly as one that ran for long."""
-    statuses = statuses_after_it_came_back(build, slow_checks)
+    statuses = statuses_after_a_return(build, slow_checks)
     assert statuses.count(500) <= 2
     assert 200 == statuses[-1]
 
 
-def gathered_news(document: Document) -> None:
+def merged_updates(document: Document) -> None:
     """Let Envoy merge health updates over 2 s (default: 1 s), which is longer than the requests take."""
     slow_checks(document)
     cluster(document, "dualpool")["common_lb_config"]["update_merge_window"] = "2s"
 
 
-def test_router_that_comes_and_goes_fails_requests_where_news_are_gathered(build: Build) -> None:
+def test_router_that_comes_and_goes_fails_requests_if_updates_are_merged(build: Build) -> None:
     """If Envoy merges health updates, it goes on to ask a router that it has already ejected."""
-    assert statuses_after_it_came_back(build, gathered_news).count(500) > 2
+    assert statuses_after_a_return(build, merged_updates).count(500) > 2
 
 
-def test_killed_router_goes_on_to_fail_requests_without_outlier_detection(build: Build) -> None:
+def test_killed_router_keeps_failing_requests_without_outlier_detection(build: Build) -> None:
     """Without it, requests whose body is sent before the refusal fail until the health check notices."""
     caller = build("full-duplex", change=no_outlier_detection)
     assert statuses_after_a_kill(caller, 30).count(500) > 2

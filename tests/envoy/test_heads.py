@@ -40,7 +40,7 @@ def large(size: int) -> dict[str, str]:
     return {f"x_{number}": "v" * (length - 4) for number, length in enumerate(lines)}
 
 
-def defaults(document: Document) -> None:
+def without_limits(document: Document) -> None:
     """Remove the files' limits for headers."""
     manager = connection_manager(document)
     del manager["max_request_headers_kb"], manager["common_http_protocol_options"]
@@ -65,7 +65,7 @@ def test_heads_at_envoy_s_defaults(build: Build, mode: str, router: RouterProces
 
     This is a fault of Envoy, shown without the fix; `failure_mode_allow` does not cover it.
     """
-    caller = build(mode, change=defaults, router=router)
+    caller = build(mode, change=without_limits, router=router)
     assert 500 == ask(caller, **many(95)).status
     assert "header_mutation" in caller.access_log()[0]["code_details"]
     assert 500 in {status_of(caller, **large((60 << 10) - below)) for below in NEARLY_60_KIB}

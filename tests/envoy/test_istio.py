@@ -16,9 +16,9 @@ from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.promises import (
     CHAT,
     JSON,
-    bears_large_heads,
+    admits_large_heads,
     decides_and_learns,
-    goes_long_without,
+    goes_long_without_router,
     repairs,
     strips_claims,
 )
@@ -79,7 +79,7 @@ def caller(variant: str, stacks: dict[str, Stack]) -> Iterator[Caller]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_istio_was_asked_of_the_manifests_as_they_are(name: str) -> None:
+def test_the_translation_is_of_the_current_manifests(name: str) -> None:
     """The stored translation is of the current manifests; after a change, run `make golden`."""
     assert question_digest(name) == golden(name)["question_sha256"]
 
@@ -107,7 +107,7 @@ def test_the_router_down(variant: str, start: Start, tmp_path: Path, request: py
     request.addfinalizer(router.kill)
     caller = Caller(start(variant, router, tmp_path))
     request.addfinalizer(caller.close)
-    goes_long_without(router, caller)
+    goes_long_without_router(router, caller)
 
 
 @pytest.mark.parametrize("variant", REPAIRED)
@@ -130,7 +130,7 @@ def test_bodies_of_the_default_route_arrive_whole(caller: Caller, size: int) -> 
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
     """A request with 97 headers from the client still has room for the router's."""
-    bears_large_heads(caller)
+    admits_large_heads(caller)
 
 
 @pytest.mark.parametrize("variant", ["inference-pools"])
@@ -151,6 +151,6 @@ def test_the_router_chooses_the_pool_and_its_picker_is_asked(
 
 @pytest.mark.skipif(not TRANSLATOR.exists(), reason="the translator is built by `make golden`, in many minutes")
 @pytest.mark.parametrize("name", VARIANTS)
-def test_istio_says_what_is_kept(name: str) -> None:
+def test_a_new_translation_equals_the_stored_one(name: str) -> None:
     """A new run of Istio's translator gives the stored translation."""
     assert golden(name) == translated(name, TRANSLATOR)

@@ -48,7 +48,7 @@ def configuration(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> Configur
     return parse(kubernetes["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
 
 
-def test_nothing_is_routed_before_someone_has_looked(configuration: Configuration) -> None:
+def test_the_manifests_start_in_shadow_mode(configuration: Configuration) -> None:
     """The manifests start in shadow mode, the first step in deploy/README.md."""
     assert Mode.SHADOW is configuration.mode
 
@@ -61,7 +61,7 @@ def test_pod_has_time_to_drain(pod: dict[str, Any], configuration: Configuration
     assert noticed_s * 2 <= configuration.drain_s
 
 
-def test_probes_ask_for_what_the_router_responses(pod: dict[str, Any], configuration: Configuration) -> None:
+def test_probes_ask_for_what_the_router_serves(pod: dict[str, Any], configuration: Configuration) -> None:
     """The ports are the configured ones, and the probed health service is one that the router answers for."""
     container = pod["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -121,7 +121,7 @@ def test_openshift_assigns_the_user() -> None:
         assert 65532 == value
 
 
-def test_no_digest_is_made_up() -> None:
+def test_no_image_digest_is_invented() -> None:
     """No file contains an invented image digest; only the registry can supply one."""
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     assert ["${BASE} AS build", "${BASE}"] == re.findall(r"^FROM (.+)$", dockerfile, re.MULTILINE)
@@ -257,7 +257,7 @@ def test_a_black_holed_short_pool_costs_a_second(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ISTIO)
-def test_istio_has_as_many_places_at_the_router_as_the_file_that_is_measured(variant: str) -> None:
+def test_istio_limits_concurrent_requests_at_the_router_as_the_file_does(variant: str) -> None:
     """The limits are those of envoy/streamed.yaml. Without them (Istio's default) a flood queues in the router."""
     pool = documents(f"{variant}/routes.yaml")["DestinationRule", "dualpool"]["spec"]["trafficPolicy"][
         "connectionPool"
@@ -267,7 +267,7 @@ def test_istio_has_as_many_places_at_the_router_as_the_file_that_is_measured(var
     assert limits["max_pending_requests"] == pool["http"]["http1MaxPendingRequests"]
 
 
-def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: Configuration) -> None:
+def test_envoy_gateway_has_the_settings_that_the_tests_run(configuration: Configuration) -> None:
     """Modes, stripped headers, retry and limits are those of envoy/buffered.yaml, in Envoy Gateway's fields."""
     gateway, document = documents("envoy-gateway"), load("buffered")
     processor = gateway["EnvoyExtensionPolicy", "dualpool"]["spec"]["extProc"][0]
@@ -322,7 +322,7 @@ def test_envoy_gateway_s_patch_raises_the_limits_of_heads() -> None:
         assert value == patch["operation"]["value"]
 
 
-def test_envoy_gateway_by_passes_what_its_buffer_cannot_hold(configuration: Configuration) -> None:
+def test_envoy_gateway_bypasses_what_its_buffer_cannot_hold(configuration: Configuration) -> None:
     """The bypass starts below the buffer limit, matches complete lengths, and is not targeted by our policy."""
     gateway = documents("envoy-gateway")
     (rule,) = gateway["HTTPRoute", "llm-very-large-body"]["spec"]["rules"]

@@ -24,7 +24,7 @@ from tests.traps.bitten import BITTEN, believe_clients
 SIZES = (64 << 10, 2 << 20)
 ROUNDS = 20  # of a race that Envoy loses for about half of the bodies
 # Headers with which an internal client asks for retries, whatever the route's policy is.
-WANTED = ("x-envoy-retry-on: 5xx,reset", "x-envoy-retry-grpc-on: cancelled")
+RETRY_FIELDS = ("x-envoy-retry-on: 5xx,reset", "x-envoy-retry-grpc-on: cancelled")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def serve(tmp_path: Path, numbered_pools: NumberedPools) -> Iterator[Callable[..
         yield start
 
 
-def left_alone(_: Served) -> None:
+def undisturbed(_: Served) -> None:
     """Do nothing to the router."""
 
 
@@ -97,7 +97,7 @@ def send(
     return asyncio.run(upload_all(served.gateway.port, sent, disturb))
 
 
-@pytest.mark.parametrize("between", [left_alone, stopped, killed])
+@pytest.mark.parametrize("between", [undisturbed, stopped, killed])
 def test_every_body_arrives_as_it_was_sent(serve: Callable[..., Served], mode: str, between: Disturbance) -> None:
     """Whether the router runs on, stops or dies when bodies are half sent, no pool serves a damaged body.
 
@@ -116,7 +116,7 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
     served.router.kill()
     gateway = served.gateway
     eventually(lambda: gateway.statistic("cluster.dualpool.membership_healthy") == 0, "Envoy knows")
-    outcomes = send(served, left_alone)
+    outcomes = send(served, undisturbed)
     assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
 
 
@@ -127,7 +127,7 @@ def test_every_body_arrives_when_the_router_has_no_address(serve: Callable[..., 
         endpoint = cluster(document, "dualpool")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
         endpoint["address"]["socket_address"]["address"] = "no-router.invalid"
 
-    outcomes = send(serve("full-duplex", nameless), left_alone)
+    outcomes = send(serve("full-duplex", nameless), undisturbed)
     assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
 
 
@@ -141,8 +141,8 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
     them is corrupted. If none is in all rounds, Envoy may have fixed it.
     """
     served = serve("streamed", BITTEN[trap])
-    fields = WANTED if trap == "retries-by-clients" else ()
-    rounds = (send(served, left_alone, fields=fields) for _ in range(ROUNDS))
+    fields = RETRY_FIELDS if trap == "retries-by-clients" else ()
+    rounds = (send(served, undisturbed, fields=fields) for _ in range(ROUNDS))
     broken = ([each for each in outcomes if each.intact is False] for outcomes in rounds)
     corrupted = next(filter(None, broken), None)
     if corrupted is None:
@@ -154,7 +154,7 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
 def test_retries_that_internal_clients_ask_for_are_none(serve: Callable[..., Served]) -> None:
     """Even to clients that Envoy trusts, the files' default route gives no retries, so bodies arrive complete."""
     served = serve("streamed", believe_clients)
-    outcomes = [each for _ in range(3) for each in send(served, left_alone, fields=WANTED)]
+    outcomes = [each for _ in range(3) for each in send(served, undisturbed, fields=RETRY_FIELDS)]
     assert {(200, True)} == {(each.status, each.intact) for each in outcomes}
 
 
@@ -165,14 +165,14 @@ def test_retries_merged_away_are_harmless(serve: Callable[..., Served]) -> None:
         route(document, "long")["route"]["retry_policy"] = DEFAULT_RETRIES | NO_RETRIES
 
     served = serve("streamed", merged_away)
-    assert {(200, True)} == {(each.status, each.intact) for each in send(served, left_alone)}
+    assert {(200, True)} == {(each.status, each.intact) for each in send(served, undisturbed)}
 
 
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
 def test_retries_on_the_default_route_are_harmless_elsewhere(serve: Callable[..., Served], mode: str) -> None:
     """The other modes forward no body before its end or its echo, so retries there duplicate nothing."""
     served = serve(mode, retries_on_the_default_route)
-    assert {(200, True)} == {(each.status, each.intact) for each in send(served, left_alone)}
+    assert {(200, True)} == {(each.status, each.intact) for each in send(served, undisturbed)}
 
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES.glob("*.yaml")])

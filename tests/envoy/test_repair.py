@@ -114,7 +114,7 @@ def test_other_refusals_are_repaired(caller: Caller, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
-def test_a_pool_s_own_word_is_not_repeated(caller: Caller, status: int) -> None:
+def test_a_pool_s_own_refusal_is_not_retried(caller: Caller, status: int) -> None:
     """The short pool's refusals for credentials or rate limits, and its errors, are not retried."""
     response = caller.http.post(
         "/v1/completions",
@@ -201,13 +201,13 @@ def test_short_pool_that_swallows_connections(build: Build, router: RouterProces
 def test_short_pool_that_is_down(build: Build, mode: str, router: RouterProcess) -> None:
     """If the short pool refuses connections, the long pool serves short requests."""
 
-    def nobody_there(document: Document) -> None:
+    def refusing(document: Document) -> None:
         moved_to(document, "pool_short", f"127.0.0.1:{port}")
 
     # Bound but not listening: connections are refused, and no other process can take the port.
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
-        caller = build(mode, change=nobody_there, router=router)
+        caller = build(mode, change=refusing, router=router)
         headers = chat(caller, SHORT_TEXT)
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])

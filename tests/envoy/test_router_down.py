@@ -31,7 +31,7 @@ STREAMED_RESPONSE = {
 }
 
 
-def end_of(router_signal: signal.Signals, caller: Caller) -> None:
+def end_router(router_signal: signal.Signals, caller: Caller) -> None:
     """End the router with a signal, wait for its exit and check its exit code."""
     caller.stack.router.signal(router_signal)
     code = caller.stack.router.wait()
@@ -43,7 +43,7 @@ def events(response: httpx.Response) -> Iterator[str]:
     return (line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: "))
 
 
-def await_noticed(caller: Caller) -> None:
+def await_unhealthy(caller: Caller) -> None:
     """Wait until Envoy's health check has noticed that the router is down."""
     healthy = "cluster.dualpool.membership_healthy"
     eventually(lambda: caller.stack.gateway.statistic(healthy) == 0, "Envoy knows that the router is gone")
@@ -95,11 +95,11 @@ class Traffic:
         eventually(lambda: self.served.count(pool) >= target, f"{requests} more requests in pool {pool}")
 
 
-def test_router_that_is_not_there(build: Build, mode: str) -> None:
+def test_router_that_is_down(build: Build, mode: str) -> None:
     """While the router is down, the long pool serves every request, JSON and streamed."""
     caller = build(mode, change=checks_often)
     caller.stack.router.kill()
-    await_noticed(caller)
+    await_unhealthy(caller)
     served = [
         call(caller, text)["x-served-by"] for call in (chat, chat_stream) for text in (SHORT_TEXT, LONG_TEXT)
     ]
@@ -112,7 +112,7 @@ def test_router_drains_in_mid_traffic(build: Build, mode: str, traffic: Callable
     caller = build(mode, change=checks_often, drain_s=1.0)
     requests = traffic(caller)
     requests.await_more("short")
-    end_of(signal.SIGTERM, caller)
+    end_router(signal.SIGTERM, caller)
     requests.await_more("long")
     assert [] == requests.errors
 
@@ -123,7 +123,7 @@ def test_router_killed_in_mid_traffic(build: Build, mode: str, traffic: Callable
     caller = build(mode)
     requests = traffic(caller)
     requests.await_more("short")
-    end_of(signal.SIGKILL, caller)
+    end_router(signal.SIGKILL, caller)
     requests.await_more("long")
     assert [] == requests.errors
 
@@ -136,8 +136,8 @@ def test_router_killed_in_mid_traffic_full_duplex(
     caller = build(mode, change=checks_often)
     requests = traffic(caller)
     requests.await_more("short")
-    end_of(signal.SIGKILL, caller)
-    await_noticed(caller)
+    end_router(signal.SIGKILL, caller)
+    await_unhealthy(caller)
     requests.forget_errors()
     requests.await_more("long", 20)
     assert [] == requests.errors
@@ -161,7 +161,7 @@ def test_router_ends_in_mid_stream(build: Build, mode: str, how: signal.Signals,
         coming = events(response)
         seen = [next(coming) for _ in range(3)]
         assert 1 == caller.stack.router.metric("dualpool_streams_open")
-        end_of(how, caller)
+        end_router(how, caller)
         seen += coming
     assert "[DONE]" == seen[-1]
     chunks = [json.loads(data) for data in seen[:-1]]
@@ -176,7 +176,7 @@ def test_router_killed_in_mid_stream_full_duplex(build: Build, mode: str, slow_p
     with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
         coming = events(response)
         next(coming)
-        end_of(signal.SIGKILL, caller)
+        end_router(signal.SIGKILL, caller)
         with pytest.raises(httpx.RemoteProtocolError):
             list(coming)
 
@@ -196,7 +196,7 @@ def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(body)))
         client.send(body[:100])
         eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 1, "the router has the request")
-        end_of(signal.SIGKILL, caller)
+        end_router(signal.SIGKILL, caller)
         client.send(body[100:])
         response = client.response()
         assert KILLED_BEFORE[mode] == (response.status, response.getheader("x-served-by"))

@@ -15,8 +15,8 @@ def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> 
     caller = build(mode, mode="shadow")
     served = [chat(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
     assert ["long", "long"] == served
-    told = [name for _, request in caller.received() for name in request.headers if "token-budget" in name]
-    assert [] == told
+    added = [name for _, request in caller.received() for name in request.headers if "token-budget" in name]
+    assert [] == added
     entries = [(e["pool"], e["reason"], e["mode"], e["route"]) for e in caller.access_log(2)]
     assert entries == [("short", "fits", "shadow", "long"), ("long", "too_long", "shadow", "long")]
     eventually(lambda: caller.observations() == 2, "both responses taught")
@@ -46,7 +46,7 @@ def skip_headers_buffered(document: Document) -> None:
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
 
 
-def forget_the_flag(document: Document) -> None:
+def omit_the_flag(document: Document) -> None:
     """Set STREAMED without its flag: the second trap."""
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
 
@@ -62,7 +62,7 @@ def send_no_body(document: Document) -> None:
     [
         (skip_headers, "no_request_headers"),
         (skip_headers_buffered, "no_request_headers"),
-        (forget_the_flag, "streamed_without_flag"),
+        (omit_the_flag, "streamed_without_flag"),
         (send_no_body, "no_request_body"),
     ],
 )

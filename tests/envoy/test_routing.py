@@ -15,20 +15,26 @@ def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> N
     eventually(lambda: caller.observations() == 2, "two observations of this tenant")
 
 
-def test_what_the_pool_and_the_access_log_are_told(caller: Caller) -> None:
+def test_the_pool_and_the_access_log_get_the_decision(caller: Caller) -> None:
     """Pool requests and the access log have estimate and reason; only the short pool gets the pool header."""
     chat(caller, SHORT_TEXT)
     chat(caller, LONG_TEXT)
-    told = {name: request.headers for name, request in caller.received()}
-    assert ("short", "fits") == (told["short"]["x-token-budget-pool"], told["short"]["x-token-budget-reason"])
-    assert (None, "too_long") == (told["long"].get("x-token-budget-pool"), told["long"]["x-token-budget-reason"])
+    headers = {name: request.headers for name, request in caller.received()}
+    assert ("short", "fits") == (
+        headers["short"]["x-token-budget-pool"],
+        headers["short"]["x-token-budget-reason"],
+    )
+    assert (None, "too_long") == (
+        headers["long"].get("x-token-budget-pool"),
+        headers["long"]["x-token-budget-reason"],
+    )
     short, long = caller.access_log(2)
     seen = [(e["route"], e["pool"], e["reason"], e["mode"], e["status"], e["attempts"]) for e in (short, long)]
     assert seen == [
         ("short", "short", "fits", "enforce", 200, 1),
         ("long", "long", "too_long", "enforce", 200, 1),
     ]
-    estimates = [int(told[name]["x-token-budget-estimate"]) for name in ("short", "long")]
+    estimates = [int(headers[name]["x-token-budget-estimate"]) for name in ("short", "long")]
     assert estimates == [short["estimate"], long["estimate"]]
     assert estimates[0] <= 2048 < estimates[1]
     assert short["code_details"] == "via_upstream"

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.envoy.harness.biting import NOTHING, SLOW, Bitten, of_retry, post, with_variants
+from tests.envoy.harness.biting import NO_HEADERS, SLOW, Bitten, post, retry_with, with_variants
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT
@@ -20,7 +20,7 @@ PREVIOUS = {
 }
 
 
-def refused(caller: Caller, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
+def refused(caller: Caller, headers: Mapping[str, str] = NO_HEADERS) -> httpx.Response:
     """Send a request that the router sends to the short pool, which refuses it."""
     return post(caller, chat_body(MODEL, SHORT_TEXT, max_tokens=REFUSED_TOKENS), headers)
 
@@ -62,9 +62,9 @@ def test_repairs_that_do_not_happen(build: Build, router: RouterProcess) -> None
     """Policies without retries, for some requests only, in the same pool, or without the body repair nothing."""
     late = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": dict(PREVIOUS)}
     changes = {
-        "none": of_retry(num_retries=0),
-        "some": of_retry(retriable_request_headers=[{"name": "x-may-be-retried", "present_match": True}]),
-        "late": of_retry(retry_priority=late),
+        "none": retry_with(num_retries=0),
+        "some": retry_with(retriable_request_headers=[{"name": "x-may-be-retried", "present_match": True}]),
+        "late": retry_with(retry_priority=late),
         "small": lambda variant: variant.update(request_body_buffer_limit=64),
         "small-of-old": lambda variant: variant.update(per_request_buffer_limit_bytes=64),
     }

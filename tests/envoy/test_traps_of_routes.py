@@ -1,6 +1,6 @@
 """The effects, on the real Envoy, of traps in routes that no other test covers."""
 
-from tests.envoy.harness.biting import SLOW, Bitten, of_action, of_retry, post, with_variants
+from tests.envoy.harness.biting import SLOW, Bitten, action_with, post, retry_with, with_variants
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat
 from tests.envoy.harness.pools import MODEL
@@ -30,10 +30,10 @@ def test_route_timeout_cuts_a_response(bite: Bitten) -> None:
 def test_other_times_cut_a_response(build: Build, router: RouterProcess) -> None:
     """Timeouts per try, per stream and for idle streams end a response like the route's timeout."""
     changes = {
-        "try": of_retry(per_try_timeout="0.2s"),
-        "silent-try": of_retry(per_try_idle_timeout="0.2s"),
-        "exchange": of_action(max_stream_duration={"max_stream_duration": "0.2s"}),
-        "silence": of_action(idle_timeout="0.2s"),
+        "try": retry_with(per_try_timeout="0.2s"),
+        "silent-try": retry_with(per_try_idle_timeout="0.2s"),
+        "exchange": action_with(max_stream_duration={"max_stream_duration": "0.2s"}),
+        "silence": action_with(idle_timeout="0.2s"),
     }
     caller = build("streamed", change=with_variants(changes), router=router)
     assert 200 == post(caller, headers=SLOW).status_code

@@ -9,7 +9,7 @@ import pytest
 from tests.envoy.harness.biting import Bitten, post
 from tests.envoy.harness.building import Build, addresses
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.eavesdropper import Eavesdropper, told
+from tests.envoy.harness.eavesdropper import Eavesdropper, header_names
 from tests.envoy.harness.gateway import Document, Gateway, connection_manager, moved_to
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
@@ -34,7 +34,7 @@ def test_compressor_behind_the_router(
     finally:
         gateway.terminate()
     _, message = eavesdropper.messages
-    assert "content-encoding" in told(message)
+    assert "content-encoding" in header_names(message)
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -56,7 +56,7 @@ def test_picker_before_the_router(
     caller = build("streamed", change=with_picker, router=router)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     (message,) = eavesdropper.messages
-    assert before == ("x-token-budget-pool" not in told(message))
+    assert before == ("x-token-budget-pool" not in header_names(message))
 
 
 def test_authentication_behind_the_router(bite: Bitten, router: RouterProcess) -> None:

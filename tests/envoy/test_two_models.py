@@ -82,7 +82,7 @@ def test_each_model_has_its_own_short_and_long_pool(build: Build, two_models: Tw
     assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
 
 
-def test_what_the_servers_list_is_enough(build: Build, two_models: TwoModels) -> None:
+def test_the_servers_model_lists_are_enough(build: Build, two_models: TwoModels) -> None:
     """With configured endpoints, the router asks the servers for their models and context lengths."""
     caller = build(FILE, pools=two_models, configured=settings(endpoints=two_models, models=False))
     eventually(lambda: caller.stack.router.metric("dualpool_pool_models") == 4, "all pools are known")
@@ -92,7 +92,7 @@ def test_what_the_servers_list_is_enough(build: Build, two_models: TwoModels) ->
     assert ["too_long"] == [entry["reason"] for entry in caller.access_log(5)][-1:]
 
 
-def test_a_model_that_is_not_there_is_found_in_the_next_pool(build: Build, two_models: TwoModels) -> None:
+def test_a_model_missing_in_a_pool_is_found_in_the_next(build: Build, two_models: TwoModels) -> None:
     """If the short pool's servers lack its configured model, their 404 is retried, and the client gets a 200."""
 
     def swapped(document: Document) -> None:
@@ -116,7 +116,7 @@ def test_without_the_router_each_model_is_still_served(build: Build, two_models:
     ("model", "text", "error"),
     [("nobody-s", SHORT_TEXT, openai.NotFoundError), (B, TOO_LONG, openai.BadRequestError)],
 )
-def test_what_is_wrong_by_itself_is_refused_as_ever(
+def test_a_request_that_no_pool_can_serve_is_refused(
     build: Build, two_models: TwoModels, model: str, text: str, error: type[Exception]
 ) -> None:
     """A model that no pool serves is a 404, and a request too long for its model is a 400."""
@@ -127,7 +127,7 @@ def test_what_is_wrong_by_itself_is_refused_as_ever(
     assert 1 == caller.stack.router.metric("dualpool_requests_total", reason=reason)
 
 
-def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
+def test_the_file_differs_from_buffered_only_in_its_pools() -> None:
     """Limits, headers and the filter are the same as in buffered.yaml."""
     ours, buffered = load(FILE), load("buffered")
     assert ext_proc(buffered) == ext_proc(ours)
@@ -137,7 +137,7 @@ def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
             assert value == connection_manager(ours)[key]
 
 
-def test_the_router_s_part_names_the_routes() -> None:
+def test_each_pool_of_the_router_s_file_has_a_route() -> None:
     """Each pool of the router's file except the last has a route that matches its name in the header."""
     names = [pool.name for pool in configuration(FILES / "two-models/dualpool.yaml").pools]
     routes = connection_manager(load(FILE))["route_config"]["virtual_hosts"][0]["routes"]

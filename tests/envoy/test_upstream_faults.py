@@ -73,7 +73,7 @@ def through(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
     return ask(caller.http, "", fields, fault)
 
 
-def alone(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
+def directly(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
     """Send the request to the pool directly."""
     return ask(caller.http, caller.stack.pools.short.url, fields, fault)
 
@@ -103,7 +103,7 @@ def test_faulty_response_passes_and_teaches_nothing(
 ) -> None:
     """Broken, false and failed responses reach the client unchanged; the router counts why it did not learn."""
     lessons = Lessons(caller)
-    assert alone(caller, fields, fault) == through(caller, fields, fault)
+    assert directly(caller, fields, fault) == through(caller, fields, fault)
     eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
     assert (0, {cause: 1}) == lessons.seen()
 
@@ -112,7 +112,7 @@ def test_faulty_response_passes_and_teaches_nothing(
 def test_sound_response_passes_and_teaches(caller: Caller, fields: dict[str, object]) -> None:
     """Without a fault, the client gets the same response as without the router, which learns from each."""
     lessons = Lessons(caller)
-    assert alone(caller, fields) == through(caller, fields)
+    assert directly(caller, fields) == through(caller, fields)
     eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
     assert (1, {}) == lessons.seen()
 
@@ -128,8 +128,8 @@ def test_pool_that_dies_in_mid_response(
     """
     caller = build(mode, change=closes_soon, router=router)
     lessons = Lessons(caller)
-    assert (200, "RemoteProtocolError") == breaking_off(alone(caller, fields, "die"))
-    assert breaking_off(through(caller, fields, "die")) in {(200, "RemoteProtocolError"), (502, "")}
+    assert (200, "RemoteProtocolError") == ending_of(directly(caller, fields, "die"))
+    assert ending_of(through(caller, fields, "die")) in {(200, "RemoteProtocolError"), (502, "")}
     eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 0, "the stream has ended")
     # Counted as cut short, or not counted if the pool died before the router saw the head.
     learned, causes = lessons.seen()
@@ -137,7 +137,7 @@ def test_pool_that_dies_in_mid_response(
     assert causes in ({"cut_short": 1}, {})
 
 
-def breaking_off(seen: Seen) -> tuple[int, str]:
+def ending_of(seen: Seen) -> tuple[int, str]:
     """Return the status and error of a response."""
     return seen.status, seen.broke
 
@@ -145,12 +145,12 @@ def breaking_off(seen: Seen) -> tuple[int, str]:
 def test_interim_response_before_the_real_one(caller: Caller) -> None:
     """After a 1xx, the final response reaches the client and is learned from."""
     lessons = Lessons(caller)
-    assert alone(caller, {}, "status=103") == through(caller, {}, "status=103")
+    assert directly(caller, {}, "status=103") == through(caller, {}, "status=103")
     eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
     assert (1, {}) == lessons.seen()
 
 
-def test_pool_that_responses_before_the_request_has_ended(caller: Caller) -> None:
+def test_pool_that_responds_before_the_request_has_ended(caller: Caller) -> None:
     """A refusal in mid-upload reaches the client at once; nothing is learned, and no stream is left open."""
     lessons = Lessons(caller)
     body = chat_body(MODEL, "x" * 200_000)

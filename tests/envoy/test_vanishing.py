@@ -84,7 +84,7 @@ def test_clients_that_vanish(build: Build, mode: str, slow_pools: Pools) -> None
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
 
 
-def test_connection_that_says_nothing(caller: Caller) -> None:
+def test_connection_without_a_request(caller: Caller) -> None:
     """A connection without a request opens no stream to the router."""
     router = caller.stack.router
     before = router.metric("dualpool_streams_total")

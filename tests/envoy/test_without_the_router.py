@@ -48,7 +48,7 @@ def test_small_bodies_go_short_without_the_router(build: Build, mode: str) -> No
     assert {"small_body", "long"} == routes
 
 
-def test_small_bodies_are_the_router_s_to_decide(build: Build, mode: str) -> None:
+def test_the_router_decides_small_bodies_while_it_is_up(build: Build, mode: str) -> None:
     """While the router is up, it decides: a small body with a large output goes long in one attempt."""
     caller = with_small_bodies(build, mode)
     assert ("short", "1") == ask(caller, SHORT_TEXT)
@@ -82,14 +82,14 @@ def test_slow_small_bodies_are_whole_before_the_router_sees_them(build: Build, m
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
+def refusing() -> Iterator[str]:
     """Yield an address that refuses connections and that no other process can take."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
 
 
-def option() -> Document:
+def documented_option() -> Document:
     """Return the settings that docs/envoy.md gives for a long pool that is down."""
     section = DOCUMENT.read_text("utf-8").partition("## When the long pool is down")[2]
     block = section.partition("```yaml\n")[2].partition("```")[0]
@@ -107,7 +107,7 @@ def merge(into: Document, added: Document) -> None:
 
 def goes_short_when_long_is_down(document: Document) -> None:
     """Apply the documented option to a file, with faster health checks."""
-    said = option()
+    said = documented_option()
     known = {each["name"] for each in document["static_resources"]["clusters"]}
     for added in said["clusters"]:
         if added["name"] not in known:
@@ -119,7 +119,7 @@ def goes_short_when_long_is_down(document: Document) -> None:
         merge(route(document, added["name"]), added)
 
 
-def unserved(caller: Caller) -> None:
+def await_long_pool_down(caller: Caller) -> None:
     """Wait until Envoy has noticed that the long pool is down, and that the short pool is up."""
     statistic = caller.stack.gateway.statistic
     eventually(
@@ -131,24 +131,24 @@ def unserved(caller: Caller) -> None:
     )
 
 
-def test_long_pool_that_is_down(build: Build, router: RouterProcess, nobody: str) -> None:
+def test_long_pool_that_is_down(build: Build, router: RouterProcess, refusing: str) -> None:
     """By default, short requests are served unless refused; refused and long ones get a 503."""
-    caller = build("streamed", change=lambda document: moved_to(document, "pool_long", nobody), router=router)
+    caller = build("streamed", change=lambda document: moved_to(document, "pool_long", refusing), router=router)
     assert ("short", "1") == ask(caller, SHORT_TEXT)
     wrong = caller.http.post("/v1/completions", json={"model": MODEL, "prompt": "x", "max_tokens": -1})
     long = caller.http.post("/v1/chat/completions", content=chat_body(MODEL, "word " * 4_000), headers=JSON)
     assert [503, 503] == [wrong.status_code, long.status_code]
 
 
-def test_long_pool_that_is_down_with_the_option(build: Build, nobody: str) -> None:
+def test_long_pool_that_is_down_with_the_option(build: Build, refusing: str) -> None:
     """With the option, the short pool serves what fits, with or without a router; its 400 reaches the client."""
 
     def down(document: Document) -> None:
         goes_short_when_long_is_down(document)
-        moved_to(document, "pool_long", nobody)
+        moved_to(document, "pool_long", refusing)
 
     caller = build("streamed", change=down)
-    unserved(caller)
+    await_long_pool_down(caller)
     wrong = caller.http.post("/v1/completions", json={"model": MODEL, "prompt": "x", "max_tokens": -1})
     assert (400, "short") == (wrong.status_code, wrong.headers["x-served-by"])
     caller.stack.router.kill()
@@ -165,4 +165,4 @@ def test_the_option_changes_nothing_while_the_long_pool_is_up(build: Build, rout
     )
     assert ("short", "1") == ask(caller, SHORT_TEXT)
     assert ("long", "1") == ask(caller, "word " * 4_000)
-    assert "retry_policy" not in str(option()["routes"])
+    assert "retry_policy" not in str(documented_option()["routes"])

@@ -182,7 +182,7 @@ TRAPS: Final = (
         "outlier_detection with split_external_local_origin_errors and consecutive_local_origin_failure: 1, and "
         "common_lb_config: {healthy_panic_threshold: {value: 0}} on the router's cluster.",
         _full_duplex_dead_router,
-        "test_full_duplex.py::test_killed_router_goes_on_to_fail_requests_without_outlier_detection",
+        "test_full_duplex.py::test_killed_router_keeps_failing_requests_without_outlier_detection",
     ),
     Trap(
         "full-duplex-gathered-news",
@@ -192,7 +192,7 @@ TRAPS: Final = (
         "ejected or not, and in full duplex each such request is a 500.",
         "common_lb_config: {update_merge_window: 0s} on the router's cluster.",
         _full_duplex_gathered_news,
-        "test_full_duplex.py::test_router_that_comes_and_goes_fails_requests_where_news_are_gathered",
+        "test_full_duplex.py::test_router_that_comes_and_goes_fails_requests_if_updates_are_merged",
     ),
     Trap(
         "one-address-for-many-workers",

@@ -20,17 +20,17 @@ from tests.envoy.harness.gateway import Document, envoy_binary, route, virtual_h
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import chat_body
 
-__all__ = ["BODY", "NOTHING", "SLOW", "Bitten", "of_action", "of_retry", "post", "refusal", "with_variants"]
+__all__ = ["BODY", "NO_HEADERS", "SLOW", "Bitten", "action_with", "post", "refusal", "retry_with", "with_variants"]
 
 JSON = {"content-type": "application/json"}
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 SLOW = {"x-emulate-fault": "slow=0.5"}
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
 
 Bitten = Callable[..., Caller]
 
 
-def post(caller: Caller, body: bytes = BODY, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
+def post(caller: Caller, body: bytes = BODY, headers: Mapping[str, str] = NO_HEADERS) -> httpx.Response:
     """Send the body, unchanged, as a chat request."""
     return caller.http.post("/v1/chat/completions", content=body, headers={**JSON, **headers})
 
@@ -50,21 +50,21 @@ def with_variants(changes: Mapping[str, Callable[[Document], None]]) -> Callable
 
     def change(document: Document) -> None:
         routes, short = virtual_host(document)["routes"], route(document, "short")
-        for name, bend in changes.items():
+        for name, edit in changes.items():
             variant = deepcopy(short)
             variant["name"] = name
             variant["match"]["headers"].append({"name": "x-variant", "string_match": {"exact": name}})
-            bend(variant)
+            edit(variant)
             routes.insert(routes.index(short), variant)
 
     return change
 
 
-def of_retry(**fields: Any) -> Callable[[Document], None]:
+def retry_with(**fields: Any) -> Callable[[Document], None]:
     """Return a change that sets fields of a route's retry policy."""
     return lambda variant: variant["route"]["retry_policy"].update(fields)
 
 
-def of_action(**fields: Any) -> Callable[[Document], None]:
+def action_with(**fields: Any) -> Callable[[Document], None]:
     """Return a change that sets fields of a route's action."""
     return lambda variant: variant["route"].update(fields)

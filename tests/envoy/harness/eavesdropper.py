@@ -7,7 +7,7 @@ import grpc
 from envoy.service.ext_proc.v3.external_processor_pb2 import HeadersResponse, ProcessingRequest, ProcessingResponse
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-__all__ = ["Eavesdropper", "told"]
+__all__ = ["Eavesdropper", "header_names"]
 
 
 class Eavesdropper:
@@ -40,7 +40,7 @@ class Eavesdropper:
             self.messages.append(next(requests))
 
 
-def told(message: bytes) -> set[str]:
+def header_names(message: bytes) -> set[str]:
     """Return the names of the headers in a message."""
     request = ProcessingRequest.FromString(message)
     phase = request.request_headers if request.HasField("request_headers") else request.response_headers

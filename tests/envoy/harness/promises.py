@@ -10,9 +10,9 @@ from tests.envoy.harness.router import RouterProcess
 __all__ = [
     "CHAT",
     "JSON",
-    "bears_large_heads",
+    "admits_large_heads",
     "decides_and_learns",
-    "goes_long_without",
+    "goes_long_without_router",
     "repairs",
     "strips_claims",
 ]
@@ -35,13 +35,13 @@ def decides_and_learns(caller: Caller, call: Call) -> None:
 def strips_claims(caller: Caller) -> None:
     """A long request that claims to be short goes long, with only the router's own headers on it."""
     caller.http.post(CHAT, content=chat_body(MODEL, LONG_TEXT, max_tokens=4), headers=CLAIMS | JSON)
-    ((pool, told),) = caller.received()
-    assert ("long", "too_long") == (pool, told.headers["x-token-budget-reason"])
-    assert "x-token-budget-pool" not in told.headers
+    ((pool, received),) = caller.received()
+    assert ("long", "too_long") == (pool, received.headers["x-token-budget-reason"])
+    assert "x-token-budget-pool" not in received.headers
     assert "long" == caller.http.get("/v1/models", headers=CLAIMS).headers["x-served-by"]
 
 
-def goes_long_without(router: RouterProcess, caller: Caller) -> None:
+def goes_long_without_router(router: RouterProcess, caller: Caller) -> None:
     """After the router is killed, everything goes to the long pool, whatever a client claims."""
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     router.kill()
@@ -62,7 +62,7 @@ def repairs(caller: Caller) -> None:
     assert (200, 2) == (entry["status"], entry["attempts"])
 
 
-def bears_large_heads(caller: Caller) -> None:
+def admits_large_heads(caller: Caller) -> None:
     """A request with 97 headers from the client still has room for the router's."""
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
     with RawClient(caller.stack.gateway.port) as client:

@@ -15,18 +15,16 @@ JSON = {"content-type": "application/json"}
 BODY = chat_body(MODEL, "Count. " * 40, max_tokens=200, min_tokens=200)
 
 
-def with_places(places: int, document: Document) -> None:
+def with_max_requests(max_requests: int, document: Document) -> None:
     """Set the limit of concurrent requests at the router."""
-    cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]["max_requests"] = places
+    cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]["max_requests"] = max_requests
 
 
 @pytest.mark.parametrize("small_bodies_percent", [0, 100])
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
-def test_a_request_that_finds_no_place_passes_undecided(
-    build: Build, mode: str, small_bodies_percent: int
-) -> None:
+def test_a_request_over_the_limit_passes_undecided(build: Build, mode: str, small_bodies_percent: int) -> None:
     """It goes to the long pool, or if it is small and the operator has enabled that, the short one; in one try."""
-    caller = build(mode, change=partial(with_places, 0))
+    caller = build(mode, change=partial(with_max_requests, 0))
     gateway = caller.stack.gateway
     gateway.set_runtime("dualpool.small_bodies_percent", small_bodies_percent)
     served = chat(caller, SHORT_TEXT)
@@ -37,9 +35,9 @@ def test_a_request_that_finds_no_place_passes_undecided(
     assert 0 == caller.stack.router.metric("dualpool_streams_total")
 
 
-def test_without_a_place_full_duplex_may_fail_the_request(build: Build) -> None:
+def test_full_duplex_may_fail_a_request_over_the_limit(build: Build) -> None:
     """If a piece of the body has reached the filter, Envoy fails the stream: by chance, the request is a 500."""
-    caller = build("full-duplex", change=partial(with_places, 0))
+    caller = build("full-duplex", change=partial(with_max_requests, 0))
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=1)
     statuses = [
         caller.http.post("/v1/chat/completions", content=body, headers=JSON).status_code for _ in range(20)
@@ -49,9 +47,9 @@ def test_without_a_place_full_duplex_may_fail_the_request(build: Build) -> None:
     assert statuses.count(200) == passed
 
 
-def test_kept_responses_leave_places_for_decisions(build: Build, mode: str, slow_pools: Pools) -> None:
+def test_kept_responses_leave_room_for_decisions(build: Build, mode: str, slow_pools: Pools) -> None:
     """While the maximum number of responses is kept to learn from, requests are still decided."""
-    caller = build(mode, change=partial(with_places, 3), pools=slow_pools, learning={"max_streams": 2})
+    caller = build(mode, change=partial(with_max_requests, 3), pools=slow_pools, learning={"max_streams": 2})
     router, gateway = caller.stack.router, caller.stack.gateway
     with RawClient(gateway.port) as one, RawClient(gateway.port) as other:
         for kept, client in enumerate((one, other), 1):
