@@ -70,7 +70,7 @@ def not_learned(caller: Caller, cause: str) -> float:
 
 
 def has_learned(caller: Caller, responses: int) -> bool:
-    """Return whether exactly so many responses were learned from."""
+    """Return whether exactly `responses` responses were learned from."""
     return caller.observations() == responses
 
 

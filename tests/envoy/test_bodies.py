@@ -91,7 +91,7 @@ def test_bodiless_and_foreign_requests_are_forwarded_unchanged(caller: Caller) -
 
 # STREAMED: Envoy sends trailers only after the replies to the body, so only the deadline decides.
 # FULL_DUPLEX_STREAMED: Envoy 1.40 doubles the body on routes with a retry policy. The short pool refuses that; the
-# retry is correct.
+# retry arrives intact.
 WITH_TRAILERS = {"streamed": ("long", 1), "buffered": ("short", 1), "full-duplex": ("long", 2)}
 
 

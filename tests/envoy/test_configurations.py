@@ -159,7 +159,7 @@ def test_limits_fit_the_router_s_defaults(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "max_requests"), [("streamed", 64), ("buffered", 1024), ("full-duplex", 16384)])
 def test_concurrent_requests_at_the_router_are_few_and_not_all_for_learning(name: str, max_requests: int) -> None:
-    """Besides kept streams, Envoy admits the requests decided in 20 ms at 2,000/s; more if uploads block."""
+    """Besides kept streams, Envoy admits what is decided in 20 ms at 2,000/s; more if it must wait for uploads."""
     threshold = cluster(load(name), "dualpool")["circuit_breakers"]["thresholds"][0]
     assert max_requests == threshold["max_requests"] == threshold["max_pending_requests"]
     kept = Configuration().learning.max_streams

@@ -125,7 +125,7 @@ def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> N
 
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
-    """The patch is effective: a request with 97 headers from the client still has room for the router's."""
+    """The patch is effective: a request with 97 client headers leaves room for the router's."""
     admits_large_heads(caller)
 
 

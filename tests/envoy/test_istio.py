@@ -129,7 +129,7 @@ def test_bodies_of_the_default_route_arrive_whole(caller: Caller, size: int) -> 
 
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
-    """A request with 97 headers from the client still has room for the router's."""
+    """A request with 97 client headers leaves room for the router's."""
     admits_large_heads(caller)
 
 

@@ -23,7 +23,7 @@ def with_max_requests(max_requests: int, document: Document) -> None:
 @pytest.mark.parametrize("small_bodies_percent", [0, 100])
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_a_request_over_the_limit_passes_undecided(build: Build, mode: str, small_bodies_percent: int) -> None:
-    """It goes to the long pool, or if it is small and the operator has enabled that, the short one; in one try."""
+    """It takes one attempt, in the long pool or, if the operator routes small bodies so, in the short one."""
     caller = build(mode, change=partial(with_max_requests, 0))
     gateway = caller.stack.gateway
     gateway.set_runtime("dualpool.small_bodies_percent", small_bodies_percent)

@@ -99,9 +99,9 @@ def send(
 
 @pytest.mark.parametrize("between", [undisturbed, stopped, killed])
 def test_every_body_arrives_as_it_was_sent(serve: Callable[..., Served], mode: str, between: Disturbance) -> None:
-    """Whether the router runs on, stops or dies when bodies are half sent, no pool serves a damaged body.
+    """Whether the router keeps running, stops or dies in mid-upload, no pool serves a damaged body.
 
-    In full duplex, requests fail with a router that dies, and their clients get an error.
+    In full duplex, requests fail if the router dies, and their clients get an error.
     """
     served = serve(mode)
     outcomes = send(served, between)

@@ -50,7 +50,7 @@ def replace_often(router: RouterProcess, file: Path) -> None:
 
 
 def has_read(router: RouterProcess, files: int) -> bool:
-    """Return whether the router has read exactly so many changed files."""
+    """Return whether the router has read exactly `files` changed files."""
     return router.metric("dualpool_config_reloads_total") == files
 
 

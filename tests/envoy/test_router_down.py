@@ -90,7 +90,7 @@ class Traffic:
         self.errors = []
 
     def await_more(self, pool: str, requests: int = 12) -> None:
-        """Wait until a pool has served so many more requests."""
+        """Wait until a pool has served `requests` more requests."""
         target = self.served.count(pool) + requests
         eventually(lambda: self.served.count(pool) >= target, f"{requests} more requests in pool {pool}")
 

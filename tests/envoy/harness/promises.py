@@ -63,7 +63,7 @@ def repairs(caller: Caller) -> None:
 
 
 def admits_large_heads(caller: Caller) -> None:
-    """A request with 97 headers from the client still has room for the router's."""
+    """A request with 97 client headers leaves room for the router's."""
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
     with RawClient(caller.stack.gateway.port) as client:
         many = {f"x-{number}": "v" for number in range(94)}
