@@ -80,7 +80,7 @@ def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
     for number, ask in enumerate(CALLS, 1):
         pool = ask(caller, LONG_TEXT if number % 2 else SHORT_TEXT)["x-served-by"]
         assert ("long" if number % 2 else "short") == pool, ask.__name__
-        eventually(partial(has_learned, caller, number), f"{ask.__name__} teaches")
+        eventually(partial(has_learned, caller, number), f"{ask.__name__} is learned from")
     router = caller.stack.router
     assert (len(CALLS), 0) == (
         router.metric("dualpool_streams_released_total"),
@@ -147,7 +147,7 @@ def test_streams_without_usage_are_not_counted_as_a_fault(logged: Callable[..., 
     caller = logged()
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "stream": True}
     assert caller.http.post("/v1/chat/completions", json=body).text.endswith("data: [DONE]\n\n")
-    eventually(lambda: entries(caller, Outcome.NOT_LEARNED) == 1, "its entry came")
+    eventually(lambda: entries(caller, Outcome.NOT_LEARNED) == 1, "its entry has arrived")
     assert 0 == not_learned(caller, "no_usage")
 
 
@@ -161,7 +161,7 @@ def test_requests_are_served_while_no_router_receives_the_log(
     learning = LEARNING | {"access_log": {"key_file": str(key)}}
     caller = logged(learning=learning)
     ask(caller, SHORT_TEXT)
-    eventually(lambda: caller.observations() == 1, "the first teaches")
+    eventually(lambda: caller.observations() == 1, "the first response is learned from")
     caller.stack.router.signal(signal.SIGKILL)
     caller.stack.router.wait()
     for _ in range(20):
@@ -231,5 +231,5 @@ def test_entries_of_other_hosts_are_foreign(logged: Callable[..., Caller]) -> No
     for _ in range(300):
         assert httpx.codes.NO_CONTENT == caller.http.get("/", headers={"host": "others.example"}).status_code
     chat(caller, SHORT_TEXT)
-    eventually(lambda: entries(caller, Outcome.FOREIGN) == 300, "all entries came")
-    eventually(lambda: caller.observations() == 1, "ours teaches")
+    eventually(lambda: entries(caller, Outcome.FOREIGN) == 300, "all entries have arrived")
+    eventually(lambda: caller.observations() == 1, "our entry is learned from")

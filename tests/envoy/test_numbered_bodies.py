@@ -115,7 +115,10 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
     served = serve(mode, checks_often)
     served.router.kill()
     gateway = served.gateway
-    eventually(lambda: gateway.statistic("cluster.dualpool.membership_healthy") == 0, "Envoy knows")
+    eventually(
+        lambda: gateway.statistic("cluster.dualpool.membership_healthy") == 0,
+        "Envoy has noticed that the router is down",
+    )
     outcomes = send(served, undisturbed)
     assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
 

@@ -69,7 +69,7 @@ def test_full_duplex_in_both_directions(build: Build, router: RouterProcess) -> 
     caller = build("full-duplex", change=duplex_both_ways, router=router)
     served = [call(caller, SHORT_TEXT)["x-served-by"] for call in CALLS]
     assert ["short"] * len(CALLS) == served
-    eventually(lambda: caller.observations() == len(CALLS), "every response taught")
+    eventually(lambda: caller.observations() == len(CALLS), "every response is learned from")
     body = b'{"messages": [' + b"[]" * (10 << 20)
     response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
     assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
@@ -91,7 +91,7 @@ def test_compressed_responses_teach(
     caller = build(mode, pools=compressing_pools, router=router)
     encodings = [call(caller, SHORT_TEXT).get("content-encoding") for call in (chat, chat_stream)]
     assert [compressing_pools.short.settings.compression] * 2 == encodings
-    eventually(lambda: caller.observations() == 2, "both responses taught")
+    eventually(lambda: caller.observations() == 2, "both responses are learned from")
 
 
 def test_response_that_is_too_large_to_read(build: Build, mode: str) -> None:

@@ -46,7 +46,7 @@ def events(response: httpx.Response) -> Iterator[str]:
 def await_unhealthy(caller: Caller) -> None:
     """Wait until Envoy's health check has noticed that the router is down."""
     healthy = "cluster.dualpool.membership_healthy"
-    eventually(lambda: caller.stack.gateway.statistic(healthy) == 0, "Envoy knows that the router is gone")
+    eventually(lambda: caller.stack.gateway.statistic(healthy) == 0, "Envoy has noticed that the router is down")
 
 
 @pytest.fixture

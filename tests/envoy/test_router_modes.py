@@ -19,7 +19,7 @@ def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> 
     assert [] == added
     entries = [(e["pool"], e["reason"], e["mode"], e["route"]) for e in caller.access_log(2)]
     assert entries == [("short", "fits", "shadow", "long"), ("long", "too_long", "shadow", "long")]
-    eventually(lambda: caller.observations() == 2, "both responses taught")
+    eventually(lambda: caller.observations() == 2, "both responses are learned from")
 
 
 def test_off_passes_everything(build: Build, mode: str) -> None:

@@ -91,7 +91,7 @@ def test_deadline_behind_the_message_timeout(bite: Bitten) -> None:
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)))
         client.send(BODY[:50])
-        eventually(lambda: caller.stack.gateway.statistic(timeouts) == 1, "Envoy gives the router up")
+        eventually(lambda: caller.stack.gateway.statistic(timeouts) == 1, "Envoy times out")
         client.send(BODY[50:])
         assert "long" == client.response().getheader("x-served-by")
     assert [None] == [entry["reason"] for entry in caller.access_log()]

@@ -127,7 +127,7 @@ def await_long_pool_down(caller: Caller) -> None:
             statistic("cluster.pool_long.health_check.failure") > 0
             and statistic("cluster.pool_short.membership_healthy") == 1
         ),
-        "Envoy knows which pool is up",
+        "Envoy has noticed which pool is up",
     )
 
 
@@ -161,7 +161,8 @@ def test_the_option_changes_nothing_while_the_long_pool_is_up(build: Build, rout
     """Requests go to the same pools as without the option, and the default route still has no retries."""
     caller = build("streamed", change=goes_short_when_long_is_down, router=router)
     eventually(
-        lambda: caller.stack.gateway.statistic("cluster.pool_long.membership_healthy") == 1, "it is healthy"
+        lambda: caller.stack.gateway.statistic("cluster.pool_long.membership_healthy") == 1,
+        "the long pool is healthy",
     )
     assert ("short", "1") == ask(caller, SHORT_TEXT)
     assert ("long", "1") == ask(caller, "word " * 4_000)
