@@ -75,4 +75,4 @@ def test_misconfigured_gateway(build: Build, trap: Callable[[Document], None], c
     assert ["long"] * 4 == served
     router = caller.stack.router
     assert 4 == router.metric("dualpool_misconfigured_total", cause=cause)
-    assert 1 == sum('"the gateway cannot route' in line and cause in line for line in router.log_lines())
+    assert 1 == sum('"the gateway is misconfigured' in line and cause in line for line in router.log_lines())
