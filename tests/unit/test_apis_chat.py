@@ -296,3 +296,17 @@ def test_reasoning_in_a_conversation_without_a_question_is_text() -> None:
     thought = {"role": "assistant", "content": "Four.", "reasoning": "Two and two"}
     facts = read(messages=[thought, {"role": "assistant", "content": "Five."}])
     assert (b"", b"Four.Two and twoFive.") == (facts.dropped_text, facts.text)
+
+
+def test_the_last_question_is_found_behind_other_messages() -> None:
+    """Reasoning before it is dropped, however the conversation goes on after it."""
+    thought = {"role": "assistant", "content": "Four.", "reasoning": "Two and two"}
+    question, answer = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Well."}
+    facts = read(messages=[thought, question, answer])
+    assert (b"Two and two", b"Four.Why?Well.") == (facts.dropped_text, facts.text)
+
+
+@pytest.mark.parametrize("name", ["image_url", "audio_url", "input_audio", "video_url"])
+def test_media_that_is_null_is_none(name: str) -> None:
+    """A part without a type is not of a kind whose value is null."""
+    assert MediaCount() == read(messages=[{"role": "user", "content": [{name: None}]}]).media

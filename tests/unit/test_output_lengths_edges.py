@@ -46,3 +46,25 @@ def test_cut_responses_fade_and_add_up_like_others() -> None:
         assert lengths.shift(RowChange(KEY, 3 + 10 * position, 10, position * counts))
         (cut,) = (unpacked(state.cut) for state in lengths.state() if state.category == KEY)
         assert pytest.approx((1 + FADING + FADING**2 + added, added)) == (cut.sum(), cut[7])
+
+
+def test_a_change_that_takes_more_than_there_is_leaves_nothing() -> None:
+    """Counts and their number stay at zero or above, whatever other routers subtract."""
+    lengths = OutputLengths(EstimatorSettings())
+    lengths.observe(KEY, 50, cut=False)
+    assert lengths.shift(RowChange(KEY, 0, -9, np.full(2 * BINS, -9.0)))
+    (state,) = [state for state in lengths.state() if state.category == KEY]
+    assert (0, 0.0) == (state.observations, unpacked(state.ended).sum())
+
+
+def test_a_change_of_others_moves_the_expected_length_at_once() -> None:
+    """What was looked up before is looked up again."""
+    lengths = OutputLengths(EstimatorSettings())
+    for number in range(1, 2_001):
+        lengths.tokens(100, KEY)
+        lengths.observe(KEY, 50, cut=False, number=number)
+    assert 54 == lengths.expected(KEY)
+    counts = np.zeros(2 * BINS)
+    counts[40] = 1_000.0
+    assert lengths.shift(RowChange(KEY, 2_000, 1_000, counts))
+    assert 1_024 == lengths.expected(KEY)

@@ -42,6 +42,24 @@ PHRASES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("character", "letters", "kind"),
+    [
+        ("\u03b1", 19, TextKind.TWO_BYTE),
+        ("\u03b1", 21, TextKind.LATIN),
+        ("\u0905", 29, TextKind.INDIC),
+        ("\u0905", 31, TextKind.LATIN),
+        ("\u4eba", 29, TextKind.CJK),
+        ("\u4eba", 31, TextKind.LATIN),
+        ("\U0001f600", 39, TextKind.CJK),
+        ("\U0001f600", 41, TextKind.LATIN),
+    ],
+)
+def test_a_script_counts_for_all_bytes_of_its_characters(character: str, letters: int, kind: TextKind) -> None:
+    """Ten characters of two, three or four bytes each, against one byte for each letter."""
+    assert kind == text_kind(look((10 * character + (6 * "abcdefgh")[:letters]).encode()))
+
+
 @pytest.mark.parametrize(("text", "kind"), PHRASES.items(), ids=list(PHRASES.values()))
 def test_the_kind_of_a_text_is_recognised_by_its_bytes(text: str, kind: TextKind) -> None:
     """Scripts, code and prose are distinguished by pairs of bytes alone."""
