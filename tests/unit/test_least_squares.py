@@ -90,7 +90,7 @@ def test_sums_without_a_solution_keep_the_old_prices() -> None:
     assert model.weights is prior.mean
 
 
-@pytest.mark.parametrize(("forgetting", "within"), [(1.0, 1e-4), (0.9995, 0.001), (0.99, 0.01), (0.9, 1e-9)])
+@pytest.mark.parametrize(("forgetting", "within"), [(1.0, 1e-9), (0.9995, 0.001), (0.99, 0.01), (0.9, 1e-9)])
 def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: float, within: float) -> None:
     """After each response the prices solve the sums, except for the fading since the last full solution."""
     model = RelativeLeastSquares(PRIOR, forgetting)
@@ -111,7 +111,7 @@ def test_updates_since_the_last_solution_survive_one_that_fails() -> None:
     before, weights = model.leverage(u), model.weights
     model.shift(Sums(np.full((3, 3), np.nan), np.zeros(3)), 1, 1.0, 20)
     assert 1 == model.refused
-    assert before == pytest.approx(model.leverage(u), rel=1e-3)  # single precision
+    assert before == pytest.approx(model.leverage(u))
     assert model.weights is weights
 
 

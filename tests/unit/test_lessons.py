@@ -156,6 +156,7 @@ def test_a_rival_begins_when_most_responses_surprise(scales: float, *, surprisin
         off = exp(scales * belief(estimator, estimate).scale)
         estimator.observe(estimate, Usage(round(off * estimate.prompt_tokens)))
     contest = estimator._known._contests.get("m")
+    assert surprising == (contest is not None)  # none is kept for a model that does not surprise
     assert surprising == (contest is not None and contest.rival is not None)
 
 

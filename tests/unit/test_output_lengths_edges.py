@@ -68,3 +68,12 @@ def test_a_change_of_others_moves_the_expected_length_at_once() -> None:
     counts[40] = 1_000.0
     assert lengths.shift(RowChange(KEY, 2_000, 1_000, counts))
     assert 1_024 == lengths.expected(KEY)
+
+
+@pytest.mark.parametrize(("declared", "prefix"), [(False, ""), (True, "declared\x1f")])
+def test_lengths_are_kept_under_their_own_keys(declared: bool, prefix: str) -> None:  # noqa: FBT001
+    """Responses to requests that declare a limit are stored apart, under keys that no tenant can have."""
+    lengths = OutputLengths(EstimatorSettings())
+    lengths.observe(KEY, 50, cut=False, declared=declared)
+    expected = {CategoryKey("m", prefix), CategoryKey("m", prefix + "latin")}
+    assert expected == {state.category for state in lengths.state()}
