@@ -74,6 +74,6 @@ def test_a_change_of_others_moves_the_expected_length_at_once() -> None:
 def test_lengths_are_kept_under_their_own_keys(declared: bool, prefix: str) -> None:  # noqa: FBT001
     """Responses to requests that declare a limit are stored apart, under keys that no tenant can have."""
     lengths = OutputLengths(EstimatorSettings())
-    lengths.observe(KEY, 50, cut=False, declared=declared)
-    expected = {CategoryKey("m", prefix), CategoryKey("m", prefix + "latin")}
+    lengths.observe(CategoryKey("a model of its own", "latin"), 50, cut=False, declared=declared)
+    expected = {CategoryKey("a model of its own", prefix), CategoryKey("a model of its own", prefix + "latin")}
     assert expected == {state.category for state in lengths.state()}
