@@ -88,7 +88,7 @@ def _rows(stack: Stack, plan: Plan, kind: str, ways: Sequence[_Way]) -> list[Seq
 def _await_learned(way: _Way, expected: int) -> None:
     """Wait for the last entries; raise LoadFailed unless exactly `expected` responses were learned from.
 
-    A request for metrics costs the router more than an entry, so normally there is only one per run.
+    A scrape of the metrics costs the router more than an entry, so normally there is only one per run.
     """
     time.sleep(SETTLES_S)
     expected = 0 if way.name == RELEASED else expected

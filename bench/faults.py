@@ -91,7 +91,7 @@ async def _starve_of_memory(victim: Victim) -> None:
 
 
 async def _starve_of_descriptors(victim: Victim) -> None:
-    """Wait and lift the limit; it was set before Envoy connected."""
+    """Wait, then lift the limit that was set before Envoy connected."""
     await asyncio.sleep(STARVED_S)
     _limit(victim.server, resource.RLIMIT_NOFILE, 1024)
     await asyncio.sleep(2)

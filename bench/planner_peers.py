@@ -3,9 +3,10 @@
 python -m bench.planner_peers [--aiconfigurator PATH] [NAME...]
 
 PATH is the program of the package `aiconfigurator` (Apache-2.0), which needs an environment of its own; without it
-only our columns are filled. It assumes that all requests are alike, and models neither random arrivals nor
-balancing. So ours are given three times: requests alike and balanced by prompt tokens, the same with Envoy's
-LEAST_REQUEST, and spread lengths (geometric, with the same means) with LEAST_REQUEST.
+only our columns are filled. aiconfigurator assumes that all requests are alike, and models neither random arrivals
+nor balancing. So our recommendation is shown for three assumptions: all requests alike and balanced by prompt
+tokens, the same with Envoy's LEAST_REQUEST, and spread lengths (geometric, with the same means) with
+LEAST_REQUEST.
 """
 
 import argparse

@@ -25,7 +25,7 @@ __all__ = ["Gateway", "Server", "Stack"]
 ENVOY = Path(__file__).parents[1] / "envoy"
 POOL = Path(__file__).parent / "pool.yaml"
 CPU_CLOCK_OF_PROCESS = 2
-# Every response that can be learned from is kept: the benchmark measures its cost, not how often it happens.
+# Every response that can be learned from is kept: the benchmarks measure the cost of learning, not its frequency.
 ROUTER_CONFIGURATION = """\
 listen: {{address: "{address}"}}
 admin: {{address: "127.0.0.1:0"}}
@@ -49,7 +49,7 @@ class Server:
 
     def cpu_us(self) -> float:
         """Return the user and system time of the process so far (all its threads), in us."""
-        # From its CPU clock, with the id of clock_getcpuclockid(3): /proc only has hundredths of a second.
+        # From its CPU clock, with the id of clock_getcpuclockid(3): /proc only resolves hundredths of a second.
         return time.clock_gettime_ns((~self.pid << 3) | CPU_CLOCK_OF_PROCESS) / 1000
 
     def rss_mb(self) -> float:
@@ -105,7 +105,7 @@ class Stack:
         address: str = "127.0.0.1:0",
         learning: str = LEARNING,
     ) -> Server:
-        """Start our server as users do, or a similar `module`; `settings` are YAML, added to that above."""
+        """Start our server as users do, or a similar `module`; `settings` (YAML) follow ROUTER_CONFIGURATION."""
         file = self.folder / f"router-{self._started}.yaml"
         file.write_text(ROUTER_CONFIGURATION.format(address=address, learning=learning) + settings)
         child = self._run("router", _python(module, "serve", "--config", str(file)))

@@ -1,4 +1,4 @@
-"""Clients that disconnect at every point of an exchange, by close or reset, and the resources they leak."""
+"""Clients that disconnect at every point of an exchange, by close or reset, and the resources that this leaks."""
 
 import asyncio
 import socket

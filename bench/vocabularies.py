@@ -36,9 +36,9 @@ DOUBTFUL, ROUNDS = 0.1, 6  # larger errors weigh less (Huber); rounds of reweigh
 # Scripts without a block of their own are so rare that vocabularies contain few of their characters.
 REST = {"other_two_byte": 2, "other_southern": 3, "other_three_byte": 3, "other_four_byte": 4}
 OF_BYTES = 0.85
-# What random bytes and characters cost in addition to their cost in words: the medians, over cl100k, o200k,
-# Qwen 3.6 and DeepSeek V3, of what was missing on half of the kinds of unseen.py and odd.py; the texts here hardly
-# show it.
+# What random bytes and characters cost in addition to their cost in words: the medians, over cl100k, o200k, Qwen
+# 3.6 and DeepSeek V3, of what the estimates lacked on half of the kinds of unseen.py and odd.py. The texts here
+# hardly show it, so the fit keeps these prices (FIXED).
 UNREPEATED, FIXED = (0.15, 0.75), 1e-3
 FILE = Path(__file__).parents[1] / "extproc/core/estimator/vocabularies.py"
 Fit = npt.NDArray[np.float64]

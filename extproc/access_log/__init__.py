@@ -1,1 +1,1 @@
-"""Learning from the gateway's access log: decisions leave evidence in it, and its entries report the usage."""
+"""Learning from the gateway's access log, whose entries carry the sealed decision and report the usage."""

@@ -1,4 +1,4 @@
-"""Loading YAML into a Configuration; all faults are reported at once, by field, value and what is allowed."""
+"""Loading YAML into a Configuration; all faults are reported at once, with field, value and what is allowed."""
 
 from dataclasses import replace
 from hashlib import sha256

@@ -28,7 +28,7 @@ def in_force(running: Configuration, wanted: Configuration) -> tuple[Configurati
         if field.name not in RELOADED and field.name != "listen"
     }
     if running.state.store is not None and running.estimator != wanted.estimator:
-        # The state in the store was counted under the current estimator settings.
+        # The state in the store was learned under the current estimator settings.
         kept["estimator"] = running.estimator
     waiting += [name for name, value in kept.items() if value != getattr(wanted, name)]
     return replace(wanted, **kept, listen=listen), tuple(sorted(waiting))

@@ -45,12 +45,12 @@ class ListenSettings:
     """Where the gateway reaches the router."""
 
     address: str = "[::]:9002"
-    """`host:port`, or `unix:/path`; port 0 is any free port. `[::]` is every address, or every IPv4 address
-    where there is no IPv6."""
+    """`host:port`, or `unix:/path`; port 0 means any free port. `[::]` means every address, or every IPv4 address
+    if the host has no IPv6."""
     socket_mode: Annotated[
         str, Meta(pattern=r"\A([0-7]{3,4})?\Z", extra={"allowed": "three or four octal digits"})
     ] = ""
-    """Permissions of a Unix socket, in octal such as `"0660"`; if empty, the umask decides."""
+    """Permissions of a Unix socket, in octal, such as `"0660"`; if empty, the umask decides."""
     socket_owner: Annotated[str, Meta(pattern=r"\A([^:\s]*(:[^:\s]+)?)\Z", extra={"allowed": _OWNER})] = ""
     """Owner of a Unix socket, as `user`, `user:group` or `:group`, names or numbers; if empty, the router's
     user and group."""
@@ -72,7 +72,7 @@ class AdminSettings:
 
     address: str = "127.0.0.1:9090"
     """`host:port` of all these pages, which show the configuration and the names of models and tenants; port 0
-    is any free port."""
+    means any free port."""
     token_file: str = ""
     """A file whose first line is a token that all pages except `/metrics`, `/healthz` and `/readyz` then require,
     as `Authorization: Bearer`, or as the password (with any user name) in a browser. Callers that send it as
@@ -118,7 +118,7 @@ class Configuration:
     spill: SpillSettings = field(default_factory=SpillSettings)
     headers: HeaderNames = field(default_factory=HeaderNames)
     tenant_header: str = ""
-    """A request header, in lower case, whose value distinguishes tenants in the learned state and in metrics."""
+    """The request header, in lower case, whose value distinguishes tenants in the learned state and in metrics."""
     responses_stored_by_default: bool = False
     """Whether the servers store responses of `/v1/responses` unless a request says `store: false`; requests whose
     response is stored go to the default pool. vLLM stores nothing unless it is configured to."""
@@ -129,6 +129,6 @@ class Configuration:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     traces: TraceSettings | None = None
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
-    """How long the router keeps serving after SIGTERM, while its health says that it is shutting down."""
+    """How long the router keeps serving after SIGTERM, while its health checks report that it is shutting down."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines that are written; `debug` logs every decision."""

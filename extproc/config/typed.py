@@ -22,7 +22,7 @@ MAX_KEY_CHARS = 60
 
 
 class Reader:
-    """Converts values to types; `faults` has a sentence for each fault, `faulty` the names of the settings."""
+    """Converts values to types; `faults` has a sentence for each fault, `faulty` the paths of faulty settings."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []

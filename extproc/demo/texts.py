@@ -62,7 +62,7 @@ def json_records(random: Random, records: int) -> str:
 
 
 def log_lines(random: Random, lines: int) -> str:
-    """Return lines of an invented server's log."""
+    """Return lines of a made-up server log."""
     return "\n".join(_log_line(random) for _ in range(lines))
 
 

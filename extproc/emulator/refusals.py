@@ -1,4 +1,4 @@
-"""vLLM's error responses: the statuses, messages and error objects of its API server (0.2x, V1 engine).
+"""vLLM's error responses: the statuses, messages and error objects of its API server (0.20 and later, V1 engine).
 
 Sources: prompts that are too long (vllm/renderers/params.py), type validation
 (vllm/entrypoints/openai/server_utils.py), parameters out of range (vllm/sampling_params.py), and Anthropic's error
@@ -9,7 +9,7 @@ __all__ = ["Refusal", "bad_parameter", "bad_request", "not_found", "too_long", "
 
 
 class Refusal(Exception):
-    """Raised for a request to be answered with an error; `kind` is the error object's type."""
+    """Raised to answer a request with an error; `kind` is the error object's type."""
 
     def __init__(
         self, message: str, *, param: str | None = None, kind: str = "BadRequestError", status: int = 400
@@ -28,7 +28,7 @@ class Refusal(Exception):
 
 
 def bad_request(message: str, param: str | None = None) -> Refusal:
-    """Return the refusal of a body that violates the API's types; vLLM uses the status phrase as its type."""
+    """Return the refusal of a body that violates the API's types; vLLM's `type` is then the status phrase."""
     return Refusal(message, param=param, kind="Bad Request")
 
 

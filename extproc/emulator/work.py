@@ -41,7 +41,7 @@ class Work:
     prompts: tuple[Prompt, ...]
     model: str | None = None
     max_tokens: int | None = None
-    limit_param: str = "max_tokens"  # the API's name for it
+    limit_param: str = "max_tokens"  # the API's name for max_tokens
     n: int = 1
     min_tokens: int = 0
     ignore_eos: bool = False
@@ -89,7 +89,7 @@ class Step(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One write to a stream; `decodes` if a decode step precedes it."""
+    """One write to a stream; `decodes` is true if a decode step precedes it."""
 
     data: bytes
     decodes: bool = False
@@ -97,7 +97,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request with all that its response is built from: `sequences` is the output, `usage` what is reported."""
+    """A request and all data of its response: `sequences` is the output, `usage` what is reported."""
 
     work: Work
     model: str

@@ -38,7 +38,7 @@ class StaticRatio:
 
 
 class SemanticRouter:
-    """The rule of the production router of the paper's authors, as far as it is known.
+    """The rule of the production router by the paper's authors, as far as it is known.
 
     One ratio for all requests (decay .995, used from 10 samples on) and a second, cautious one, which moves 90 %
     of the way to a lower sample. It never predicts less than a token per four bytes, and does not learn from
@@ -78,7 +78,7 @@ class Ours:
         self._waiting: deque[Estimate] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
-        """Estimate without the kind of text."""
+        """Estimate; the kind of text is not passed."""
         return self._predict(request, tenant=request.tenant if self._with_tenants else "")
 
     def learn(self, reported_tokens: int) -> None:
@@ -108,7 +108,7 @@ def byte_class(
 ) -> Contestant:
     """Return this project's estimator with the miss rate `epsilon`.
 
-    Its prior is without the vocabulary `left_out`, if one is given; without `memory` it remembers no prefixes.
+    Its prior omits the vocabulary `left_out`, if one is given; without `memory` it remembers no prefixes.
     """
     prefixes = ByteClassSettings().max_prefixes if memory else 0
     settings = EstimatorSettings(

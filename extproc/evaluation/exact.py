@@ -1,10 +1,10 @@
 """Byte classes with exact counts near the thresholds, run as in the router.
 
-The router's own rule places the requests in pools of 4,096 and 8,192 tokens with equal limits and a large one, and
-counts those that may fit a smaller pool than their bound says. Outputs are declared, because the figures assume
-that they are known. Tokens are counted with the tokenizer under test, by the library that tokenizers.py loads for
-it; that is the router's library (fastokens) for deepseek and for tokenizer.json files, so only their times are the
-router's.
+The router's own rule places the requests in pools of 4,096 and 8,192 tokens, whose two limits are equal, and two
+far larger ones. It counts those that may fit a smaller pool than their bound says. Outputs are declared, because
+the figures assume that they are known. Tokens are counted with the tokenizer under test, by the library that
+tokenizers.py loads for it; that is the router's library (fastokens) for deepseek and for tokenizer.json files, so
+only for these do the times match the router's.
 """
 
 import time

@@ -45,7 +45,7 @@ def _overwrites(mutation: Any, name: str) -> bool:  # noqa: ANN401
 
 
 def _codes(lua: Any) -> Iterator[str]:  # noqa: ANN401  (a Lua; the messages have no types)
-    """Yield the code that runs on requests; none if clear_route_cache is false: then the route stays as it was."""
+    """Yield the code that runs on requests; none if clear_route_cache is false, because the route is kept then."""
     if not lua.HasField("clear_route_cache") or lua.clear_route_cache.value:
         yield lua.inline_code
         yield lua.default_source_code.inline_string

@@ -12,7 +12,7 @@ from extproc.core.placing.pool import Endpoints
 
 __all__ = ["MAX_ENDPOINTS", "AddressesUnknown", "Resolve", "endpoints", "resolve"]
 
-# Of a larger pool only this many servers are scraped: the servers of one pool are alike.
+# At most this many servers of a pool are scraped: the servers of one pool are alike.
 MAX_ENDPOINTS: Final = 256
 MAX_FILE_BYTES: Final = 1 << 20
 

@@ -46,7 +46,7 @@ BURST_S: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """How one configuration uses entries: what seals decisions, what learns, in which share of the time."""
+    """How one configuration uses entries: what seals decisions, what learns, and its maximum share of CPU time."""
 
     seal: Seal
     teacher: Teacher
@@ -77,9 +77,9 @@ def new_key() -> bytes:
 
 
 class AccessLogs:
-    """All streams of log entries; a timer (`next_s`, `expire`) that resumes them after the share was used up.
+    """All streams of log entries; also the timer (`next_s`, `expire`) that resumes those that used up their share.
 
-    `teaching` returns the one in force; `failed` is called with exceptions.
+    `teaching` returns the current Teaching, or None; `failed` is called with exceptions.
     """
 
     def __init__(

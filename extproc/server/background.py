@@ -37,7 +37,7 @@ class Background:
     def start(self) -> None:
         """Start all jobs; without jobs there is no thread."""
         if self._jobs:
-            self._runner.get_loop()  # made here, so that `stop` finds it however far the thread has got
+            self._runner.get_loop()  # made here, so that `stop` can use it even before the thread runs
             self._thread.start()
 
     def stop(self) -> None:

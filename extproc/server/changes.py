@@ -30,7 +30,7 @@ log = logging.getLogger("dualpool")
 
 
 class Changes:
-    """The routes; `knowledge` is called for each change: a reload may have put another store in force.
+    """The routes; `knowledge` is called for each change, because a reload may have switched to another store.
 
     An undo applies to `undoing`, this router's own processes, whether or not they share what they learn.
     """
@@ -99,7 +99,7 @@ class Changes:
 
 
 def _named(request: Request) -> str:
-    """Return the model of a query that is `model=NAME` and nothing more, or ""."""
+    """Return the model if the query is exactly `model=NAME`, otherwise ""."""
     match request.query_params.multi_items():
         case [("model", model)]:
             return model

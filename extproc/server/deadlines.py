@@ -1,4 +1,4 @@
-"""The deadlines of all streams that may wait equally long.
+"""The deadlines of all streams that have the same time limit.
 
 They expire in the order in which the streams began, so there is one queue, and only its head is checked. Streams
 that no longer wait are dropped when they reach the head: most have been decided long before their deadline.
@@ -49,7 +49,7 @@ class Deadlines:
         queue.append((began_s + self._after_s, held))
 
     def expire(self, now_s: float) -> None:
-        """Call the streams whose deadlines are due."""
+        """Call `on_deadline` of the waiting streams whose deadlines are due."""
         queue = self._queue
         while queue and (queue[0][0] <= now_s or not queue[0][1].waits):
             _, held = queue.popleft()

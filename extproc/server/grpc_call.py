@@ -45,7 +45,7 @@ class Handler(Protocol):
         """Called with a message; the next one is received after the handler has called `send`."""
 
     def on_end(self) -> None:
-        """Called when there are no more messages: the client is done or gone. The handler must finish the call."""
+        """Called when the client has sent its last message or disconnected. The handler must finish the call."""
 
 
 class Call:
@@ -81,7 +81,7 @@ class Call:
             return
         if messages:
             self._outgoing.extend(messages)
-        elif not (self._receiving or self._sending or self._outgoing):  # while a request comes: nothing to send
+        elif not (self._receiving or self._sending or self._outgoing):  # while a request arrives: nothing to send
             self._receiving = True
             self._call.start_server_batch((Receive(NO_FLAGS),), self._on_received)
             return

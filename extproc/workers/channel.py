@@ -46,7 +46,7 @@ class Request(msgspec.Struct, array_like=True):
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """An answer as it is sent. `faults` are those of a configuration; `late`: the worker's loop did not answer."""
+    """An answer as it is sent. `faults` are those of the content; `late`: the worker could not answer in time."""
 
     number: int
     content: bytes = b""
@@ -66,7 +66,7 @@ class ChannelClosed(DualpoolError):
 
 
 class Channel:
-    """The supervisor's end; thread-safe. `closed` is set when the worker's process has exited."""
+    """The supervisor's end; thread-safe. `closed` is set when the worker has exited, or after `close`."""
 
     def __init__(self, connection: Connection) -> None:
         self.closed = threading.Event()
@@ -126,7 +126,7 @@ class Channel:
 
 
 def answer_all(connection: Connection, answer: Callable[[Question, bytes], bytes]) -> None:
-    """Answer the supervisor's questions until the supervisor exits. Called in the worker."""
+    """Answer the supervisor's questions until it closes the channel or exits. Called in the worker."""
     while True:
         try:
             request = msgspec.msgpack.decode(connection.recv_bytes(), type=Request)

@@ -29,7 +29,7 @@ from extproc.core.usage import Usage
 
 __all__ = ["GENERATE"]
 
-# The most `sampling_params` in one request (one per prompt) that are read.
+# A request may have one `sampling_params` per prompt; at most this many are read.
 MAX_PROMPTS: Final = 512
 
 

@@ -6,10 +6,10 @@ tokens, plus 170 per tile of 512 x 512 after scaling down to a short side of 768
 the area explains most of the token count, and the tokens per image are learned separately for each size class.
 
 The image comes as base64 inside JSON, and neither is decoded completely. Base64 allows random access, so the size
-is read at the offset that the format defines; in a JPEG, the segments are followed by their length fields. The
-time does not depend on the length of the image. Base64 that contains JSON escapes or line breaks does not allow
-random access: only a window at its start is read. If the size cannot be read, it is guessed from the number of
-bytes; that is good enough for a size class.
+is read at the offset that the format defines; in a JPEG, the segments before it are skipped by their length
+fields. The time does not depend on the length of the image. Base64 that contains JSON escapes or line breaks does
+not allow random access: only a window at its start is read. If the size cannot be read, it is guessed from the
+number of bytes; that is good enough for a size class.
 
 Formats: PNG (W3C PNG, 11.2.1), JPEG (ITU-T T.81, B.2.2), GIF (89a, section 18), WebP (RFC 9649, RFC 6386).
 Rejected: an image library, which requires the complete image; decoding a fixed 64 KB first, which takes many times
@@ -140,7 +140,7 @@ def _read(encoded: memoryview | bytes, at: int, count: int) -> bytes:
     characters = encoded[group * 4 : (group + count // 3 + 2) * 4]
     try:
         return a2b_base64(characters)[skipped : skipped + count]
-    except BadBase64:  # the end without padding
+    except BadBase64:  # the end has no padding
         return _read_groups(characters)[skipped : skipped + count]
 
 

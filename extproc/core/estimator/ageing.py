@@ -2,17 +2,17 @@
 
 A replica's own sums age with the responses of all replicas. What it had at the last exchange fades by the number
 of responses that the others have had since; what it learned after that exchange fades as if the others' responses
-had come evenly spread among its own. So from the first response on, the sums of all replicas add up to those of a
+had been spread evenly among its own. So from the first response on, the sums of all replicas add up to those of a
 single router that saw all traffic; replicas that see no traffic fade; and no clock is needed, because responses
 are counted.
 
 The total never weighs more than one router's memory M. When replicas meet that have learned separately for a long
 time, all of them are scaled down. A replica gives up at most the equivalent of M responses at a time: otherwise
-two replicas that meet could each discard their own and rely on the other's.
+two replicas that meet could each discard their own knowledge and rely on the other's.
 
-Rejected: scaling down alone. Until M was reached, nothing faded with the responses of other replicas, so the scale
-kept for thousands of responses what it had learned from immature prices; and after that the memory was half as
-long again.
+Rejected: scaling down alone. Until M was reached, nothing faded with the responses of other replicas, so for
+thousands of responses the scale kept what it had learned from immature prices; and after that the memory was half
+as long again as it should be.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -52,9 +52,9 @@ class Fading:
 
 @dataclass(slots=True)
 class Others(Generic[K]):
-    """The others' part of a view's table, the whole table, and the share kept of own knowledge.
+    """The others' part of a view's table, the whole table, and the share of own knowledge that was kept.
 
-    The three have the same rows, and are as they were when put into the view, at the counts `whole.counts`.
+    All three have the same rows, and describe the view at the last exchange, when its counts were `whole.counts`.
     """
 
     part: Table[K]
@@ -67,7 +67,7 @@ class Others(Generic[K]):
         return cls(table, table, np.ones((len(table.index), 1)))
 
     def forget(self, keys: Collection[K]) -> None:
-        """Called when these rows of the view no longer are the rows that this describes."""
+        """Called when these rows of the view were replaced, so that this no longer describes them."""
         if not keys:
             return
         kept = [key for key in self.part.index if key not in keys]
@@ -135,7 +135,7 @@ class Own(Generic[K]):
             table.counts[rows], table.weights[rows], table.values[rows] = 0, 0.0, 0.0
 
     def aged(self, fresh: Counts, fading: Fading) -> tuple[Table[K], Numbers]:
-        """Return the table after `fresh` responses of other replicas, and the share to keep of a base."""
+        """Return the table after `fresh` responses of other replicas, and the share to keep of older knowledge."""
         since = self.since[:, None].astype(np.float64)
         later = np.minimum(fresh[:, None], fading.memory)
         kept = fading.kept(self.at, since)

@@ -30,7 +30,7 @@ STRANGE = 3.0
 
 
 class Taught(Protocol):
-    """The learned parts that an estimate needs: a served model's, or those of new parts of its conversations."""
+    """The learned parts that an estimate needs: a served model's, or those for continued conversations."""
 
     prices: RelativeLeastSquares
     views: Views
@@ -57,7 +57,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     scale: float
 
     def trust(self, usual_spread: float) -> float:
-        """Return how far the prices should believe the response: less if its errors exceed the model's usual ones.
+        """Return how much the prices trust the response, at most 1: less if it is noisier than the model's usual.
 
         Doubt about the prices themselves does not count against it: there is most to learn from such responses.
         """

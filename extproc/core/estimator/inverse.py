@@ -1,11 +1,11 @@
-"""The inverse of a symmetric positive definite matrix, as fast as a hundred rows allow.
+"""A fast inverse of symmetric positive definite matrices of about a hundred rows.
 
-The loop decides nothing while a model is solved for, so the pause has to be short. With A = L L^T (Cholesky), the
-inverse is L^-T L^-1, and L^-1 is built from the inverses of the blocks on its diagonal: nearly all of the work is
-products of matrices, which BLAS does several times faster than LAPACK solves for as many columns as rows.
-Rejected: numpy's general inverse, which takes four times as long; blocks of A itself (Schur complements),
-which are as fast and lose twice as many digits: with a condition of 7e5, prices of 122 features were off in the
-third digit.
+The event loop makes no decisions while a model's prices are solved for, so the pause has to be short. By
+Cholesky's A = L L^T, the inverse is L^-T L^-1, and L^-1 is built from the inverses of the blocks on its diagonal:
+nearly all of the work is products of matrices, which BLAS computes several times faster than LAPACK solves for a
+full set of columns. Rejected: numpy's general inverse, which takes four times as long; blocks of A itself (Schur
+complements), which are as fast but lose twice as many digits: with a condition of 7e5, prices of 122 features were
+off in the third digit.
 """
 
 import numpy as np
@@ -15,7 +15,8 @@ __all__ = ["Matrix", "inverse_of"]
 
 Matrix = npt.NDArray[np.float64]
 
-# Doubles have 16 digits; a solution with fewer than six accurate ones is not used.
+# Doubles have 16 digits; a solution with fewer than six accurate ones is not used. The condition is judged by the
+# inverse's largest element, since the caller scales the matrix to a unit diagonal.
 MAX_CONDITION = 1e10
 MAX_BLOCK = 32  # rows; a larger triangle is inverted by halves
 

@@ -2,17 +2,17 @@
 
 Lengths are counted in bins of a quarter octave (so a quantile is accurate to 19 %, on the safe side); the counts
 fade. A response that was cut by a limit is a censored sample: its full length is at least what was seen. Kaplan
-and Meier (1958): in each bin the hazard is the share of the responses that ended there, of all those that got that
-far; survival is the product of (1 - hazard) over the bins. So cut responses count for as long as they lasted, and
-move weight to longer bins. If they reach so far that survival never falls to epsilon, the tail was not seen, and
-twice the longest length takes the quantile's place.
+and Meier (1958): the hazard of a bin is the number of responses that ended in it, divided by the number that got
+that far; survival is the product of (1 - hazard) over the bins. So a cut response counts in every bin that it
+reached, and moves weight to longer bins. If cut responses reach so far that survival never falls to epsilon, the
+tail was not seen, and twice the longest length takes the quantile's place.
 
 The first responses to come back are the short ones: at 100 requests a second, those that ended within the first
 seconds say nothing about one that takes ten (right truncation: Woodroofe, 1985). The time that a response was in
 flight is measured without a clock, as the number of requests that came after its own. What was learned is used
-when RIPE times as many requests have come as during the longest response: at least half of them then had the time
-to get that long. If a few responses of a model are very much longer than all others, this is learned when the
-first of them arrives.
+once RIPE times as many requests have arrived as during the longest response: at least half of their responses have
+then had time to get that long. If a few responses of a model are far longer than all others, this is not learned
+before the first of them arrives.
 
 Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut responses (the long ones are
 cut); counting responses in flight as censored (it is not known whether they will ever be learned from).
@@ -36,7 +36,8 @@ MOST_UNIT = 1e12
 class LengthCounts:
     """Fading counts, by bin, of responses that ended by themselves and of those that were cut.
 
-    `responses` is the faded number of both; `tokens` is the sum of their lengths, of cut ones as far as they got.
+    `responses` is the faded number of both; `tokens` is the faded sum of their lengths, where a cut response
+    counts with the length that it reached.
 
     The quantile is computed on demand: most clients declare a limit, and then it is never needed.
     """
@@ -49,7 +50,7 @@ class LengthCounts:
         observations: int = 0,
     ) -> None:
         self._epsilon = epsilon
-        # In units of the latest response: older counts fade without being modified.
+        # Instead of multiplying all older counts by FADING, each new response adds more (`_unit`) than the last.
         self._ended = np.zeros(BINS) if ended is None else ended
         self._cut = np.zeros(BINS) if cut is None else cut
         self._unit = 1.0
@@ -79,7 +80,11 @@ class LengthCounts:
         self._longest_wait = max(self._longest_wait, now - number)
 
     def is_ripe(self, now: int) -> bool:
-        """Return whether long responses had the time to arrive; from then on, or once shared, it stays true."""
+        """Return whether long responses have had time to arrive.
+
+        Once true, it stays true. It is also true for loaded counts, and after others added more responses than
+        its own.
+        """
         self._ripe = self._ripe or now - self._first >= RIPE * self._longest_wait
         return self._ripe
 

@@ -76,7 +76,7 @@ def without_model(state: LearnedState, model: str) -> LearnedState:
 
 
 def only(tables: Tables, generations: dict[str, int]) -> Tables:
-    """Return tables without the models of another generation than the given one, and without their categories."""
+    """Return tables without the models whose generation is not the given one, and without their categories."""
     index, held = tables.models.sums.index, tables.models.generations
     others = {name for name, row in index.items() if generations.get(name, held[row]) != held[row]}
     if not others:

@@ -1,36 +1,36 @@
 """A memory of prefixes: the beginning of a prompt was often counted already, in an earlier turn's response.
 
-The idea. Chats and agents send the whole conversation with each turn, plus one more turn. The usage of turn n is
-the exact count of what turn n + 1 begins with, template and tools included, so
+The idea. Chats and agents resend the whole conversation with each turn, and add to it. The usage of turn n is the
+exact count of what turn n + 1 begins with, template and tools included, so
 
     estimate = known tokens + estimate of what is new        bound = known tokens + bound of what is new
 
-and only the new part can be wrong. Messages are hashed in order, each with its role and everything before it,
-after the model, the tenant, and what follows the messages (tools, documents), which must be the same. A response
-adds the hash of its whole conversation to the table; a request looks up its last LOOK_BACK beginnings, longest
-first. The new part is estimated at the prices of the model, but it errs differently (an answer and a question, no
-template), so it has a residual, scale and q of its own (continued.py). Requests of either kind teach only their
-own scale and q, and the promise holds for each kind separately (Mondrian conformal prediction: Vovk and others,
-2003).
+and only the new part can be wrong. The hash begins with the model, the tenant, and the text that follows the
+messages (tools, documents), all of which must be the same. Then the messages are added in order, each with its
+role. A response adds the hash of its whole conversation to the table; a request looks up its last LOOK_BACK
+beginnings, longest first. The new part is estimated at the prices of the model, but it errs differently (an answer
+and a question, no template), so it has a residual, scale and q of its own (continued.py). Requests of either kind
+teach only their own scale and q, and the promise holds for each kind separately (Mondrian conformal prediction:
+Vovk and others, 2003).
 
 Safety. Entries contain counts and no text. The hash is Python's own hash of bytes, SipHash-1-3, with a key drawn
-when the process starts: 64 bits that nobody can aim at (unless PYTHONHASHSEED is set). An entry is believed only
-if bytes and messages agree, too. The tenant is part of the key, so none can find out what another has sent. So is
-the generation of the model: counts from before its prices were replaced are never found again. If the count of a
-whole conversation turns out to be at most the known one, or far from the estimate, the entry is forgotten: a
-template dropped something, or the first count was wrong. A count that was not believed (clipped) is not
-remembered.
+when the process starts: 64 bits, for which nobody can construct a collision (unless PYTHONHASHSEED is set). An
+entry is believed only if bytes and messages agree, too. The tenant is part of the key, so no tenant can find out
+what another has sent. So is the generation of the model: counts from before its prices were replaced are never
+found again. If the count of a whole conversation turns out to be at most the known one, or far from the estimate,
+the entry is forgotten: a template dropped something, or the first count was wrong. A count that was not believed
+(clipped) is not remembered.
 
 The table belongs to one process and is not shared: an entry is useful for minutes, to the replica that receives
 the next turn. The number of entries is bounded, and they are all of one size (about 800 bytes). Prompts with media
 are left out, since the same text may come with different images; so are those longer than MAX_TEXT_BYTES, because
-of the time for hashing: .3 to .6 us per KB.
+hashing takes .3 to .6 us per KB.
 
 Prior art: the prefix caches of vLLM and SGLang, which hash blocks of tokens, each with everything before it; the
 rolling hash of Karp and Rabin (1987), a polynomial, for which a second text with the same value is easy to find.
 Rejected: keyed BLAKE2b of 128 bits: five times the time, more than the rest of an estimate at 32 KB. One q and
-scale shared with whole prompts: requests whose beginning is known were missed 1.7 to 2.4 % of the time, the others
-7 % among sessions.
+scale shared with whole prompts: requests with a known beginning exceeded their bound 1.7 to 2.4 % of the time; in
+sessions, the other requests did 7 % of the time.
 """
 
 from collections import OrderedDict
@@ -49,7 +49,7 @@ MAX_TEXT_BYTES = 256 * 1024
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
-    """What usage said about a conversation: its tokens, and the features that they were counted for."""
+    """What usage reported for a conversation: its tokens, and the features that they were counted for."""
 
     tokens: int
     messages: int
@@ -92,7 +92,7 @@ class PrefixMemory:
         return Recalled(key, len(turns), start)
 
     def at_hand(self, recalled: Recalled | None) -> Recalled | None:
-        """Return what was recalled, with `known` from the table if `Known.x` was left out when it was sent.
+        """Return what was recalled, with `known` from the table if it came back through the log without `Known.x`.
 
         Return None if the entry is not in the table, or no longer the same: then nothing is learned from the
         conversation.
@@ -105,7 +105,7 @@ class PrefixMemory:
         return Recalled(recalled.key, recalled.messages, recalled.messages_bytes, known, recalled.known_key)
 
     def learn(self, recalled: Recalled, tokens: int, x: Features) -> None:
-        """Remember what usage said about a conversation."""
+        """Remember what usage reported for a conversation."""
         if recalled.known_key in self._table:
             self._table.move_to_end(recalled.known_key)  # other branches of it may follow
         known = Known(tokens, recalled.messages, recalled.messages_bytes, x.astype(np.float32))

@@ -1,8 +1,8 @@
-"""The residual: the error of one category that the prices leave, its mean and its spread.
+"""The residual: mean and spread of the errors that the prices leave in one category.
 
 A category (a tenant, or a kind of text) never costs exactly what its bytes suggest. The mean r is the exponential
-mean of log(actual / priced), and multiplies the estimate by exp(r). The spread is the root mean square distance
-from it, less the variance that this request's doubt explains, and scales the bound. A new category starts from its
+mean of log(actual / priced); estimates are multiplied by exp(r). The spread is the root mean square distance from
+r, less the variance that each request's doubt explains; it scales the bound. A new category starts from its
 parent: the model, which itself starts from the residual of all models. r does not move until the model is trained;
 otherwise it would learn errors that the prices are about to fix.
 

@@ -5,18 +5,19 @@ at the first implausible responses is a trap: seven odd prompts in a row would e
 a similar tokenizer is off by only a tenth, which is not implausible, yet the old prices stay wrong for thousands
 of responses.
 
-The idea. When most of the last responses surprise (errors of more than SURPRISE scales), and those of most sources
-(sources.py), a rival starts next to the model: prior prices, which learn the same responses without clipping,
-while the model continues unchanged and is used for decisions. For each response the two errors are compared, and
+The idea. When most of the last responses surprise (errors of more than SURPRISE scales), and so do the last ones
+of most sources (sources.py), a rival starts next to the model: prior prices, which learn the same responses
+without clipping, while the model keeps learning as before and is used for decisions. For each response the two
+errors are compared, and
 
     S <- max(0, S + w (|e of the model| - |e of the rival|))      each difference at most MOST_AT_ONCE
 
 where w is how much the source counts (voices.py). When S reaches ENOUGH, and the rival was better at the last
 response of most sources, the two change places. The model that was set aside stops learning, and becomes the
-rival: if it predicts better by the same measure, it comes back with everything that it knew. So odd prompts that
-replace a model only keep the new one in place for as long as no other prompts come. A rival that does not win
-within TRIAL responses is dropped; a model that was set aside is compared for KEPT responses. If the model
-surprises again while the one set aside is no better, a new rival replaces the latter.
+rival: if it predicts better by the same measure, it comes back with everything that it knew. So if odd prompts
+have replaced a model, the new one stays only until ordinary prompts come again. A rival that does not win within
+TRIAL responses is dropped; a model that was set aside is compared for KEPT responses. If responses surprise again
+while the one set aside has no lead, a new rival replaces the latter.
 
 Usage may contradict itself: a pool behind one name may count at random, or two pools may count with two
 tokenizers. Then neither of the two models is better, S wanders, and they would change places again and again. So
@@ -24,8 +25,8 @@ ENOUGH applies to a change and the return from it; with n recent changes (a fadi
 2^(n - 1), at most MOST_ENOUGH. A wandering S takes four times as long to reach twice the height, while a model
 that predicts better by a tenth reaches even MOST_ENOUGH within hundreds of responses.
 
-A person may know better: the model set aside last is kept without a time limit, and `undo` restores it. After that
-nothing changes places for HELD responses; otherwise the same responses would cause the same change again.
+An operator may know better: the model set aside last is kept without a time limit, and `undo` restores it. After
+that nothing changes places for HELD responses; otherwise the same responses would cause the same change again.
 
 A rival belongs to one process, at most one for each model, and is not shared. It is as large as the model, and
 learning takes twice the time while there is a rival that learns. Replicas share the model with its generation,
@@ -72,8 +73,7 @@ class Observed(NamedTuple):
 class Contest:
     """The comparison of one model with others.
 
-    `rival` may take the model's place; `aside` is the model that was in that place before. Either is None if there
-    is none.
+    `rival` may take the model's place; `aside` is the model that was in that place before. Either may be None.
     """
 
     def __init__(self) -> None:
@@ -81,15 +81,15 @@ class Contest:
         self.aside: Rival | None = None
         self._changes = 0.0  # recent ones, faded
         self._held = 0  # responses for which nothing changes places
-        self._undone = 0  # the generation set aside by a person
+        self._undone = 0  # the generation set aside by an operator
 
     @property
     def is_held(self) -> bool:
-        """Whether a person recently put the model in its place."""
+        """Whether an operator recently put the model in its place."""
         return self._held > 0
 
     def refuses(self, generation: int) -> bool:
-        """Return whether a person has just set this generation aside."""
+        """Return whether an operator recently set this generation aside."""
         return self.is_held and generation == self._undone
 
     def observe(
@@ -100,8 +100,8 @@ class Contest:
     ) -> "Rival | None":
         """Compare a response with the rival's estimate; return the rival if it is to take the model's place.
 
-        `fresh` creates a new rival; it is passed when it is time for one, and called unless there is one that may
-        win.
+        `fresh` creates a new rival's model. It is passed only if a rival is due, and called unless the current
+        rival may still win.
         """
         self._changes *= REMEMBERED
         if self._held:
@@ -159,7 +159,7 @@ class Rival:
         return self._score == 0
 
     def compare(self, category: CategoryKey, observed: Observed) -> None:
-        """Compare its estimate of a response with the model's, and learn from the response if it is new."""
+        """Compare the rival's estimate of a response with the model's; a new rival also learns from it."""
         evidence, model = observed.evidence, self.model
         assert evidence.x is not None, "what is learned from was looked at"
         residual = self.categories.get(category, model.residual)

@@ -1,20 +1,21 @@
 """How far an estimate may err, per request: a log-linear model of the squared error.
 
-A bound has to be wide where errors are large, and narrow where they are small: a request of 200 tokens scatters
-more than one of 8,000, tables more than prose, and a script that was seen only once more than English. So with e
-the log error of a response, s0 the scale according to its category and prices, and f what is known about the
-request in advance,
+A bound has to be wide where errors are large, and narrow where they are small: errors scatter more on a request of
+200 tokens than on one of 8,000, more on tables than on prose, and more on a script that is nearly new than on
+English. So with e the log error of a response, s0 the scale according to its category and prices, and f what is
+known about the request in advance,
 
     log(e^2 / s0^2) = t.f + noise          s^2 = s0^2 exp(t.f)
 
 t is fitted by least squares over a model's responses, older ones fading, with a pull towards 0: at first s is s0.
 The sums A = sum f f^T and b = sum f log(e^2 / s0^2) of several replicas add up. The mean of the noise is the same
-for all requests, so it becomes part of the constant, and the bound's q compensates for it. What was learned is
-used after every eighth response, since solving costs more than the rest of learning it.
+for all requests, so it becomes part of the constant, and the bound's q compensates for it. t is solved for only
+after every eighth response, since solving costs more than the rest of learning.
 
 t does not apply to a request unlike everything that taught it: on ordinary text, errors are a half to a fifth of
 s0, and the first text in Cherokee would be assumed to err just as little. So the part of the leverage that is not
-ordinary (belief.py: above four times its usual value, which the sums contain, too) is added to s^2, three times.
+ordinary (belief.py: above four times its usual value, which the sums contain, too) is multiplied by three and
+added to s^2.
 
 f contains a constant, the logarithm of the size, the logarithm of the leverage (how unlike the request is to
 everything that taught the prices), the share of the tokens that each group of features costs, and how new the
@@ -22,8 +23,9 @@ category is.
 
 Prior art: multiplicative heteroscedasticity (Harvey, 1976); locally weighted conformal inference (Lei et al.,
 2018) scales errors by such an estimate, and adaptive conformal inference (bound.py) then holds the rate however
-good the scale is. Rejected: one scale per category (1.4 times as many detours near a threshold); q for each kind
-of text, which sees too few of the 1 % that it counts; weighted likelihood, which needs the past responses.
+good the scale is. Rejected: one scale per category (1.4 times as many detours near a threshold); a q for each kind
+of text, which sees too few of the misses (1 %) that it is adjusted by; weighted likelihood, which needs the past
+responses.
 """
 
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ SOLVE_AFTER = 8  # responses: each moves t only a little, and solving takes four
 MIN_ERROR = 0.003  # a smaller error is luck, and its logarithm would weigh too much
 MAX_LOG = 6.0  # s within a factor of 20 of s0
 SCALE_FACTORS = 4 + GROUP_COUNT
-OF_LEVERAGE = 2  # its index in f: its logarithm minus that of USUAL_LEVERAGE
+OF_LEVERAGE = 2  # index in f of log(leverage / USUAL_LEVERAGE)
 USUAL_LEVERAGE = 0.001
 
 

@@ -45,20 +45,20 @@ class ServedModel:
         self.misses = ModelMisses()
 
     def miss(self, source: int, limit: int | None, error: float, *, missed: bool) -> None:
-        """Take in the log error of a response that was routed on the bound, and whether it exceeded the bound."""
+        """Take in the log error of a request that was routed on its bound, and whether it exceeded the bound."""
         self.misses.observe(source, self._sources.count, declared_class(limit), error, missed=missed)
 
     def observe(self, source: int, *, surprised: bool) -> bool:
         """Take in whether a response was a surprise; return whether most of the last ten or so were.
 
-        They must also come from most sources: then the tokenizer or the template behind the name may have changed.
+        Most sources must have surprised, too: then the tokenizer or the template behind the name may have changed.
         """
         self._sources.observe(source, held=surprised)
         self._surprised_share += (surprised - self._surprised_share) / 10
         return self._surprised_share > MOST and self._sources.share > MOST
 
     def follow(self, former: "ServedModel") -> None:
-        """Take another model's place and what does not depend on its tokenizer; reset surprises and misses."""
+        """Take another model's place, with what does not depend on its tokenizer; reset surprises and misses."""
         self.voices = former.voices
         self.voices.forget()
         self.clipped, self.truncated_by_pool, self.used_at = (
@@ -71,7 +71,7 @@ class ServedModel:
         self.misses = ModelMisses()
 
     def state(self, name: str) -> ModelState:
-        """Return all of it, without loss of precision."""
+        """Return the state that is saved and shared, without loss of precision."""
         sums, (scale_a, scale_b) = self.prices.sums, self.scale.sums
         return ModelState(
             model=name,

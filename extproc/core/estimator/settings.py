@@ -20,7 +20,7 @@ class MediaTokens:
     """Prompt tokens of one item that is not text, used until responses show what it costs.
 
     At Qwen2.5-VL's 28 x 28 pixels a token, an image of 512 x 512 is 334 tokens, 1024 x 1024 are 1,337, full HD is
-    2,645, and the largest 16,384: four times `image_large`, which is the limit of an estimate.
+    2,645, and the largest 16,384: four times `image_large`, the most that an estimate allows.
     """
 
     image_small: Tokens = 256
@@ -42,7 +42,7 @@ class EmaSettings:
     """The paper's estimator: one mean of bytes per token for each category."""
 
     decay: Share = 0.95
-    """The weight of the mean relative to a new response: the paper's beta."""
+    """The weight that the mean keeps when a response is added: the paper's beta."""
     margin_deviations: Annotated[float, Meta(ge=0)] = 1.0
     """How many mean absolute deviations the conservative ratio lies below the mean: the paper's gamma."""
     initial_bytes_per_token: Annotated[float, Meta(ge=1, le=16)] = 4.0
@@ -93,7 +93,7 @@ class EstimatorSettings:
     glob that matches applies. Requests near a pool's limit are then counted exactly; needs `dualpool[exact]`, and
     150 to 300 MB of memory for each file in each process."""
     exact_budget_ms: Annotated[float, Meta(ge=0.1, le=50)] = 3.0
-    """The time limit of a count, which may be exceeded by up to 2 ms; after that the estimate stands. Requests
+    """The time limit of a count, which may be exceeded by up to 2 ms; after that the estimate is used. Requests
     wait for the count."""
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)

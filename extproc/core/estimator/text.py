@@ -1,16 +1,17 @@
 """The content of a prompt's text as a vector of counts, and the kind of text that it indicates.
 
-Counted are the bytes of each class, the transitions at which tokenizers cut or merge, runs of one character, the
-characters of each script, letter pairs in buckets, and content that does not repeat. All but the runs and the last
-are sums over codes of neighbouring bytes (codes.py): one pass in C over pairs as 16-bit numbers, then one over the
-codes, feature by feature (a product with a matrix of ones and zeros takes twice as long, and evicts everything
-else from the processor's first-level cache).
+The counts are: bytes of each class, transitions at which tokenizers cut or merge, runs of one character,
+characters of each script, letter pairs in buckets, and content that does not repeat. All except the runs and the
+last one are sums over codes of neighbouring bytes (codes.py): one pass in C over pairs as 16-bit numbers, then one
+over the codes, feature by feature (a product with a matrix of ones and zeros takes twice as long, and evicts
+everything else from the processor's first-level cache).
 
 Runs, which tokenizers swallow whole, cannot be recognised from pairs: they are counted in aligned words of eight
 equal bytes, whose pairs are subtracted from all other counts. (When they were also counted as letters or marks,
-their price was the small difference of large ones, and their bounds were five to ten times the truth: one request
-in 300 made up a tenth to a fifth of the mean width.) Runs of digits are separate: some vocabularies make a token
-of each digit, others of three. Very long texts are sampled in evenly spread blocks, which bounds the cost.
+their price was a small difference of large prices, and the bounds of such requests were five to ten times the
+truth: a single one in 300 requests made up a tenth to a fifth of the mean width.) Runs of digits are separate:
+some vocabularies make a token of each digit, others of every three. Very long texts are sampled in evenly spread
+blocks, which bounds the cost.
 
 Random letters, keys, base64 and random syllables contain the same bytes and scripts as text, but cost up to four
 times the tokens. They are recognised by their lack of repeats (repeats.py): all bytes but digits, which cost the
@@ -102,7 +103,7 @@ class TextKind(StrEnum):
 
 
 def look(text: bytes) -> Counts:
-    """Count the content of a text, which is taken to follow a line end; scaled up if the text is sampled."""
+    """Count the content of a text, as if it followed a line end; scaled up if the text is sampled."""
     seen = sample(text) if len(text) > SAMPLE_BYTES else text
     # Each pair of neighbours as a number: the 16 bits that begin at each byte.
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
@@ -123,7 +124,7 @@ def look(text: bytes) -> Counts:
 
 
 def main_script(counts: Counts) -> Script:
-    """Return the script of most characters outside ASCII; NONE if there are none."""
+    """Return the most frequent script outside ASCII; NONE if there is none."""
     of_scripts = counts[OF_SCRIPTS]
     most = int(of_scripts.argmax())
     return SCRIPTS[most] if of_scripts[most] > 0 else Script.NONE
@@ -199,7 +200,7 @@ _REPEATED = np.uint64(0x0101_0101_0101_0101)
 _NO_CODE = len(CODES.before)  # used for counts without a code
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _KIND_WEIGHTS = _kind_weights()
-_CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # of a byte followed by itself
+_CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # the code of a byte followed by itself
 _RUN_OF = [0 if byte == ord(" ") else 2 if ord("0") <= byte <= ord("9") else 1 for byte in range(256)]
 # +1 for letters of scripts other than Latin, -1 for everything else: ASCII, Han, kana and Hangul.
 _LETTERS_AND_OTHERS = np.zeros(TEXT_FEATURES)

@@ -10,7 +10,7 @@ __all__ = ["Kept"]
 
 
 class Kept:
-    """One kept decision; `messages` counts its response messages, `reader` reads them."""
+    """One kept decision; `messages` counts its response messages, `reader` reads their bodies."""
 
     __slots__ = ("_decision", "_head", "_learner", "messages", "reader")
 
@@ -37,11 +37,11 @@ class Kept:
             self.not_learned(error.fault)
 
     def not_learned(self, fault: ResponseFault) -> None:
-        """Count a response that cannot be read."""
+        """Count a response from which nothing was learned."""
         self._learner.not_learned(self._decision, fault)
 
     def settle(self, *, cut_short: bool) -> None:
-        """Charge for the messages; called when the stream is over. `cut_short`: more were expected."""
+        """Charge for the messages; called when the stream is over. `cut_short`: the response is incomplete."""
         if cut_short:
             self.not_learned(ResponseFault.CUT_SHORT)
         self._learner.settle(self._decision, self.messages)

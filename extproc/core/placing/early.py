@@ -1,4 +1,4 @@
-"""Deciding before the end of the body, once more bytes have arrived than any smaller pool could hold.
+"""Decisions before the end of the body, when more bytes have arrived than any non-default pool could hold.
 
 A token is at most 16 bytes of text, so 16 bytes per token of the largest non-default pool are enough. Base64 media
 is not text: it is subtracted by searching for its two JSON forms, without parsing. JSON escapes can make the body
@@ -29,8 +29,8 @@ FEW: Final = 1024
 class EarlyRule:
     """Decides when to stop waiting for a body.
 
-    `max_held_bytes` is the most that is held of any body. It must be below the gateway's buffer limit, or the
-    upload stalls.
+    At most `max_held_bytes` of any body are held. This must be below the gateway's buffer limit, or the upload
+    stalls.
     """
 
     def __init__(self, largest_optional_tokens: int, max_held_bytes: int) -> None:
@@ -42,7 +42,7 @@ class EarlyRule:
         return len(facts.text) >= self.text_bytes and not FAMILIES[facts.api].several_prompts
 
     def is_enough(self, api: Api, body: bytes) -> bool:
-        """Return whether a body, complete or not, is decided by its length, without being parsed."""
+        """Return whether the length of a body, complete or not, decides it without parsing."""
         return len(body) >= self.text_bytes and self.next_look(api, body) == 0
 
     def first_look(self, api: Api) -> int:
@@ -64,7 +64,7 @@ class EarlyRule:
 
 
 def media_bytes(body: bytes) -> int:
-    """Return how many bytes of a JSON body, which may be incomplete, are base64 media; never too many.
+    """Return how many bytes of a JSON body, which may be incomplete, are base64 media; never an over-count.
 
     At most MAX_SPANS of each form are found, among the first MAX_PLACES matches of its marker: media beyond that
     counts as text, which errs towards the larger pool.
@@ -91,8 +91,8 @@ def _places(body: bytes, marker: bytes) -> list[int]:
     """Return the offsets of a marker: about the first MAX_PLACES.
 
     bytes.find examines byte by byte, which for a large body costs more than everything else that is done with it.
-    Comparing all bytes of a block with the marker's first byte costs a fraction of that, and so does comparing the
-    matches with its next bytes while many are left.
+    Comparing all bytes of a block with the marker's first byte in numpy costs a fraction of that, and so do
+    comparisons with its next bytes, which are made while many matches are left.
     """
     places: list[int] = []
     for begin in range(0, len(body) - len(marker) + 1, BLOCK_BYTES):

@@ -1,11 +1,12 @@
 """The choice of a pool for a budget: the smallest one that takes it (paper, dispatch steps 2-3).
 
-A pool has the paper's two limits. The likeliest total decides where a request belongs (B_short), the upper bound
-whether it certainly fits the servers' context (C_max). The room between the limits absorbs errors of the estimate:
-an under-counted prompt still fits, and a prompt near the threshold makes no detour because of its bound. If both
-limits are equal, the bound alone decides, since it is never below the likeliest total.
+A pool has the paper's two limits. The likeliest total decides which pool a request belongs to (B_short), the upper
+bound whether it certainly fits the servers' context (C_max). The room between the limits absorbs errors of the
+estimate: an under-counted prompt still fits, and a prompt near the threshold makes no detour because of its bound.
+If both limits are equal, the bound alone decides, since it is never below the likeliest total.
 
-Only pools that serve the request's model count (fleet.py). spill.py then decides whether the request stays there.
+Only pools that serve the request's model are considered (fleet.py). spill.py then decides whether the request
+stays there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ __all__ = ["Pool", "Pools", "Reason"]
 class Pools:
     """The pools in ascending order; the last one is the default, which takes every request in doubt.
 
-    `fleet` is what is known from the configuration alone. `stored_by_default` says that the servers store
-    responses unless a request says otherwise (OpenAI's do; vLLM's do not unless configured to).
+    `fleet` contains only what the configuration says. `stored_by_default` says that the servers store responses
+    unless a request says otherwise (OpenAI's do; vLLM's do not unless configured to).
 
     Raises ConfigurationError for fewer than two pools, a duplicate name or cluster, limits that do not ascend, or
     a pool whose budget limit exceeds its context.

@@ -24,7 +24,7 @@ __all__ = ["Learner"]
 class Learner:
     """Learns from as many responses as its budget allows; `max_response_bytes` bounds what is read of each.
 
-    `serving` has the context that pools are known to hold for each model; it may be replaced at any time. Without
+    `serving` knows the context length of each pool for each model; it may be replaced at any time. Without
     `reads_responses` no response is read: usage comes from another source. Responses to requests whose text was
     counted with a tokenizer also train `counting`.
     """
@@ -89,7 +89,7 @@ class Learner:
             return None
 
     def served(self, decision: Decision, head: ResponseHead) -> None:
-        """Report what a response's head shows about the pools: one served the request, at which attempt."""
+        """Report what a response's head shows: whether a pool served the request, and whether it was retried."""
         if head.succeeded:
             self._listener.succeeded(decision)
             if head.attempts > 1 and decision.routed:
@@ -161,7 +161,7 @@ def _usual_messages(decision: Decision) -> float:
 
 
 def _key(decision: Decision) -> str:
-    """Return the key that a stream's reserve is charged to: its model, or "" before anything was learned of it."""
+    """Return the key that a stream's reserve is charged to: its model, or "" before anything was learned."""
     return "" if _estimate(decision).source is Source.PRIOR else decision.model
 
 

@@ -1,8 +1,8 @@
 """Detection of the models whose streams report usage even if the client did not ask for it.
 
 OpenAI's streams report usage on request; servers can be configured to always report it (vLLM's
---enable-force-include-usage), which a request does not show. So a few streams of each model are read to their end,
-and the result is remembered.
+--enable-force-include-usage), which cannot be seen from a request. So a few streams of each model are read to
+their end, and the result is remembered.
 """
 
 from enum import StrEnum
@@ -21,7 +21,7 @@ class UsageInStreams(StrEnum):
 
     ASKED = "asked"  # those whose client asked for it
     ALWAYS = "always"  # all
-    AUTO = "auto"  # those whose client asked, and all of a model that was seen to report usage unasked
+    AUTO = "auto"  # those whose client asked, and all streams of a model that was seen to report it unasked
 
 
 class UnaskedUsage:
@@ -33,13 +33,13 @@ class UnaskedUsage:
         self._tries_left: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: TRIES)
 
     def is_expected(self, model: str) -> bool:
-        """Return whether to read a stream of the model that was not asked for usage."""
+        """Return whether to read a stream of the model if the client did not ask for usage."""
         if self.policy is not UsageInStreams.AUTO:
             return self.policy is UsageInStreams.ALWAYS
         return self._tries_left.use(model) != 0
 
     def saw(self, model: str, *, usage: bool) -> None:
-        """Record whether a complete stream that was not asked for usage reported it."""
+        """Record whether a complete stream reported usage although the client did not ask for it."""
         left = self._tries_left.use(model)
         if usage:
             self._tries_left.put(model, REPORTS)

@@ -1,4 +1,4 @@
-"""Balancing as the last knob of a design: the best few designs are searched again under each other rule.
+"""Balancing as the last knob of a design: the best few designs are searched again under each of the other rules.
 
 All thresholds are tried under the first of the requested rules. The FEW best designs of each number of pools are
 then searched under the other rules, again with every parameter of each pool, because another rule may need other

@@ -1,8 +1,8 @@
 """Latency objectives of a fleet, by request length.
 
-Users who send short requests notice when those are slow, whatever the average over all lengths; so each length
-class can have its own objective: `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`. A class holds the requests whose
-prompt plus output is within its limit and above the previous class's. Without classes all requests share one
+Users who send short requests notice if those are slow, however good the average over all lengths is; so each
+length class can have its own objective: `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`. A class holds the requests
+whose prompt plus output is within its limit and above the previous class's. Without classes all requests share one
 objective, and latencies are still reported by length.
 
 A percentile is met if at most 1 % of the class's requests are late. It is counted, not interpolated, so that the

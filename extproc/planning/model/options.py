@@ -1,4 +1,4 @@
-"""Command-line options on the model, GPU, knobs, objective and prices, and the setup made from them."""
+"""Command-line options for model, GPU, knobs, objective and prices, and the setup made from them."""
 
 from dataclasses import dataclass, replace
 
@@ -12,8 +12,8 @@ from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["ProfileOptions", "setup_of"]
 
-# Smallest and largest value of each option, in its own unit: within what hardware and vLLM allow, with finite
-# sums.
+# Smallest and largest value of each option, in its own unit. They cover what hardware and vLLM allow, and keep all
+# sums finite.
 RANGES = {
     "tp": (1, 1_024),
     "dp": (1, 1_024),
@@ -29,11 +29,11 @@ MEASURED_RANGE = (1e-6, 1e6)
 
 @dataclass(frozen=True, slots=True)
 class ProfileOptions:
-    """Options of `dualpool plan` on model, GPU, knobs, objective (seconds, shares) and prices (USD per GPU-hour).
+    """Options of `dualpool plan` for model, GPU, knobs, objective (seconds, shares) and prices (USD per GPU-hour).
 
-    `tp` None means the fewest GPUs that fit, `dp` None one replica of the attention. `objective` is by length and
-    overrides `ttft` and `tpot_ms` if it names them. `measured` holds requests per second of one instance:
-    homogeneous, short, long, right-sized.
+    `tp` None means the fewest GPUs that fit, `dp` None one replica of the attention. `objective` sets objectives
+    by length; times that it does not name are `ttft` and `tpot_ms`. `measured` holds requests per second of one
+    instance: homogeneous, short, long, right-sized.
     """
 
     model: str = "llama-3-70b"

@@ -1,4 +1,4 @@
-"""The decoding sequences of one scheduler: each gains a token per iteration, without being touched.
+"""The decoding sequences of one scheduler: each gains a token per iteration, without being updated.
 
 An iteration without prefill only changes counters, so a run of many of them is one event. Each sequence's context
 is stored relative to the iteration counter (`Sequence.offset`): finish times are then a heap of iteration numbers,
@@ -101,8 +101,8 @@ class Decoding:
         return run
 
     def hold_back(self, sequence: Sequence) -> int:
-        """Exclude a sequence from the iteration that begins, which advances all others by a token; return the
-        number of blocks that it does not take.
+        """Exclude a sequence from the next iteration, which advances all others by a token; return the number of
+        blocks that this saves.
         """
         context = sequence.offset + self._iteration
         self._residues[sequence.offset % BLOCK_TOKENS] -= 1

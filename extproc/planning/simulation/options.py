@@ -15,7 +15,7 @@ MAX_SEEDS = 100
 MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
 MAX_REQUESTS = 5_000_000  # about 1 GB of memory during a run
 DEFAULT_SECONDS = 60
-LONGEST = 16  # times the first runs: the limit for the longer runs that look for the steady state
+LONGEST = 16  # times the length of the first runs: the limit for runs that look for a steady state
 MAX_CHOICES = 100
 
 
