@@ -77,7 +77,7 @@ def new_key() -> bytes:
 
 
 class AccessLogs:
-    """All streams of log entries; also the timer (`next_s`, `expire`) that resumes those that used up their share.
+    """All streams of log entries, and the timer (`next_s`, `expire`) that resumes them when CPU time is left.
 
     `teaching` returns the current Teaching, or None; `failed` is called with exceptions.
     """

@@ -57,7 +57,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     scale: float
 
     def trust(self, usual_spread: float) -> float:
-        """Return how much the prices trust the response, at most 1: less if it is noisier than the model's usual.
+        """Return the weight of the response in the prices, at most 1: lower if its scale exceeds the usual spread.
 
         Doubt about the prices themselves does not count against it: there is most to learn from such responses.
         """

@@ -74,7 +74,7 @@ class LengthCounts:
         self._found = None
 
     def wait(self, number: int, now: int) -> None:
-        """Take in the arrival of the response to the request with this number; 0 if that is not known."""
+        """Record that request `number` (0: unknown) got its response when request `now` was the latest."""
         number = number or now
         self._first = min(self._first or number, number)
         self._longest_wait = max(self._longest_wait, now - number)
@@ -89,7 +89,7 @@ class LengthCounts:
         return self._ripe
 
     def shift(self, counts: Numbers, observations: int, since: int) -> None:
-        """Add what others learned from so many responses; its age is that of response number `since`."""
+        """Add what others learned from `observations` responses; it is as old as our response number `since`."""
         self._settle()
         kept = FADING ** (self.observations - since)
         self._ended = np.maximum(self._ended + kept * counts[:BINS], 0.0)

@@ -26,7 +26,7 @@ MIN_SPREAD = 0.01  # chat templates alone differ by this much
 
 @dataclass(slots=True)
 class Residual:
-    """Mean and spread of log errors, and the exponential mean of bytes per token, for display only."""
+    """Mean and spread of log errors, and the exponential mean of bytes per token (for display only)."""
 
     mean: float = 0.0
     spread: float = 0.1
@@ -57,7 +57,7 @@ class Residual:
         self.responses += 1
 
     def shift(self, mean: float, variance: float, bytes_per_token: float, responses: int, since: int) -> None:
-        """Move by what others learned in so many responses; its age is that of response number `since`."""
+        """Move by what others learned in `responses` responses; it is as old as our response number `since`."""
         kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
         self.mean += kept * mean
         self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_SPREAD * MIN_SPREAD))

@@ -61,7 +61,7 @@ class ByteClassSettings:
     """The share of its weight that a response keeps with each later one: a model remembers about
     1 / (1 - forgetting) responses, 2,000 at 0.9995."""
     max_prefixes: Annotated[int, Meta(ge=0, le=1 << 20)] = 4_096
-    """How many conversations of all models to remember, with their prompt tokens, for their next turn; about 800
+    """How many conversations, over all models, to remember with their prompt tokens for the next turn; about 800
     bytes each. The least recently used is forgotten first. 0 remembers none."""
 
 

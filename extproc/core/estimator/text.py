@@ -97,7 +97,7 @@ class TextKind(StrEnum):
     LATIN = "latin"
     MARKUP = "markup"  # code, JSON, tables: much punctuation, digits and line ends
     TWO_BYTE = "two_byte"  # Greek, Cyrillic, Hebrew, Arabic
-    INDIC = "indic"  # Indic scripts and Thai
+    INDIC = "indic"  # Indic scripts, Thai, Lao, Tibetan
     CJK = "cjk"  # kana, Han, Hangul, emoji
     NONE = "none"  # no text
 

@@ -113,7 +113,7 @@ class Placer:
         head: RequestHead = NO_HEAD,
         fault: BodyFault | None = None,
     ) -> Decision:
-        """Place a request that was not seen completely or not understood: in the default pool."""
+        """Place a request that was not read completely, or not understood, in the default pool."""
         self._count(self._pools.default, 0)
         return Decision(
             self._pools.default,
