@@ -9,7 +9,7 @@ from hashlib import sha256
 
 __all__ = ["Seen", "under_load"]
 
-# Longer than the longest wait of a request here: for a router that is stopped for 30 s.
+# Longer than any request here waits: at most for a router that is stopped for 30 s.
 TIMEOUT_S = 60.0
 
 
@@ -17,8 +17,8 @@ TIMEOUT_S = 60.0
 class Seen:
     """Client-side counts.
 
-    Requests, errors by status (0: no response), corrupted bodies, responses of the short pool, seconds per
-    request.
+    Requests, errors by status (0: no response), corrupted bodies, responses from the short pool, and the seconds
+    that each request took.
     """
 
     requests: int = 0

@@ -24,7 +24,7 @@ REQUESTS = 8_000
 
 
 def main() -> None:
-    """Print the tables that were asked for, both by default."""
+    """Print the tables named on the command line, both by default."""
     asked = sys.argv[1:] or ["balancing", "lengths"]
     if "balancing" in asked:
         balancing()

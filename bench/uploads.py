@@ -80,7 +80,7 @@ async def _upload(port: int, upload: Upload, half_way: asyncio.Barrier) -> Outco
 
 
 async def _send(writer: asyncio.StreamWriter, upload: Upload, start: int, end: int) -> None:
-    """Send a part of the body without waiting long: a router that holds the body must not block the group."""
+    """Send a part of the body without waiting long: a router that holds the body must not block other uploads."""
     for at in range(start, end, PIECE_BYTES):
         piece = upload.body[at : min(at + PIECE_BYTES, end)]
         writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if upload.chunked else piece)

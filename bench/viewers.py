@@ -78,7 +78,7 @@ async def _exchanged(channel: grpc.aio.Channel, exchange: list[bytes]) -> None:
 
 @asynccontextmanager
 async def _viewer(router: Server) -> AsyncIterator[None]:
-    """Watch as the page does; entered after the first event has arrived."""
+    """Watch as the page does; the context is entered when the first event has arrived."""
     first = asyncio.Event()
 
     async def watch() -> None:

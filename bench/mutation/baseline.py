@@ -82,7 +82,7 @@ class Baseline:
         return self.seconds[test] + (0.0 if Path(module).stem in file_of(test) else FAR_S / 10)
 
     def nearest(self, tests: Sequence[str], file_s: float = 0.0) -> list[str]:
-        """Return the first tests that take MOST_S together, counting `file_s` for each of their files."""
+        """Return the first tests that together take at most MOST_S, including `file_s` for each of their files."""
         firsts = {file_of(test): test for test in reversed(tests)}
         total_s = accumulate(self.seconds[test] + file_s * (firsts[file_of(test)] == test) for test in tests)
         return [test for test, until_s in zip(tests, total_s, strict=True) if until_s <= MOST_S]

@@ -19,8 +19,8 @@ from bench.mutation.trial import Outcome, Trial, Verdict
 __all__ = ["ROOT", "Trials"]
 
 ROOT = Path(__file__).parents[2]
-# Tests are used if they import only these packages of ours; also the tests of the docs, which contain every
-# default.
+# Tests are used if these are the only packages of ours that they import; so is the test of the docs, which contain
+# every default.
 _ROOMS = {"core", "wire", "config", "documents", "compose", "telemetry", "access_log"}
 _DOCUMENTS = "test_generated_docs.py"
 # The last tests that killed mutants of the same file run first, up to this many.
@@ -78,8 +78,8 @@ class Trials:
     def _trial(self, mutant: Mutant, change: Change) -> Trial:
         """Return the trial for a worker; the tests that last killed mutants of the same module run first.
 
-        If files have to be imported again, that costs most, so the tests of a file stay together; if not, tests
-        are ordered one by one.
+        If test files must be imported again, importing takes most of the time, so the tests of a file stay
+        together; otherwise, tests are ordered individually.
         """
         baseline, killers = self._baseline, self._killers.get(mutant.module, [])[-KILLERS:]
         tests = baseline.tests_of(mutant.module, mutant.lines)

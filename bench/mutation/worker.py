@@ -28,7 +28,7 @@ _LIBRARIES = (
 
 
 class _Only:
-    """A pytest plugin that keeps only the wanted tests, in the wanted order."""
+    """A pytest plugin that keeps only the given tests, in the given order."""
 
     def __init__(self, tests: list[str]) -> None:
         self._rank = {test: rank for rank, test in enumerate(tests)}

@@ -8,7 +8,7 @@ __all__ = ["LogEntry", "LoggedUsage"]
 class LoggedUsage(msgspec.Struct, frozen=True, gc=False):
     """Token counts that the gateway extracted from a response; None if the response did not report them.
 
-    `whole` is False when the gateway lost a part of the usage.
+    `whole` is False if the gateway lost a part of the usage.
     """
 
     prompt_tokens: int | None
@@ -20,9 +20,9 @@ class LoggedUsage(msgspec.Struct, frozen=True, gc=False):
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """The outcome of one request.
 
-    `evidence` is the sealed text that our decision left in the entry. `cluster` is the gateway's name of the
-    cluster that served the request, `attempts` the number of attempts (at least 1); `cut` is True when the
-    response was cut short. `request_id` is the gateway's, for logs.
+    `evidence` is the sealed text that our decision put into the entry. `cluster` is the gateway's name for the
+    cluster that served the request, `attempts` the number of attempts (at least 1); `cut` is True if the response
+    was cut short. `request_id` is the gateway's, for our logs.
     """
 
     evidence: str

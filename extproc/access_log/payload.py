@@ -2,8 +2,9 @@
 
 The decision is reconstructed from it, so learning needs no memory of the request: any replica with the same pools
 can learn from any entry. There is one exception: what is known about the beginning of a conversation (prefixes.py)
-stays in the process that knows it, and only its key is sent. One-byte counts are too coarse to subtract a
-beginning from: in that case the key is left out as well, and nothing is remembered about the conversation.
+stays in the process that knows it, and only its key is sent. The key is left out if it does not fit, or if counts
+are sent as single bytes, which are too coarse to subtract a beginning from; then nothing is remembered about the
+conversation.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ _CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
 
 
 class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Evidence` and the rest of the estimate; tokens are in 1/PARTS, `who` is the low half of Evidence.source."""
+    """`Evidence` and the rest of the estimate; token fields count 1/PARTS, `who` is Evidence.source's low half."""
 
     tokens: int
     prompt_tokens: int
@@ -90,9 +91,9 @@ class Payloads:
         self.version = blake2b(said.encode(), digest_size=VERSION_BYTES).digest()
 
     def pack(self, decision: Decision, now_s: float, most_bytes: int) -> bytes | None:
-        """Return a decision in at most `most_bytes` bytes; None if it does not fit or cannot teach.
+        """Return a decision in at most `most_bytes` bytes; None if it does not fit or teaches nothing.
 
-        It does not fit if the names of model and tenant are long (from about 100 bytes on).
+        It does not fit if the names of the model and the tenant are long (from about 100 bytes on).
         """
         estimate, budget = decision.estimate, decision.budget
         if estimate is None or budget is None or not isinstance(estimate.evidence, Evidence):
@@ -231,7 +232,7 @@ def _packed_recalled(recalled: Recalled | None) -> _Recalled | None:
 
 
 def _recalled(said: _Recalled | None, *, continued: bool) -> Recalled | None:
-    """Return the keys to what the estimator knew about the beginning; empty ones if packed by another process."""
+    """Return the keys of a conversation; if another process packed them, only whether its beginning was known."""
     if said is None or said.origin != _ORIGIN:
         return Recalled(0, 0, 0, _KNOWN_ELSEWHERE) if continued else None
     known = Known(said.known_tokens, 0, 0, _NOTHING) if continued else None

@@ -24,7 +24,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    import signal  # noqa: PLC0415  (other commands start faster without)
+    import signal  # noqa: PLC0415  (other commands start faster without it)
 
     try:
         from extproc.demo.show import Options, run  # noqa: PLC0415

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(arguments).parse_args(arguments)
     try:
         code: int = options.run(options)
-        # A failed write can be reported here; when the interpreter flushes at its exit, it causes a traceback.
+        # A failed write can be reported here; at the interpreter's exit it would cause a traceback.
         print(end="", flush=True)
     except ConfigurationError as error:
         print(f"dualpool {options.command}: {error}", file=sys.stderr)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # A fault of the machine, such as a full disk. For files that the user names, commands report the setting.
+        # An error of the machine, such as a full disk; for the user's files, commands raise ConfigurationError.
         print(f"dualpool {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a parser for the given command alone, which starts faster; for all commands if none is given."""
+    """Return a parser with only the given command, which starts faster; with all commands if none is given."""
     parser = argparse.ArgumentParser(
         prog="dualpool", description="Routes LLM requests to a short- or a long-context pool by token budget."
     )

@@ -11,7 +11,7 @@ __all__ = ["progress_bar"]
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function of (steps done, total steps, current step). It draws a bar that is removed at the end; if
+    """Yield a function of (steps done, total steps, current step). It draws a bar, which is removed at the end; if
     standard error is not a terminal, it writes a line for each step.
     """
     console = Console(stderr=True)

@@ -1,6 +1,6 @@
 """`dualpool state`: show, move, merge or reset learned state in a file, a shared store or a running router.
 
-A running router changes its state for callers that send its token; if it uses a shared store, it changes that.
+A running router accepts changes from callers that send its token; if it uses a shared store, it changes the store.
 """
 
 import argparse

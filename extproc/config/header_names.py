@@ -46,7 +46,7 @@ _SET_BY_OTHERS = _ORDERS | {
 
 
 def check_header_name(field: str, name: str, *, is_set: bool) -> Iterator[str]:
-    """Yield the fault of a header's name, if it has one; `is_set`: we set the header, otherwise we read it."""
+    """Yield an error if a header's name is not allowed; `is_set` says that we set it instead of reading it."""
     given = f"{field}: {shown(name)} given"
     if not _NAME.fullmatch(name):
         yield f"{given}; allowed: a lower-case header name"

@@ -40,8 +40,8 @@ drain_s: 0
 class Stack:
     """Two pools, the router and Envoy, running. Raises StartFailed after stopping the processes already started.
 
-    A context manager: leaving it stops all processes. The folder with the logs is kept if it is left by an error,
-    or if `keep_logs` was set.
+    As a context manager, it stops all processes at the end. The folder with the logs is kept after an exception
+    (not after Ctrl-C), or if `keep_logs` was set.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Stack:
         self.children.clear()
 
     def _start(self) -> None:
-        # One request asks for a fault. The long pool ignores that, so it can serve the request after the retry.
+        # One request asks for a fault. The long pool ignores that, so it can serve the retry of the request.
         short = self._run("pool-short", _emulator("short", SHORT_POOL.context_tokens, "--faults"))
         long = self._run("pool-long", _emulator("long", LONG_POOL_TOKENS))
         file = self.folder / "router.yaml"

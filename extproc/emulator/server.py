@@ -1,9 +1,9 @@
 """The HTTP side of the emulator: one aiohttp server, run in-process or from the command line.
 
 Every API response has the pool's name in `x-served-by`. If the request's body was read, `x-body-sha256` has the
-hash of its bytes as received; if the request was served, `x-prompt-tokens` has the true count, even if the usage
-is false. Request bodies are never decompressed, as in vLLM. Any path prefix before `/v1` is accepted, as behind a
-proxy that does not strip it.
+hash of its bytes as received; if the request was served, `x-prompt-tokens` has the true count, even if a fault
+makes the reported usage wrong. Request bodies are never decompressed, as in vLLM. Any path prefix before `/v1` is
+accepted, as behind a proxy that does not strip it.
 """
 
 import asyncio

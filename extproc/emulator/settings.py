@@ -12,7 +12,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class TokenizerName(StrEnum):
-    """The tokenizer to count with; each one but `bytes` needs an optional package that contains its vocabulary."""
+    """The tokenizer to count with; all but `bytes` need an optional package that contains their vocabulary."""
 
     AUTO = "auto"  # the first of the following that is installed
     QWEN = "qwen"
@@ -43,7 +43,7 @@ class EmulatorSettings:
 
     All requests share `prefill_tokens_per_s`, while `decode_tokens_per_s` applies to each one; None means as fast
     as the machine allows. Requests that would exceed `max_num_seqs` sequences or `kv_cache_tokens` (None: enough
-    for all sequences at full length) wait, as in vLLM. With `faults`, requests may ask for faults, see faults.py.
+    for all sequences at full length) wait, as in vLLM. With `faults`, requests may ask for faults (faults.py).
 
     Raises ConfigurationError for values that no pool could have.
     """

@@ -1,11 +1,11 @@
 """Streams of requests, fixed before the estimators were measured on them.
 
-*mixed*: all ordinary kinds of text are equally likely; the odd kinds together have 5 %. Of the lengths in tokens,
-60 % follow a real trace and 40 % are uniform on a logarithmic scale from 128 to 12,288, so that every size band
-and both thresholds see enough requests (each kind's usual bytes per token turn lengths into bytes). A quarter of
-the prompts have a second kind of text in their second half. One request in five is the next turn of one of 24
-sessions, which end after they exceed 12,288 tokens. Four tenants send 40, 30, 20 and 10 % of the requests; each
-has ten kinds of its own, to which 70 % of its prompts belong.
+*mixed*: one request in five is the next turn of one of 24 sessions, which end after they exceed 12,288 tokens. Of
+the other prompts, 5 % are of odd kinds. Four tenants send 40, 30, 20 and 10 % of the requests; each has ten
+ordinary kinds of text of its own, from which 70 % of its ordinary prompts are drawn, the others from all ordinary
+kinds. Of the lengths in tokens, 60 % follow a real trace and 40 % are uniform on a logarithmic scale from 128 to
+12,288, so that every size band and both thresholds see enough requests (each kind's usual bytes per token turn
+lengths into bytes). A quarter of the prompts have a second kind of text in their second half.
 
 *sessions*: only turns of sessions, from 24 sessions at a time, half of which are agents'.
 *with reasoning*: *mixed*, but 35 % carry the reasoning of earlier turns, and 10 % are odd prompts.
@@ -146,7 +146,7 @@ class Source:
         return self.made(kind, chat, "", tenant)
 
     def chat(self, tenant: str, odd_share: float) -> tuple[str, Chat]:
-        """Return the first kind of a text, and a chat of some shape that contains it."""
+        """Return a chat of a random shape, preceded by the kind of text that it begins with."""
         kind = self._kind(tenant, odd_share)
         parts = [kind, self._kind(tenant, 0.0)] if self.rng.random() < SECOND_KIND_SHARE else [kind]
         tokens = self._prompt_tokens()
@@ -164,7 +164,7 @@ class Source:
         return request
 
     def made(self, kind: str, chat: Chat, group: str, tenant: str) -> Request:
-        """Return a chat as a request, with an output length of the trace."""
+        """Return a chat as a request, with a random output length from the trace."""
         lengths = self.material.lengths
         output_tokens = lengths[int(self.rng.integers(len(lengths)))][1]
         return make_request(kind, chat, self.tokenizer, output_tokens, self.rng, group=group, tenant=tenant)

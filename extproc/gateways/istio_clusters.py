@@ -1,4 +1,4 @@
-"""The clusters that Istio generates for Envoy: DestinationRules, and Istio's defaults where they are silent."""
+"""The clusters that Istio generates for Envoy, from DestinationRules and, for what they omit, its defaults."""
 
 from collections.abc import Iterator
 from typing import Final

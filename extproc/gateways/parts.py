@@ -1,4 +1,4 @@
-"""Protobuf messages, and parts of them, that know where they were written."""
+"""Protobuf messages and parts of them, with the places in the files where they were written."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ N = TypeVar("N", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[M]):
-    """A message and its path in the document that was read."""
+    """A message, and its path in the document that it was read from."""
 
     message: M
     places: Places

@@ -4,9 +4,9 @@ A separate thread reads the file periodically and compares the content. Rejected
 Kubernetes ConfigMap swaps a symbolic link in the path, editors rename or write in place, and each of these needs
 its own rule; the file is so small that reading it costs less.
 
-A file that is being written may be valid as far as it got. So content is used only if two reads in a row return
-it; on SIGHUP it is used at once. An empty file would mean all defaults, and is what a full disk leaves when a file
-is rewritten: it never replaces a file that had content.
+A file that is still being written may already be valid. So content is used only if two reads in a row return it;
+on SIGHUP it is used at once. An empty file would mean all defaults, and is what a full disk leaves when a file is
+rewritten: it never replaces a file that had content.
 """
 
 import logging
@@ -84,7 +84,7 @@ class Reloader:
         }
 
     def look(self, *, at_once: bool = False) -> None:
-        """Read the file, and use it if it has changed."""
+        """Read the file; use its content if it has changed, unless `at_once` only if two reads in a row agree."""
         if self._file is None:
             if at_once:
                 log.warning("there is no configuration file to reload: the router was started without one")
@@ -158,7 +158,7 @@ class Reloader:
 
 
 def _content(file: Path) -> bytes | str:
-    """Return the content of a file, or as text why it cannot be read."""
+    """Return the content of a file; if it cannot be read, the reason as text."""
     try:
         return read_file(file, MAX_CONFIGURATION_BYTES)
     except OSError as error:

@@ -16,14 +16,14 @@ from extproc.files import read_file
 
 __all__ = ["Certificates", "check_pem"]
 
-# Thousands of certificates.
+# Enough for thousands of certificates.
 MAX_PEM_BYTES = 16 << 20
 
 log = logging.getLogger("dualpool")
 
 
 class Certificates:
-    """The files as they were last seen."""
+    """The credentials in the configured files, and the files' stamps at the last check."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files

@@ -18,7 +18,7 @@ def trace_listeners(settings: TraceSettings | None) -> Sequence["TraceListener"]
     if settings is None:
         return ()
     try:
-        from extproc.telemetry.traces import TraceListener  # noqa: PLC0415  (as said above)
+        from extproc.telemetry.traces import TraceListener  # noqa: PLC0415  (only if traces are configured)
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"traces: {error.name} is missing; install dualpool[otel]") from error
     return (TraceListener.sending(settings.endpoint, settings.service_name, __version__),)

@@ -12,7 +12,7 @@ class EstimateSeries(TallySet):
     """Metrics of the estimates by subject; a subclass calls the methods that declare them."""
 
     def _of_lengths(self) -> None:
-        """How long prompts and outputs were, and how good the estimates were."""
+        """Declare the metrics of lengths and of the quality of the estimates."""
         self.prompt = self._histogram(
             "actual_prompt_tokens", "Prompt tokens reported as usage", TOKEN_BUCKETS, "model"
         )
@@ -81,7 +81,7 @@ class EstimateSeries(TallySet):
         )
 
     def _of_learning(self) -> None:
-        """What was learned from and what was not."""
+        """Declare the metrics of learning: what was learned from, and what was not."""
         self.refused = self._counter(
             "refused_observations_total", "Usage reports not learned from, by cause", "cause"
         )

@@ -1,8 +1,8 @@
 """Log lines written by a separate thread, so that the thread that logs never waits for their reader.
 
 A pipe that is no longer read, because a collector hangs or its disk is full, blocks its writer forever, and the
-thread that logs is the one that decides requests. So lines wait in a queue; lines that do not fit are counted, and
-their number is logged when there is room again.
+thread that logs is the one that decides requests. So lines wait in a queue; lines that do not fit are dropped and
+counted, and their number is logged when there is room again.
 
 Rejected: O_NONBLOCK, which affects all processes that share the pipe and cuts lines in half; and calling poll()
 first, because other workers write to the same pipe between the poll and the write.
@@ -33,7 +33,7 @@ class LineWriter(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by logging with its lock held: queue the line."""
+        """Queue the line; called by logging with the handler's lock held."""
         try:
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:  # noqa: BLE001  (as in the standard library: no caller expects logging to raise)
@@ -45,7 +45,7 @@ class LineWriter(logging.Handler):
             self._dropped += 1
 
     def flush(self) -> None:
-        """Wait until all lines are written, or for a second."""
+        """Wait until all lines are written, at most FLUSHED_WITHIN_S."""
         with self._waiting.all_tasks_done:
             self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, FLUSHED_WITHIN_S)
 
@@ -65,7 +65,7 @@ class LineWriter(logging.Handler):
             self._waiting.task_done()
 
     def _write(self, line: bytes) -> None:
-        with contextlib.suppress(OSError):  # the reader has gone
+        with contextlib.suppress(OSError):  # the reader has closed the pipe
             while line:
                 line = line[os.write(self._descriptor, line) :]
 

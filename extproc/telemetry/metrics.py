@@ -20,7 +20,7 @@ from extproc.telemetry.tallies import PLAIN
 
 __all__ = ["Metrics"]
 
-NEAR = 0.2  # share of a pool's budget, within which a bound affects the decision
+NEAR = 0.2  # share of a pool's budget: if a request is closer to the budget, its bound affects the decision
 
 
 class Metrics(Series, Listener):
@@ -34,7 +34,7 @@ class Metrics(Series, Listener):
         registry.register(self)
 
     def about(self, version: str, mode: str, config_hash: str, pools: Sequence[Pool]) -> None:
-        """Set what runs here, at the start and after each change; counters by pool start at 0."""
+        """Publish version and configuration, at the start and after each change; set new pools' counters to 0."""
         self.info.clear()
         self.info[version, mode, config_hash] = 1
         for pool in pools:
@@ -57,7 +57,7 @@ class Metrics(Series, Listener):
             self.exchanged_at[PLAIN] = time.time()
 
     def decided(self, decision: Decision) -> None:
-        """Count the request by pool, reason, API and model; a body without facts by its cause too."""
+        """Count the request by pool, reason, API and model; a body that could not be read also by its fault."""
         model = self._models.known.get(decision.model, OTHER)
         self.requests[decision.pool.name, decision.reason, decision.api, model] += 1
         if decision.budget is not None:
@@ -77,7 +77,7 @@ class Metrics(Series, Listener):
             self.count_seconds.observe(counted.seconds)
 
     def watching(self, pools: Collection[str]) -> None:
-        """Remove other pools' series; called before these pools' servers are polled, by the same thread."""
+        """Remove the series of other pools; called by the polling thread before it polls these pools' servers."""
         shown = (self.pool_endpoints, self.pool_answered, self.pool_models, self.pool_pressure)
         for gauge in (*shown, self.pool_spill_share, self.pool_preemptions):
             for labels in [labels for labels in gauge if labels[0] not in pools]:
@@ -96,11 +96,11 @@ class Metrics(Series, Listener):
         """Count a request that the router does not read."""
         self.passed_requests[PLAIN] += 1
 
-    def kept(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
+    def kept(self, decision: Decision) -> None:  # noqa: ARG002  (Listener's signature)
         """Count a stream that stays open."""
         self.kept_streams[PLAIN] += 1
 
-    def released(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
+    def released(self, decision: Decision) -> None:  # noqa: ARG002  (Listener's signature)
         """Count a stream that ends with its decision."""
         self.released_streams[PLAIN] += 1
 
@@ -123,7 +123,7 @@ class Metrics(Series, Listener):
             self.returned[model,] += 1
         if learning.truncated_by_pool:
             self.truncated[observation.served_by.name, model] += 1
-        # The usage of a prompt that was cut, or partly not in the body, does not judge the estimate of the body.
+        # If a prompt was cut, or is partly not in the body, its usage says nothing about the estimate of the body.
         if decision.estimate is not None and learning.is_judged:
             self._judge(observation, decision.estimate, model)
 

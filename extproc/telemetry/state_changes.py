@@ -22,7 +22,7 @@ class ChangeOutcome(StrEnum):
 
     DONE = "done"
     REFUSED = "refused"  # damaged, foreign, too large, or a bad request: nothing has changed
-    FAILED = "failed"  # the store, a worker or the loop did not take it
+    FAILED = "failed"  # the store, a worker or the loop did not apply it
 
 
 class StateChangeMetrics(TallySet):

@@ -24,7 +24,7 @@ V = TypeVar("V")
 
 
 class Tally(dict[Labels, V]):
-    """One metric: its values by label values, and its help text. Without labels, its only value exists at once."""
+    """One metric: its help text and its values by label values. Without labels, it has its one value at once."""
 
     kind: str
 
@@ -64,7 +64,7 @@ class Counters(Tally[int]):
 
 
 class Gauges(Tally[float]):
-    """Values that rise and fall: set like a dictionary's, or returned by a function at each scrape."""
+    """Values that rise and fall: `gauges[labels] = value`, or the result of a function at each scrape."""
 
     kind = "gauge"
     _ask: Callable[[], float] | None = None

@@ -2,7 +2,7 @@
 
     python -m extproc.workers.worker FILE_DESCRIPTOR NUMBER
 
-A worker exits when its supervisor does, without draining, so that its address is free for a worker of the next
+A worker exits without draining when its supervisor exits, so that its address is free for a worker of the next
 supervisor. If the worker is stuck at that time, no process is left to notice. So it sets an alarm: the kernel ends
 it unless it answers ALIVE at least once a minute.
 """
@@ -72,8 +72,8 @@ class _Worker:
             self._app.end(at_once=True)
 
     def end(self) -> None:
-        """Drain, then exit. Later calls do nothing: a terminal or systemd signals the workers as well as the
-        supervisor, which asks them, too.
+        """Drain, then exit. Later calls do nothing: a terminal or systemd signals the workers and the supervisor,
+        and the supervisor then asks the workers, too.
         """
         if self._app is not None and not self._ending:
             self._ending = True

@@ -61,7 +61,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
         return any(map(is_set, stored))
 
     def is_stored(self) -> bool | None:
-        """Return whether the server stores this response or has stored the previous one; None if it decides."""
+        """Return whether the server stores this response or stored the one before; None if the server decides."""
         if (
             read_flag(self.background, "background")
             or is_set(self.conversation)
@@ -178,8 +178,8 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
     def checked(self) -> Usage:
         """Return the counts as a Usage.
 
-        If the server called its own tools, vLLM's input_tokens are the sum over all turns, of which only the first
-        is the request's prompt. Raises ResponseNotUnderstood.
+        If the server called its own tools, vLLM's input_tokens are the sum over all turns; only the first turn is
+        the request's prompt. Raises ResponseNotUnderstood.
         """
         usage = self.usage
         if usage is None:

@@ -8,9 +8,9 @@ its cost. Bytes inside strings are weighted like those outside: telling them apa
 
 Counting takes a few comparisons in C per block and stops as soon as a body exceeds the limit.
 
-Rejected: a limit per kind of byte, since several kinds together take several times what each may; counting with
-bytes.count, which takes longer the more matches there are; a table of weights with bytes.translate, which takes
-twice as long; measuring time, which would make the same body readable on one day and not on the next.
+Rejected: a limit per kind of byte, since a body that reaches several of them takes several times as long; counting
+with bytes.count, which takes longer the more matches there are; a table of weights with bytes.translate, which
+takes twice as long; measuring time, which would make the same body readable on one day and not on the next.
 """
 
 from typing import Final
@@ -52,7 +52,7 @@ def check_work(body: bytes) -> None:
 
 
 def work_of(text: bytes) -> int:
-    """Return the cost of decoding a JSON text, in bytes of plain text; above MAX_WORK, only a part of the cost."""
+    """Return the cost of decoding a JSON text, in bytes of plain text; counting stops once it exceeds MAX_WORK."""
     work = len(text)
     for begin in range(0, len(text), BLOCK_BYTES):
         block = np.frombuffer(text, np.int8, min(BLOCK_BYTES, len(text) - begin), begin)
@@ -67,7 +67,7 @@ def work_of(text: bytes) -> int:
 
 
 def _digits(text: bytes, begin: int, words: int) -> int:
-    """Return how many of the words from `begin` on consist of eight digits; only one word in WORDS is examined."""
+    """Sample one in WORDS of the words from `begin` on; return how many of the sample consist of eight digits."""
     read = np.frombuffer(text, _WORD, words, begin)[::WORDS]
     return _count(((read & _HIGH) == _OF_DIGITS) & (((read + _SIX) & _HIGH) == _OF_DIGITS))
 

@@ -1,6 +1,6 @@
 """Agreement of replicas on values that are not sums: generations and q, the bound's multiple.
 
-q is the position of a controller. Each response moves it: up if its bound was missed, down otherwise. So replicas
+q is the state of a controller. Each response moves it: up if the bound was exceeded, down otherwise. So replicas
 publish the scores of their responses (bound.py), and each replays the scores of all of them, evenly interleaved,
 from the mean (by weight) of the values of q at which they started. The result is what one router's q would have
 been, delayed by one exchange interval.
@@ -72,7 +72,7 @@ def agreed_generations(now: Tables, peers: Sequence[Tables], old: Sequence[Table
     most = {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in votes.items()}
     for name, row in now.models.sums.index.items():
         most[name] = max(most.get(name, 0), int(now.models.generations[row]))
-    for each in peers:  # replicas that know a model but have no response of it
+    for each in peers:  # models that peers know, but without a response
         for name, row in each.models.sums.index.items():
             most.setdefault(name, int(each.models.generations[row]))
     return most
@@ -90,5 +90,5 @@ def _mixed(scores: Sequence[Numbers]) -> list[float]:
 def by_key(
     table: Table[str], column: npt.NDArray[Any], keys: Sequence[str], missing: float = 0
 ) -> npt.NDArray[Any]:
-    """Return a column that belongs to a table for these keys; `missing` for keys that the table does not have."""
+    """Return the values of a table's column for these keys, `missing` for keys that the table does not have."""
     return np.array([column[table.index[key]] if key in table.index else missing for key in keys], column.dtype)

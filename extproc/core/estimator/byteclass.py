@@ -27,10 +27,10 @@ clipped to that, and k with it; the weight of the response is reduced by the sam
 clipped target: influence falls as errors grow). So usage that is off by ten times, from a wrong counter or a
 prompt cut by the server, has almost no effect; usage that no tokenizer could make of the text is refused. If one
 source sends much of the traffic, each of its errors is split between the shared parameters and its own
-(voices.py). If most of the last responses surprise, and those of most sources (sources.py), the tokenizer or
-template behind the name may have changed: a rival with prior prices learns alongside the model, and takes its
-place once it predicts better (rivals.py). A miss does not count if no q could have prevented it: an error beyond
-WILD, as from a broken counter, or a bound at its physical limit.
+(voices.py). If most of the latest responses have surprisingly large errors, and most sources agree (sources.py),
+the tokenizer or template behind the name may have changed: a rival with prior prices learns alongside the model,
+and replaces it when it predicts better (rivals.py). A miss does not count if no q could have prevented it: an
+error beyond WILD, as from a broken counter, or a bound at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space per request are
 constant: the text is scanned once, in at most 32 KB of samples, and a model is a 122 x 122 matrix.
@@ -71,7 +71,7 @@ __all__ = ["ByteClassEstimator"]
 class ByteClassEstimator:
     """`estimator.kind: byteclass`; see the module for the algorithm.
 
-    The vocabulary `left_out` is excluded from the prior: an evaluation can then treat it as a new one.
+    The vocabulary `left_out` is excluded from the prior, so that an evaluation can treat it as a new one.
     """
 
     KIND = KIND
@@ -174,7 +174,7 @@ class ByteClassEstimator:
         )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
-        """Learn from a refusal: if it states more tokens than are estimated, the prompt has at least that many."""
+        """Learn from a refusal if it states more prompt tokens than estimated: that number is a lower bound."""
         evidence, at_least = estimate.evidence, overflow.at_least_prompt_tokens
         if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
             return
@@ -186,11 +186,11 @@ class ByteClassEstimator:
             teach(self._known, self._known.aliases.use(category.model), category, evidence, at_least)
 
     def state(self) -> LearnedState:
-        """Return all that is learned; the category with an empty model is the parent of all models."""
+        """Return everything learned; the category with an empty model name is the parent of all models."""
         return LearnedState.joined([make() for make in self.parts()])
 
     def parts(self) -> list[Callable[[], LearnedState]]:
-        """Return calls that each build a part of `state`: one model, or some rows."""
+        """Return functions that each build a part of `state`: one model, or some rows."""
         return self._known.parts()
 
     def load(self, state: LearnedState) -> None:
@@ -202,13 +202,13 @@ class ByteClassEstimator:
         self._known.load(state)
 
     def shift(self, change: Change) -> Change:
-        """Add what others learned; return the changes that could not be applied since their rows have changed."""
+        """Add what others learned; return the changes that could not be applied because their rows changed."""
         return self._known.shift(change)
 
     def _learn_prefix(
         self, model: ServedModel, recalled: Recalled, evidence: Evidence, actual: int, *, clipped: bool
     ) -> None:
-        """Learn from the tokens of a conversation's new part, and remember the count of all of it."""
+        """Learn from the tokens of a conversation's new part, and remember the count of the whole conversation."""
         known, x = recalled.known, evidence.x
         assert x is not None, "what is learned from was looked at"
         if known is not None:

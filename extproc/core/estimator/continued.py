@@ -1,4 +1,4 @@
-"""Errors of estimates of the new parts of known conversations (prefixes.py): separate residual, scale and q."""
+"""Errors of the estimates for new parts of known conversations (prefixes.py): a separate residual, scale and q."""
 
 from extproc.core.estimator.belief import Belief
 from extproc.core.estimator.bound import AdaptiveBound
@@ -11,7 +11,9 @@ from extproc.core.estimator.voices import Voice
 
 __all__ = ["Continued"]
 
-START = 6.0  # of q: new parts are short and of one kind of text; with less, 2 % of the first hundreds were missed
+# The initial q. New parts are short and of one kind of text; with a smaller q, 2 % of the first hundreds exceeded
+# their bound.
+START = 6.0
 
 
 class Continued:
@@ -25,9 +27,9 @@ class Continued:
         self.residual: Residual | None = None  # None: the model's residual applies
 
     def learn(self, now: Belief, error: float, bytes_per_token: float, of_model: Residual, voice: Voice) -> None:
-        """Take in the log error of what is believed now; `of_model` is what a new residual starts from.
+        """Learn from the log error of the current belief; `of_model` is the residual that a new one starts from.
 
-        The responses of a source that sends much weigh less (voices.py).
+        Responses of a source that sends a large share of the traffic weigh less (voices.py).
         """
         if abs(error) <= WILD:
             voice.score(self.bound, error / now.scale)

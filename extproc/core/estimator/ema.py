@@ -10,9 +10,9 @@ and divide by the conservative ratio:
     c_k     <- beta c_k     + (1 - beta) c_obs
 
 Our decisions, because the paper does not say: bytes are those of the decoded prompt text, not of the body; a
-category is the served model with a tenant, or otherwise with the kind of text by its dominant bytes; the first
-observation sets c_k, the second sigma_k; the conservative ratio stays within the physical 1 to 16 bytes per token;
-without a declared limit the output is estimated as in output_lengths.py.
+category is the served model with the tenant or, without a tenant, with the kind of text (by its dominant bytes);
+the first observation sets c_k, the second sigma_k; the conservative ratio stays within the physical limits of 1 to
+16 bytes per token; without a declared limit the output is estimated as in output_lengths.py.
 
 Its limits: the deviation is that of single prompts, so gamma = 1 leaves about 20 % of them under-counted, and a
 category that mixes kinds of text has no single ratio. Kept because it is what the paper measured.
@@ -134,9 +134,9 @@ class EmaEstimator:
         """Learn nothing: the paper's mean cannot use a lower bound."""
 
     def know_parents(self, parents: Mapping[str, str]) -> None:
-        """Do nothing: in the paper each model has separate ratios."""
+        """Do nothing: in the paper, each model has its own ratios."""
 
-    def undo(self, model: str) -> bool:  # noqa: ARG002  (as all estimators)
+    def undo(self, model: str) -> bool:  # noqa: ARG002  (the protocol's signature)
         """Return False: nothing ever replaces a ratio."""
         return False
 
@@ -145,7 +145,7 @@ class EmaEstimator:
         return LearnedState.joined([make() for make in self.parts()])
 
     def parts(self) -> list[Callable[[], LearnedState]]:
-        """Return calls that each build some rows of `state`."""
+        """Return functions that each build some rows of `state`."""
         return [
             self._part,
             *(partial(self._part, ratios=rows) for rows in in_bites(list(self._ratios))),
@@ -174,7 +174,7 @@ class EmaEstimator:
             self._ratios.put(row.category, Ratio(row.bytes_per_token, row.deviation, row.observations))
 
     def shift(self, change: Change) -> Change:
-        """Add what others learned; return the changes that could not be applied since their rows have changed."""
+        """Add what others learned; return the changes that could not be applied because their rows changed."""
         return Change(
             change.models,
             tuple(row for row in change.categories if not self._shift_ratio(row)),
@@ -209,7 +209,7 @@ def category_of(facts: RequestFacts, tenant: str) -> CategoryKey:
 
 
 def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
-    """Return the tokens of everything that is not text."""
+    """Return the configured tokens of images, audio and video."""
     return (
         media.small_images * costs.image_small
         + media.medium_images * costs.image_medium

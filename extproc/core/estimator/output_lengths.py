@@ -1,10 +1,10 @@
 """Lengths of responses: the length that a share epsilon of them exceeds, per model and category.
 
-Needed if the client declares no limit. Clients that declare one send different requests, so their lengths are
-stored separately, and are used for the other requests only until those have some of their own. length_counts.py
-describes how lengths are counted, and when their counts can be trusted. Until then the default applies, or twice
-the longest length if that is more, which sends such requests to a pool with a longer context, where the tail can
-be seen.
+They are needed if the client declares no limit. Clients that declare one send different requests, so their lengths
+are stored separately, and are used for requests without a limit only until those have lengths of their own.
+length_counts.py describes how lengths are counted, and when their counts can be trusted. Until then the default
+applies, or twice the longest length if that is more, which sends such requests to a pool with a longer context,
+where the tail can be seen.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ DECLARED = "declared\x1f"
 
 
 class OutputLengths:
-    """Learned output lengths of at most `max_categories` categories, including one per model."""
+    """Learned output lengths of at most `max_categories` categories; each model as a whole is a category, too."""
 
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
         self.estimates = 0  # number of estimates so far: the clock for responses in flight
-        # Fewer responses than this say nothing about an event this rare.
+        # Fewer responses than this say nothing about an event of probability epsilon.
         self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
             settings.max_categories, lambda _: LengthCounts(settings.output_epsilon)
@@ -95,7 +95,7 @@ class OutputLengths:
         return states_of(self.rows())
 
     def rows(self) -> "Outputs":
-        """Return the rows that `states_of` makes a state from."""
+        """Return the rows that `states_of` converts."""
         return list(self._lengths)
 
     def load(self, states: tuple[OutputState, ...]) -> None:
@@ -145,7 +145,7 @@ def states_of(rows: Outputs) -> tuple[OutputState, ...]:
 
 @lru_cache(1_024)
 def _keys(category: CategoryKey, *, declared: bool) -> tuple[CategoryKey, ...]:
-    """Return where to look up lengths: the category, its model, then the model's other half (declared or not)."""
+    """Return the keys to try, in order: the category, its model, and its model with the opposite of `declared`."""
     model, key = category.model, category.key
     if declared:
         return CategoryKey(model, DECLARED + key), CategoryKey(model, DECLARED), CategoryKey(model, "")

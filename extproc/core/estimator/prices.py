@@ -1,10 +1,10 @@
 """Prior prices: what each feature is believed to cost before any response, and how far that may be wrong.
 
 A new vocabulary is assumed to belong to the same population as the ten that are known (vocabularies.py): its
-prices are believed to be their mean, and to deviate from it as theirs do, jointly. So the first responses in Tamil
-and Georgian also say what Armenian costs. Ten vocabularies say little about the covariance of a hundred prices, so
-theirs is pulled towards a plain one (shrinkage: Ledoit and Wolf, 2004; the whole is empirical Bayes: Robbins,
-1956). docs/estimator.md shows what this is worth for a vocabulary that is not one of the ten.
+prices are expected to be the mean of theirs, and to deviate from it as theirs do, jointly. So the first responses
+in Tamil and Georgian also say what Armenian costs. Ten vocabularies say little about the covariance of a hundred
+prices, so theirs is pulled towards a plain one (shrinkage: Ledoit and Wolf, 2004; the whole is empirical Bayes:
+Robbins, 1956). docs/estimator.md shows what this is worth for a vocabulary that is not one of the ten.
 """
 
 from dataclasses import dataclass, field
@@ -51,9 +51,9 @@ BELIEVED = 40
 # Minimum price, as a share of the median of a script's prices: the cheapest vocabularies reach it; a lower price
 # comes from a fit that trades one price for another.
 LEAST_SHARE = 0.5
-UNSEEN = 0.05  # a script whose fitted prices are all this close was in hardly any text
+UNSEEN = 0.05  # a feature whose fitted prices differ by less than this hardly occurred in the texts
 MEDIA_DEVIATION = 0.5  # as a share of the configured price
-PATCH_PRICE = 0.0  # added to an image's configured price, until responses show it; deviates by 1
+PATCH_PRICE = 0.0  # per patch, added to an image's configured price until responses show it; its deviation is 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +72,7 @@ class Prior:
 
 
 def prior(media: MediaTokens, left_out: str = "") -> Prior:
-    """Return the prior; the configuration sets the prices of what is not text.
+    """Return the prior; `media` has the configured prices of images, audio and video.
 
     `left_out` names a vocabulary to exclude, with all of its family: this is how a cold start is evaluated.
     """
@@ -98,7 +98,7 @@ def prior(media: MediaTokens, left_out: str = "") -> Prior:
 
 
 def _of_text(left_out: str = "") -> Prices:
-    """Return the prices of each known vocabulary outside one's family, shape (vocabularies, TEXT_FEATURES)."""
+    """Return the prices of all vocabularies but `left_out` and its family: shape (vocabularies, TEXT_FEATURES)."""
     family = next((names for names in FAMILIES if left_out in names), {left_out})
     known = [name not in family for name in VOCABULARIES]
     return np.array([PRICES[name] for name in TEXT_NAMES]).T[known]
@@ -107,8 +107,8 @@ def _of_text(left_out: str = "") -> Prices:
 def _mean(prices: Prices) -> npt.NDArray[np.float64]:
     """Return the prices that another vocabulary is believed to have: for ASCII the mean.
 
-    The prices of a script differ by up to ten times, so the one with the least error is used: with prices p of one
-    character and an estimate m, the sum of (1 - m / p)^2 is least at sum 1/p / sum 1/p^2.
+    The prices of a script differ by up to ten times, so the price with the least squared relative error is used:
+    with prices p of one character and an estimate m, the sum of (1 - m / p)^2 is least at sum 1/p / sum 1/p^2.
     """
     mean: npt.NDArray[np.float64] = prices.mean(0)
     of_scripts = prices[:, OF_SCRIPTS]

@@ -42,7 +42,7 @@ class Refused(StrEnum):
     UNSEEN_HISTORY = "unseen_history"  # part of the prompt is not in the body
     IMPLAUSIBLE = "implausible"  # no tokenizer makes that many tokens, or that few, of the text
     NO_TEXT = "no_text"  # media alone explain the tokens
-    NUMBERS = "numbers"  # prices could not be solved for after including it
+    NUMBERS = "numbers"  # with this usage included, the prices could not be solved for
 
 
 class Estimate(msgspec.Struct, frozen=True, gc=False):
@@ -67,12 +67,12 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
 class Learning(msgspec.Struct, frozen=True, gc=False):
     """What one response taught: the error before the update, and the result of the update.
 
-    `ratio` is estimated / actual prompt tokens (before learning), `under_counted` says that the actual tokens
+    `ratio` is estimated / actual prompt tokens (before learning); `under_counted` says that the actual tokens
     exceeded the bound. `refused` says why the estimator did not learn from it (None if it did). `clipped` says
     that the usage was so far off that only part of the error was believed. `truncated_by_pool` says that the
     output ended where the pool's context did: the response was cut silently, and would have been longer in a
     larger pool. `started_anew` says that new prices replaced the model's because they predicted better; `returned`
-    says that the prices that they had replaced came back.
+    says that previously replaced prices were restored for the same reason.
     """
 
     ratio: float
@@ -86,7 +86,7 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_judged(self) -> bool:
-        """Whether the usage shows how good the estimate was: not if a part was cut or not in the body."""
+        """Whether the usage shows how good the estimate was: not if it was refused, except as EXACT."""
         return self.refused is None or self.refused is Refused.EXACT
 
 
@@ -142,8 +142,7 @@ class ModelState:
 class OutputState:
     """Output lengths of one category (key "" is the whole model): fading counts in bins of quarter octaves.
 
-    `ended` and `cut` are packed numbers (packing.py), `observations` is the number of responses that they were
-    made from.
+    `ended` and `cut` are packed numbers (packing.py); `observations` is the number of responses counted.
     """
 
     category: CategoryKey
@@ -156,8 +155,7 @@ class OutputState:
 class LearnedState:
     """Everything an estimator has learned, for `/state` and for loading into another one of the same kind.
 
-    `features` are the names of the features that the sums of `models` are over; sums over other features cannot be
-    loaded.
+    `features` names the features that the sums in `models` are over; sums over other features cannot be loaded.
     """
 
     estimator_kind: str
@@ -201,7 +199,7 @@ class Estimator(Protocol):
         ...
 
     def undo(self, model: str) -> bool:
-        """Restore the prices that a model's new ones replaced; False if none were, or the estimator never does."""
+        """Restore the prices that a model had before they were replaced; return False if they never were."""
         ...
 
     def state(self) -> LearnedState:
@@ -209,11 +207,11 @@ class Estimator(Protocol):
         ...
 
     def parts(self) -> Sequence[Callable[[], LearnedState]]:
-        """Return calls that each build a part of `state`, so short that requests may wait for it."""
+        """Return functions that each build a part of `state`, so quickly that requests can wait for one."""
         ...
 
     def shift(self, change: Change) -> Change:
-        """Add what others learned; return the changes that could not be applied since their rows have changed."""
+        """Add what others learned; return the changes that could not be applied because their rows changed."""
         ...
 
     def load(self, state: LearnedState) -> None:

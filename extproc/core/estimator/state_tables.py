@@ -1,6 +1,6 @@
 """Conversion between states (dataclasses with packed doubles) and tables, with checks of each row's sums.
 
-A state contains means as means, and a model's residual with the model; in tables everything is a sum (tables.py).
+A state stores means, and a model's residual in the model's row; tables store only sums (tables.py).
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ RESIDUAL, VARIANCE = 2, 3  # columns of a category
 def tables_of(state: LearnedState, terms: Terms) -> Tables:
     """Return a state as tables.
 
-    Raises ConfigurationError if sums do not have the size that the state's features require, or numbers are not
+    Raises ConfigurationError if sums do not have the size that the state's features require, or a number is not
     finite.
     """
     return Tables(
@@ -127,7 +127,7 @@ def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
     counts = [row.observations for row in rows]
     given = [row.weight for row in rows]
     means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
-    # A state that was not merged yet has a model's residual with the model; its weight follows from its responses.
+    # A state that was never merged has a model's residual in the model's row; its responses determine its weight.
     for model in state.models:
         if (key := CategoryKey(model.model, "")) not in named:
             keys.append(key)
@@ -173,6 +173,6 @@ def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategorySt
 
 
 def _heaviest_last(table: Table[K]) -> list[K]:
-    """Return the keys by weight, then by name: the order of merging must not matter."""
+    """Return the keys by weight, then by name, so that the order of merging does not matter."""
     weights = table.weights.tolist()
     return sorted(table.index, key=lambda key: (weights[table.index[key]], key))

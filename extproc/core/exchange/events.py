@@ -46,7 +46,7 @@ class Phase(IntEnum):
 
 
 class RequestHeaders(msgspec.Struct, frozen=True, gc=False):
-    """The request's headers; `end_of_stream` when no body follows."""
+    """The request's headers; `end_of_stream` is True if no body follows."""
 
     head: RequestHead
     end_of_stream: bool = False
@@ -82,7 +82,7 @@ class ResponseTrailers(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deadline(msgspec.Struct, frozen=True, gc=False):
-    """The time for which a held request may wait for its body is over."""
+    """A held request has waited for its body as long as it may."""
 
 
 class Shed(msgspec.Struct, frozen=True, gc=False):

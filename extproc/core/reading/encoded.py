@@ -24,7 +24,7 @@ ZSTD_WINDOW_BYTES: Final = 8 << 20
 
 
 def decoded_body(content_encoding: str, body: bytes) -> bytes:
-    """Return the decoded body; the encoding is a single one of gzip, deflate, br and zstd.
+    """Return the decoded body; the encoding is one of identity, gzip, deflate, br and zstd, not a combination.
 
     Raises BodyNotUnderstood (ENCODED) for another encoding, a body that does not decode, or one beyond the bounds.
     """
@@ -78,11 +78,11 @@ def _unzstd(body: bytes) -> bytes | None:
 
 
 def _is_whole_zstd(body: bytes, decoded_bytes: int) -> bool:
-    """Return whether a frame is complete; the reader above does not report a truncated one."""
+    """Return whether a frame is complete, or too long anyway; the reader above does not report a truncated one."""
     if decoded_bytes > MAX_DECODED_BYTES:
         return True
     whole = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
-    whole.decompress(body)  # its output is as long as what was read before, and thereby bounded
+    whole.decompress(body)  # its output is as long as what was read above, so it is bounded
     return whole.eof and not whole.unused_data
 
 

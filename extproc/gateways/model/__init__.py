@@ -1,4 +1,4 @@
-"""The model that the traps examine: a gateway that asks the router, in Envoy's terms, with the place of each part.
+"""The model that the traps examine: a gateway that calls the router, in Envoy's terms, with each part's place.
 
 Settings that a configuration leaves out have Envoy's defaults here.
 """

@@ -106,7 +106,7 @@ def stripping(numbers: Numbers) -> TypedExtensionConfig:
 
 
 def processor(numbers: Numbers, cluster: str) -> ExternalProcessor:
-    """Return the filter that asks the router."""
+    """Return the ext_proc filter that calls the router."""
     patterns = [StringMatcher(exact=name) for name in numbers.read_headers]
     received = MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE])
     return ExternalProcessor(

@@ -1,7 +1,7 @@
 """Writing of plain values as block YAML, with comments above the settings that they explain.
 
-Short mappings and lists are written on one line, as people do. Comments are keyed by the end of the path to a
-setting: `dualpool.connect_timeout` is the comment for `connect_timeout` of whatever is named `dualpool`.
+Short mappings and lists are written on one line, as people write them. Comments are keyed by the end of the path
+to a setting: `dualpool.connect_timeout` is the comment for `connect_timeout` of whatever is named `dualpool`.
 """
 
 import json
@@ -26,7 +26,7 @@ def yaml_of(value: Mapping[str, Any], comments: Mapping[str, str], top: str = ""
 
 
 def documents_of(documents: list[tuple[Mapping[str, Any], str]], comments: Mapping[str, str]) -> str:
-    """Return several documents in one text; each comes with the comment that it begins with."""
+    """Return several documents as one text; each is given with the comment that it begins with."""
     parts = ["\n".join([*_comment(top, ""), *_mapping(each, comments, "", ())]) for each, top in documents]
     return "\n---\n".join(parts) + "\n"
 
@@ -103,7 +103,7 @@ def _found(comments: Mapping[str, str], path: tuple[str, ...]) -> str:
 
 
 def _commented(comments: Mapping[str, str], path: tuple[str, ...], value: Any) -> bool:  # noqa: ANN401
-    """Return whether anything inside a value has a comment, and so needs its own line."""
+    """Return whether anything inside a value has a comment, and therefore needs a separate line."""
     if isinstance(value, Mapping):
         inner = [((*path, key), item) for key, item in value.items()]
     elif isinstance(value, list):

@@ -1,8 +1,8 @@
 """The commands that start the pools' servers so that they fit the router's pools.
 
-A pool without `max_model_len` has no head-room: the router then decides by the upper bound alone. A quarter is
-recommended (docs/pools.md). A comment says so, instead of the flags silently including it, because the router's
-configuration has to have it, too.
+A pool without `max_model_len` has no head-room: the router then decides by the upper bound alone. Head-room of a
+quarter is recommended (docs/pools.md). A comment in the output says so; the flags do not include it silently,
+because the router's configuration must include it, too.
 """
 
 from extproc.config.schema import Configuration

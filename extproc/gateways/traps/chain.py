@@ -1,4 +1,4 @@
-"""Traps of the order of filters."""
+"""Traps in the order of filters."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -22,14 +22,15 @@ __all__ = [
     "WindowedLayers",
 ]
 
-MAX_BATCHED_TOKENS = 1_048_576  # an iteration time is computed for each number of tokens up to it
+# Limits max_num_batched_tokens: an iteration time is computed for each number of tokens up to that setting.
+MAX_BATCHED_TOKENS = 1_048_576
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProfile:
-    """One GPU: sizes in GB (1e9 bytes) and GB/s, dense peaks in TFLOP/s, price in USD per hour.
+    """One GPU: sizes in GB (1e9 bytes), bandwidths in GB/s, dense peaks in TFLOP/s, price in USD per hour.
 
-    `measured` is its name in aiconfigurator-core, if that has it.
+    `measured` is the GPU's name in aiconfigurator-core, if it is listed there.
     """
 
     memory_gb: float
@@ -95,10 +96,10 @@ class RoutedExperts:
 class ModelProfile:
     """One model: parameters in billions, bytes per weight, and its attention.
 
-    `measured` is its name in aiconfigurator-core, if that has it; `published_weight_bytes` is set if
-    `weight_bytes` differs from the published value. `table_params_b` is one embedding table: the input's is looked
-    up and not multiplied, the output's is multiplied for tokens that produce another token. `params_b` and
-    `active_params_b` contain both tables, or one if input and output share it (`tied_tables`).
+    `measured` is the model's name in aiconfigurator-core, if it is listed there; `published_weight_bytes`
+    is set if `weight_bytes` differs from the published value. `table_params_b` is the size of one embedding table:
+    the input's is only looked up, the output's is multiplied only for tokens that produce another token.
+    `params_b` and `active_params_b` contain both tables, or one if input and output share it (`tied_tables`).
     """
 
     params_b: float
@@ -123,7 +124,7 @@ class ModelProfile:
 
     @property
     def looked_up_params_b(self) -> float:
-        """Parameters of which an iteration only reads single rows, in billions."""
+        """Parameters of the table from which an iteration only reads single rows, in billions."""
         return 0.0 if self.tied_tables else self.table_params_b
 
     @property

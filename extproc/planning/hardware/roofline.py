@@ -12,7 +12,7 @@ An iteration runs its operators one after another, so their times add up:
           + windows and recurrent states: constant per decoding sequence, and per token of prefill
 
 The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
-batch stays the same; `decode_run_s` sums it in closed form, so the simulator never steps through it.
+batch stays the same; `decode_run_s` sums it in closed form, so the simulator need not step through it.
 A mixture of experts reads only the experts that its tokens hit: E (1 - (1 - k/E)^tokens) of E in expectation.
 The input's embedding table is only looked up, and the output's is multiplied only for tokens that produce another
 token, so a prompt's tokens are multiplied with neither. Attention is computed in BF16, whatever the weight format.
@@ -76,7 +76,7 @@ class IterationCost:
     def mixed_s(self, decodes: int, context_tokens: int, prefill_tokens: int, prefill_pairs: float) -> float:
         """Return the time of one iteration: `decodes` sequences with `context_tokens` in total, and some prefill.
 
-        `prefill_pairs` is the sum over the new tokens of the tokens that each attends to.
+        `prefill_pairs` is the number of tokens that each new token attends to, summed over the new tokens.
         """
         attention = prefill_pairs * self.prefill_s_per_token_pair
         if decodes:
@@ -183,7 +183,7 @@ def _communication(instance: Instance) -> tuple[float, float]:
 
 
 def _all_to_all(instance: Instance) -> tuple[float, float]:
-    """Return the seconds of gathering and scattering for the experts: per iteration, and per token."""
+    """Return the seconds for gathering and scattering the experts' activations: per iteration, and per token."""
     others = instance.data_parallel - 1
     if others == 0:
         return 0.0, 0.0
@@ -205,7 +205,7 @@ def _attention_flops(instance: Instance) -> tuple[float, float]:
 
 
 def _window_flops(instance: Instance) -> float:
-    """Return the FLOPs of one token on full windows."""
+    """Return the FLOPs of one token's attention to full windows."""
     windowed = instance.model.attention.windowed
     if windowed is None:
         return 0.0

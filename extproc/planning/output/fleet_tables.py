@@ -55,7 +55,7 @@ def usd_text(amount: float | None) -> str:
 
 
 def _length_table(title: str, fleets: Sequence[FleetEstimate]) -> Table:
-    """Return the latency by length of requests: P99 TTFT with its 95 % interval, and P99 TPOT."""
+    """Return a table of latencies by request length: P99 TTFT with its 95 % interval, and P99 TPOT."""
     names = [each.name for each in fleets[0].typical.summary.by_length]
     rows = [
         (fleet.design.name, *(_latency_cell(each) for each in fleet.typical.summary.by_length)) for fleet in fleets

@@ -1,4 +1,4 @@
-"""The instances of one pool, and the balancer over the living ones."""
+"""The instances of one pool, and the balancer over those that are alive."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class SimulatedPool:
         self._balancer = make_balancer(balancing, self.instances, seed)
 
     def busy(self) -> Busy:
-        """Return the load that the living servers would report now."""
+        """Return the load that the servers still alive would report now."""
         alive = [self.instances[which] for which in self._alive]
         waiting = sum(each.waiting for each in alive)
         return Busy(
@@ -59,7 +59,7 @@ class SimulatedPool:
         self._balancer.touched(self._place[which])
 
     def fail_busiest(self) -> list[Sequence]:
-        """Kill the instance with the most requests and return them; the last living instance is spared."""
+        """Kill the instance with the most requests, and return its requests; the last instance alive is spared."""
         if len(self._alive) == 1:
             return []
         dead = max(self._alive, key=lambda which: self.instances[which].outstanding)

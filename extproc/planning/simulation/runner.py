@@ -1,4 +1,4 @@
-"""Runs many searches: answered from the cache, simulated in this process, or in several."""
+"""Runs many searches; each is answered from the cache or simulated, in this process or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,10 +28,10 @@ STUDENT_T = (
 class FleetEstimate:
     """The smallest fleet of one design over several seeds.
 
-    `instances` is the mean of the totals. `half_width` is half of its 95 % confidence interval (nan for one seed,
-    and if all seeds replay the same trace), or the difference between runs of two lengths if that is larger.
-    `typical` is the seed with the median total. `not_steady` says why the size is not known to be that of a steady
-    state.
+    `instances` is the mean of the totals. `half_width` is half of its 95 % confidence interval (which does not
+    exist for one seed, or if all seeds replay the same trace), or the difference between runs of two lengths if
+    that is larger; nan if there is neither. `typical` is the seed with the median total. `not_steady` says why the
+    size is not known to be that of a steady state, "" if it is.
     """
 
     design: Design
@@ -108,7 +108,7 @@ def _outcome(task: SearchTask, progress: Callable[[int], None] | None = None) ->
 
 
 def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
-    """Map each missing task that is the same simulation as an earlier missing one to that one's index."""
+    """Map the index of each missing task that repeats an earlier missing one's simulation to the earlier index."""
     same: dict[int, int] = {}
     for place, index in enumerate(missing):
         twin = next((e for e in missing[:place] if e not in same and same_search(tasks[index], tasks[e])), None)
@@ -120,7 +120,7 @@ def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
 def _searched(
     tasks: Sequence[SearchTask], missing: list[int], jobs: int, doing: Callable[[str], None]
 ) -> Iterator[tuple[int, Outcome]]:
-    """Yield each missing result when it is ready."""
+    """Yield the index and outcome of each missing task when it is done."""
     if jobs == 1 or len(missing) <= 1:
         for index in missing:
             yield index, _outcome(tasks[index], partial(_report, doing, tasks[index]))

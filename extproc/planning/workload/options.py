@@ -1,4 +1,4 @@
-"""Command-line options on the workload, and the lengths and rate that they give."""
+"""Command-line options that describe the workload, and the lengths and rate that follow from them."""
 
 from dataclasses import dataclass, replace
 
@@ -16,12 +16,12 @@ BLOCK_TOKENS = 16  # vLLM caches prefixes in whole blocks
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
-    """Options on the workload; exactly one of `trace`, `metrics` and `mean_tokens` is given.
+    """Options that describe the workload; exactly one of `trace`, `metrics` and `mean_tokens` is given.
 
-    `trace` holds files, `metrics` addresses or files of scrapes, `scrape_interval` seconds apart, `mean_tokens` is
-    `INPUT,OUTPUT`. `rate` is in requests per second; two scrapes give it otherwise. `prefix_cache` is `none`,
-    `trace` (by the trace's hash_ids) or the share of prompt tokens in the cache. `metrics_model` is the only model
-    of the scrapes to plan for.
+    `trace` holds files; `metrics` holds addresses, or files of scrapes `scrape_interval` seconds apart;
+    `mean_tokens` is `INPUT,OUTPUT`. `rate` is in requests per second; if it is None, two scrapes give it.
+    `prefix_cache` is `none`, `trace` (by the trace's hash_ids) or the share of prompt tokens in the cache.
+    `metrics_model` is the only model of the scrapes to plan for.
     """
 
     trace: tuple[str, ...] = ()

@@ -141,7 +141,7 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
 
 
 def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
-    """Return the leading tokens of each prompt that an unlimited prefix cache would hold from earlier prompts."""
+    """Return how many leading tokens of each prompt an unlimited prefix cache would hold from earlier prompts."""
     seen: set[int] = set()
     cached = np.zeros_like(prompts)
     for request, ids in enumerate(blocks):
