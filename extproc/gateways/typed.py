@@ -1,8 +1,8 @@
 """Conversion of located values into Envoy's own messages, extensions included; misspelled fields are reported.
 
-Each `@type` names a message, whose package is imported on demand: of about a thousand generated modules a file
-needs a dozen. A type that is not among them (a control plane's own, or newer than the messages) is replaced by an
-empty placeholder and reported, since its content cannot be checked.
+Each `@type` names a message, whose package is imported on demand: a file needs about a dozen of the thousand
+generated modules. A type that is not among them (a control plane's own, or newer than the messages) is replaced by
+an empty placeholder and reported, since its content cannot be checked.
 """
 
 import re
@@ -52,7 +52,7 @@ class Places:
 
 
 def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool = False) -> M:
-    """Fill a message, and add a sentence to `unknown` for each type that is not known, with its place.
+    """Fill a message; for each unknown type, add a sentence with its place to `unknown`.
 
     `lenient` ignores fields that the messages do not have: in a running Envoy they are newer, not misspelled.
     Raises ConfigurationError for any other unknown field and for values of the wrong kind.

@@ -36,7 +36,7 @@ class EndpointReport:
     """One server's reports; None for a page that is missing or not usable.
 
     The list of models may require a key, and SGLang serves metrics only with `--enable-metrics`. `fault` says why
-    not all of the server's models are known, "" if they are.
+    some or all of the server's models are unknown, "" if none are.
     """
 
     url: str
@@ -109,7 +109,7 @@ async def scrape(
 
 
 def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ...] | None, str]:
-    """Return the models on a page (None if it is not usable), and its fault ("" if none)."""
+    """Return the models on a page (None if it is not usable), and what is wrong with the page ("" if nothing)."""
     if isinstance(page, ScrapeFailed):
         return None, str(page)
     try:

@@ -26,7 +26,7 @@ class ChangeOutcome(StrEnum):
 
 
 class StateChangeMetrics(TallySet):
-    """Counts changes."""
+    """Counts the requested changes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ def read_score(body: bytes) -> RequestFacts:
 
 
 def _texts(value: msgspec.Raw) -> list[bytes] | None:
-    """Return one or several texts; None if the field is absent or not text."""
+    """Return the texts of one side, one or several; None if the field is absent or not text."""
     if not is_set(value) or bytes(value).startswith(b"{"):  # an object: parts of text and images
         return None
     check_count(value, MAX_PAIRS, "texts")

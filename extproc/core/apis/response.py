@@ -36,9 +36,8 @@ def usage_reader(
 ) -> UsageReader:
     """Return the reader for the usage of a successful response.
 
-    `max_bytes` bounds the decompressed response, in bytes; it includes a stream's events, though they are not
-    kept.
-    Raises ResponseNotUnderstood for a content type or encoding from which nothing can be read.
+    `max_bytes` bounds the size of the decompressed response, which includes all events of a stream, though they
+    are not kept. Raises ResponseNotUnderstood for a content type or encoding from which nothing can be read.
     """
     family = FAMILIES[api]
     decoder = decoder_for(content_encoding, max_bytes)

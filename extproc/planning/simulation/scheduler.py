@@ -85,7 +85,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def _free_prompt(self, sequence: Sequence) -> None:
-        """Free the memory of a request that its first token finished."""
+        """Free the memory of a request that is finished by its first token."""
 
     def _prefill(self) -> tuple[int, float]:
         """Return the tokens of the chunks, and how many tokens they attend to in total."""
@@ -113,7 +113,7 @@ class Scheduler(ABC):
         return finished
 
     def _preempted(self, sequence: Sequence) -> None:
-        """Record that a sequence lost its place and has to compute everything again."""
+        """Record that a sequence was preempted: all of its tokens have to be computed again."""
         sequence.computed = 0
         sequence.preemptions += 1
         self.preemptions += 1
