@@ -38,7 +38,11 @@ _CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
 
 
 class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Evidence` and the rest of the estimate; token fields count 1/PARTS, `who` is Evidence.source's low half."""
+    """`Evidence` and the rest of the estimate.
+
+    The fields `tokens`, `prompt_tokens` and `prompt_bound` are in 1/PARTS of a token; `who` is the low half of
+    Evidence.source.
+    """
 
     tokens: int
     prompt_tokens: int

@@ -84,7 +84,7 @@ class Reloader:
         }
 
     def look(self, *, at_once: bool = False) -> None:
-        """Read the file; use its content if it has changed, unless `at_once` only if two reads in a row agree."""
+        """Read the file; use new content as soon as two reads in a row agree on it, or at once if `at_once`."""
         if self._file is None:
             if at_once:
                 log.warning("there is no configuration file to reload: the router was started without one")

@@ -24,7 +24,10 @@ V = TypeVar("V")
 
 
 class Tally(dict[Labels, V]):
-    """One metric: its help text and its values by label values. Without labels, it has its one value at once."""
+    """One metric: its help text, and its values by label values.
+
+    A metric without labels has its only value from the start: 0, or an empty row.
+    """
 
     kind: str
 
