@@ -10,9 +10,8 @@ follows from Envoy's behaviour:
 4. Closing: in FULL_DUPLEX_STREAMED every byte is sent back, in chunks of at most 62 KiB, and the stream is not
    closed between the first and the last of them. In all other modes a close answers all pending messages. While a
    request is held the stream stays open, even after a Drain: the deadline ends the wait. If our own failure loses
-   bytes, the stream is aborted, so that the gateway knows. If the gateway treats a close as an error
-   (`exchange.close: never`), it gets replies until it ends the stream itself, or until a message cannot be decoded
-   or encoded.
+   bytes, the stream is aborted, so that the gateway knows. A gateway that treats a close as an error
+   (`exchange.close: never`) gets replies until it ends the stream, or a message cannot be decoded or encoded.
 5. Only a 2xx, or a refusal because of length, is learned from, and only if the complete request was seen.
 6. An exception in our own code does not affect the exchange: it continues as in PASSING.
 """
