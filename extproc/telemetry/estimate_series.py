@@ -12,7 +12,7 @@ class EstimateSeries(TallySet):
     """Metrics of the estimates by subject; a subclass calls the methods that declare them."""
 
     def _of_lengths(self) -> None:
-        """Declare the metrics of lengths and of the quality of the estimates."""
+        """Declare the metrics of lengths, and of how far estimates and bounds were off."""
         self.prompt = self._histogram(
             "actual_prompt_tokens", "Prompt tokens reported as usage", TOKEN_BUCKETS, "model"
         )
@@ -28,6 +28,9 @@ class EstimateSeries(TallySet):
         self.bound_ratio = self._histogram(
             "bound_ratio", "Upper bound / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
         )
+
+    def _of_bounds(self) -> None:
+        """Declare the metrics of how often upper bounds held, in all and by part of the traffic."""
         self.under_counted = self._counter(
             "under_counted_total", "Prompts that exceeded their upper bound", "model"
         )
@@ -66,6 +69,9 @@ class EstimateSeries(TallySet):
             "pool",
             "verdict",
         )
+
+    def _of_estimates(self) -> None:
+        """Declare the metrics of where estimates come from, and of exact counts."""
         self.bytes_per_token = self._gauge(
             "bytes_per_token",
             "Prompt text bytes per prompt token, in the last response of the category",

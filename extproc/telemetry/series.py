@@ -27,6 +27,8 @@ class Series(EstimateSeries):
         super().__init__()
         self._of_placing()
         self._of_lengths()
+        self._of_bounds()
+        self._of_estimates()
         self._of_learning()
         self._of_faults()
         self._of_streams()
