@@ -2,10 +2,9 @@
 
 The event loop makes no decisions while a model's prices are solved for, so the pause has to be short. By
 Cholesky's A = L L^T, the inverse is L^-T L^-1, and L^-1 is built from the inverses of the blocks on its diagonal:
-nearly all of the work is products of matrices, which BLAS computes several times faster than LAPACK solves for a
-full set of columns. Rejected: numpy's general inverse, which takes four times as long; blocks of A itself (Schur
-complements), which are as fast but lose twice as many digits: with a condition of 7e5, prices of 122 features were
-off in the third digit.
+most of the work is then products of matrices, at which BLAS is best. Rejected: numpy's general inverse, which takes
+longer; blocks of A itself (Schur complements), which lose twice as many digits: with a condition of 7e5, prices of
+122 features were off in the third digit.
 """
 
 import numpy as np
