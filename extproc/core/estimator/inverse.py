@@ -2,7 +2,7 @@
 
 The event loop makes no decisions while a model's prices are solved for, so the pause has to be short. By
 Cholesky's A = L L^T, the inverse is L^-T L^-1, and L^-1 is built from the inverses of the blocks on its diagonal:
-most of the work is then products of matrices, at which BLAS is best. Rejected: numpy's general inverse, which takes
+most of the work is then products of matrices, at which BLAS is best. Rejected: numpy's inverse, which takes
 longer; blocks of A itself (Schur complements), which lose twice as many digits: with a condition of 7e5, prices of
 122 features were off in the third digit.
 """
