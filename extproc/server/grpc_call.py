@@ -2,8 +2,8 @@
 
 The core's rules, which determine the shape of Call:
 
-1. Operations are submitted in batches. A batch is done when all of its operations are; poll() then returns its
-   tag.
+1. Operations are submitted in batches (by Core, see grpc_core.py). A batch is done when all of its operations are;
+   its tag is then called.
 2. A call may have at most one operation of each kind in progress. A message that was submitted together with a
    receive counts as in progress until something was received; a status may be sent at any time.
 3. The last message, the status and the receipt of the close are submitted together: one batch ends a call.
@@ -29,6 +29,7 @@ __all__ = [
     "NOT_FOUND",
     "OK",
     "UNIMPLEMENTED",
+    "Batch",
     "Call",
     "Handler",
 ]
@@ -36,6 +37,10 @@ __all__ = [
 # Status codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 OK, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 12, 13
 FAULT = b"an exception in the router; see its log"
+
+Tag = Callable[[Any], None]
+Batch = tuple[Any, Sequence[Any], Tag]
+"""The core's call, its operations, and what to call when they are done."""
 
 
 class Handler(Protocol):
@@ -51,7 +56,7 @@ class Handler(Protocol):
 class Call:
     """One call: its messages in and out, in order. `handler` must be set before anything is received.
 
-    `on_over` is called when the last operation is done.
+    `submit` takes the batches; `on_over` is called when the last operation is done.
 
     Messages are received one at a time, each only after everything queued before it was sent: a client that does
     not read is not read from.
@@ -59,10 +64,16 @@ class Call:
 
     __slots__ = (
         *("_call", "_on_over", "_ending", "_greeted", "_outgoing", "_receiving", "_sending", "_statused"),
-        *("_watched", "handler"),
+        *("_submit", "_watched", "handler"),
     )
 
-    def __init__(self, call: Any, on_over: Callable[[], None]) -> None:  # noqa: ANN401  (cygrpc has no types)
+    def __init__(
+        self,
+        call: Any,  # noqa: ANN401  (cygrpc has no types)
+        submit: Callable[[Batch], None],
+        on_over: Callable[[], None],
+    ) -> None:
+        self._submit = submit
         self._on_over = on_over
         self._call = call
         self._outgoing: deque[bytes] = deque()
@@ -83,7 +94,7 @@ class Call:
             self._outgoing.extend(messages)
         elif not (self._receiving or self._sending or self._outgoing):  # while a request arrives: nothing to send
             self._receiving = True
-            self._call.start_server_batch((Receive(NO_FLAGS),), self._on_received)
+            self._submit((self._call, (Receive(NO_FLAGS),), self._on_received))
             return
         self._proceed()
 
@@ -97,15 +108,15 @@ class Call:
     def watch(self, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` when the client disconnects, even if it has sent its last message before."""
         self._watched = True
-        self._call.start_server_batch((ReceiveClose(NO_FLAGS),), lambda _event: on_gone())
+        self._submit((self._call, (ReceiveClose(NO_FLAGS),), lambda _event: on_gone()))
 
     def mark(self, on_turn: Callable[[], None]) -> None:
         """Call `on_turn` when every event that is waiting now has been handled."""
-        self._call.start_server_batch((), lambda _event: on_turn())
+        self._submit((self._call, (), lambda _event: on_turn()))
 
     def _proceed(self) -> None:
         """Submit the next batch, unless one with a message of ours is in progress."""
-        tag: Callable[[Any], None]
+        tag: Tag
         outgoing = self._outgoing
         if self._statused or (self._sending and (outgoing or self._ending is None)):
             return
@@ -132,7 +143,7 @@ class Call:
             tag = self._on_sent
         else:
             return
-        self._call.start_server_batch(operations, tag)
+        self._submit((self._call, operations, tag))
 
     def _on_sent(self, event: Any) -> None:  # noqa: ANN401
         self._sending = False

@@ -8,6 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
+from extproc.server.grpc_core import Call
+from extproc.server.grpc_private import NO_FLAGS, Receive
 from tests.grpc.served import App
 
 Router = Callable[..., Any]
@@ -158,5 +160,27 @@ def test_a_failure_after_a_full_duplex_body_closes_the_stream_with_ok(
             await stream.response_headers()
             assert grpc.StatusCode.OK == await ended(stream)
             assert 1 == failures(app)
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_grpc_refuses_ends_no_other_call(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the library refuses what we submit (a second receive), its stream ends, and the next one is served."""
+
+    def broken(handled: Call) -> None:
+        for _ in range(2):
+            handled._submit((handled._call, (Receive(NO_FLAGS),), lambda _event: None))
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            with monkeypatch.context() as patched:
+                patched.setattr(app._streams, "serve", broken)
+                assert grpc.StatusCode.INTERNAL == await call(channel).code()
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(CHAT)
+            assert await stream.read() is not None
 
     asyncio.run(scenario())
