@@ -175,13 +175,24 @@ def test_a_client_that_disconnects_in_mid_response_is_counted(connect: Connect) 
     assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
 
 
-def test_a_client_that_disconnects_at_the_last_event_has_taught(connect: Connect) -> None:
-    """A stream's last event completes the lesson: many clients disconnect there, before the end has passed."""
+@pytest.mark.parametrize(
+    ("head", "last"),
+    [
+        (
+            SSE_RESPONSE,
+            b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n',
+        ),
+        (JSON_RESPONSE, usage()),
+    ],
+)
+def test_a_response_teaches_before_the_end_of_its_body(connect: Connect, head: ResponseHead, last: bytes) -> None:
+    """The last event of a stream completes the lesson, because many clients disconnect there; so does the last
+    brace of a JSON document, because its end comes in a message of its own.
+    """
     gateway = connect(STREAMED)
-    events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
-    gateway.send_all([*whole(chat(stream=True, stream_options={"include_usage": True}))])
-    gateway.send(ResponseHeaders(SSE_RESPONSE))
-    gateway.send(ResponseBody(events, end_of_stream=False))
+    gateway.send_all([*whole(chat(stream=head is SSE_RESPONSE, stream_options={"include_usage": True}))])
+    gateway.send(ResponseHeaders(head))
+    gateway.send(ResponseBody(last, end_of_stream=False))
     gateway.exchange.end()
     assert (1, []) == (len(gateway.recorder.calls_of("observed")), gateway.recorder.calls_of("not_learned"))
     assert gateway.closed

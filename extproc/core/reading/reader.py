@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
+from extproc.core.errors import ResponseNotUnderstood
 from extproc.core.reading.decoding import Decoder
 from extproc.core.reading.sse import SseEvent, SseParser
 from extproc.core.usage import Overflow, Usage
@@ -29,21 +31,38 @@ class UsageReader(Protocol):
 
 
 class JsonReader:
-    """Reads a response that is one JSON document, which `read` decodes at its end."""
+    """Reads a response that is one JSON document, with `read`.
 
-    complete = False  # known only at the body's end
+    The document is complete when `read` accepts it: the end of an HTTP/1.1 server's body comes in a message of its
+    own, which then need not be waited for. Only bytes that end in a brace are tried, and each time at least twice
+    as many, so that all attempts together cost at most twice as much as the last.
+    """
 
     def __init__(self, decoder: Decoder, read: Callable[[bytearray], Usage | Overflow]) -> None:
         self._decoder = decoder
         self._read = read
         self._body = bytearray()
+        self._next_try_bytes = 0
+        self._result: Usage | Overflow | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the document is complete."""
+        return self._result is not None
 
     def feed(self, data: bytes) -> None:
         """Collect the next bytes. Raises ResponseNotUnderstood."""
-        self._body += self._decoder.feed(data)
+        body = self._body
+        body += self._decoder.feed(data)
+        if len(body) >= self._next_try_bytes and body[-3:].rstrip().endswith(b"}"):
+            self._next_try_bytes = 2 * len(body)
+            with suppress(ResponseNotUnderstood):  # more may follow; if not, `finish` raises it
+                self._result = self._read(body)
 
     def finish(self) -> Usage | Overflow:
-        """Decode what was collected. Raises ResponseNotUnderstood."""
+        """Return the result. Raises ResponseNotUnderstood."""
+        if self._result is not None:
+            return self._result
         self._body += self._decoder.finish()
         return self._read(self._body)
 

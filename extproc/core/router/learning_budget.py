@@ -29,7 +29,7 @@ from extproc.core.router.unasked import UsageInStreams
 
 __all__ = ["AccessLogSettings", "LearningBudget", "LearningSettings", "LearningSource"]
 
-# The messages of a JSON response: headers, one chunk of the body, and the end.
+# The messages of a JSON response are at most these, if it comes in one chunk: headers, the chunk, and the end.
 JSON_MESSAGES = 3
 # The largest reserve per stream and per key: this share of the burst, or this many messages if that is more, since
 # a small burst is not worth sharing.
