@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.estimator.least_squares import MAX_FADED, NOISE, RelativeLeastSquares, Sums
+from extproc.core.estimator.least_squares import MAX_FADED, NOISE, SOLVE_AFTER, RelativeLeastSquares, Sums
 from extproc.core.estimator.prices import Prior
 
 PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
@@ -136,3 +136,21 @@ def test_subtracting_sums_stops_at_zero() -> None:
     model = taught(10, 20)
     model.shift(Sums(np.zeros((3, 3)), np.zeros(3)), -30, -25.0, 20)
     assert (0, 0.0) == (model.responses, model.weight)
+
+
+def test_what_leverage_keeps_for_learning_changes_nothing() -> None:
+    """Prices are the same whether the leverage of a response was asked for before it taught, once, twice, or after
+    others' sums were added in between.
+    """
+    asked, other = (RelativeLeastSquares(PRIOR, 0.999) for _ in range(2))
+    rng = np.random.default_rng(5)
+    for number in range(2 * SOLVE_AFTER):
+        x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
+        asked.leverage(x if number % 3 else 2 * x)
+        for each in (asked, other):
+            if number % 8 == 7:
+                each.shift(taught(number, 3).sums, 3, 3.0, each.responses)
+            for _ in range(1 + number % 2):
+                each.learn(x if each is asked else x.copy(), float(x @ [0.3, 0.4, 7.0]), weight=0.5)
+        assert asked.weights == pytest.approx(other.weights, rel=1e-9)
+    assert asked.leverage(x) == pytest.approx(other.leverage(x), rel=1e-9)

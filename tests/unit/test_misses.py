@@ -8,17 +8,26 @@ import pytest
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.misses import Misses, ModelMisses
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sources import Sources
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.stratum import Declared
 from extproc.core.usage import Usage
 from tests.unit.test_rivals import Traffic
 
 
+def seen(sources: int) -> Sources:
+    """Return so many sources."""
+    made = Sources()
+    for source in range(sources):
+        made.observe(source, held=False)
+    return made
+
+
 def reach(responses: Sequence[tuple[int, float, bool]], sources: int = 10) -> float:
     """Return the reach after these responses: source, log error, and whether the bound was missed."""
     misses = Misses()
     for source, error, missed in responses:
-        misses.observe(source, sources, error, missed=missed)
+        misses.observe(source, seen(sources), error, missed=missed)
     return misses.reach
 
 
@@ -46,9 +55,9 @@ def test_one_client_does_not_widen_bounds_of_others(sources: int, expected: floa
 
 def test_misses_by_chance_do_not_widen_bounds() -> None:
     """At twice the promised rate of misses, at most one response in ten thousand gets a wider bound."""
-    misses, rng, wider = Misses(), np.random.default_rng(1), 0
+    misses, rng, sources, wider = Misses(), np.random.default_rng(1), seen(10), 0
     for number, missed in enumerate((rng.random(50_000) < 0.02).tolist()):
-        misses.observe(number, 10, 0.5, missed=missed)
+        misses.observe(number, sources, 0.5, missed=missed)
         wider += misses.reach > 0
     assert wider <= 5
 
@@ -71,7 +80,7 @@ def class_reach(responses: Sequence[tuple[int, Declared, bool]]) -> list[float]:
     """Return the reach of each class after these responses: source, class, whether the bound was missed."""
     misses = ModelMisses()
     for source, declared, missed in responses:
-        misses.observe(source, 10, declared, 0.5 if missed else 0.0, missed=missed)
+        misses.observe(source, seen(10), declared, 0.5 if missed else 0.0, missed=missed)
     assert misses.in_doubt == any(misses.reach(declared) > 0 for declared in Declared)
     return [misses.reach(declared) for declared in Declared]
 

@@ -77,9 +77,10 @@ class Views:
 
     def __init__(self, prior_prices: Features) -> None:
         self._prices: Features | None = None
-        self._weights = np.zeros((len(FEATURE_NAMES), GROUP_COUNT + 2))
-        self._weights[TEXT_FEATURES:, GROUP_COUNT] = prior_prices[TEXT_FEATURES:]
-        self._weights[[BLANK_RUN, RUN], GROUP_COUNT + 1] = 1
+        self._weights = np.zeros((GROUP_COUNT + 2, len(FEATURE_NAMES)))
+        self._of_groups = self._weights[:GROUP_COUNT]
+        self._weights[GROUP_COUNT, TEXT_FEATURES:] = prior_prices[TEXT_FEATURES:]
+        self._weights[GROUP_COUNT + 1, [BLANK_RUN, RUN]] = 1
 
     def of(self, x: Features, prices: Features) -> list[float]:
         """Return the tokens of each group, whose sum is the cost of the request; then two more sums.
@@ -89,8 +90,8 @@ class Views:
         """
         if prices is not self._prices:
             self._prices = prices
-            np.multiply(_GROUPS.T, prices[:, None], out=self._weights[:, :GROUP_COUNT])
-        sums: list[float] = x.dot(self._weights).tolist()
+            np.multiply(_GROUPS, prices, self._of_groups)
+        sums: list[float] = self._weights.dot(x).tolist()
         return sums
 
 

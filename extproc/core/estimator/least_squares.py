@@ -99,6 +99,8 @@ class RelativeLeastSquares:
         self._steps = np.empty((0, size))  # V; only the first `_unsolved` rows are in use
         self._unsolved = 0
         self._waiting: list[tuple[Features, float]] = []  # z and c of responses not yet in the sums
+        # x of the last `leverage`, with P0 x and V x (None if V is empty), while they still hold.
+        self._looked: tuple[Features, Features, Features | None] | None = None
         self.weights: Features = prior.mean
         self.responses = 0
         self.refused = 0
@@ -142,11 +144,16 @@ class RelativeLeastSquares:
         return float(self.weights.dot(x))  # @ takes twice as long on arrays this small
 
     def leverage(self, x: Features) -> float:
-        """Return the variance of w.x due to the prices, in tokens^2; for x / estimate, the relative variance."""
-        unknown = float(x.dot(self._inverse.dot(x)))
+        """Return the variance of w.x due to the prices, in tokens^2; for x / estimate, the relative variance.
+
+        What is computed for x is kept for `learn`, which usually follows with the same array.
+        """
+        of_inverse = self._inverse.dot(x)
+        unknown, of_steps = float(x.dot(of_inverse)), None
         if self._unsolved:
-            known = self._steps[: self._unsolved].dot(x)
-            unknown -= float(known.dot(known))
+            of_steps = self._steps[: self._unsolved].dot(x)
+            unknown -= float(of_steps.dot(of_steps))
+        self._looked = x, of_inverse, of_steps
         return self._variance * max(unknown, 0.0)
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0, share: float = 1.0) -> bool:
@@ -160,7 +167,7 @@ class RelativeLeastSquares:
         if not np.isfinite(z).all():
             self.refused += 1
             return False
-        spread = self._spread(z)
+        spread = self._spread(x) / tokens
         unknown = max(float(z.dot(spread)), 0.0)
         weight = weight * share / (1 + weight * (1 - share) * unknown)
         gain = weight / (1 + weight * unknown)
@@ -168,18 +175,19 @@ class RelativeLeastSquares:
         if self._unsolved == len(self._steps):
             self._make_room()
         np.multiply(spread, sqrt(gain), out=self._steps[self._unsolved])
+        self._looked = None
         self._waiting.append((z, weight))
         self.responses += 1
         self._unsolved += 1
         return self._solve() if self._unsolved == self._solve_after else True
 
-    def _spread(self, z: Features) -> Features:
-        """Return P z."""
-        spread: Features = self._inverse.dot(z)
-        if self._unsolved:
-            steps = self._steps[: self._unsolved]
-            spread -= steps.dot(z).dot(steps)
-        return spread
+    def _spread(self, x: Features) -> Features:
+        """Return P x."""
+        if self._looked is None or self._looked[0] is not x:
+            self.leverage(x)
+        assert self._looked is not None, "leverage has just set it"
+        _, of_inverse, of_steps = self._looked
+        return of_inverse if of_steps is None else of_inverse - of_steps.dot(self._steps[: self._unsolved])
 
     def _make_room(self) -> None:
         """Make room for more steps: twice as many, up to the number between two solutions."""
@@ -206,6 +214,7 @@ class RelativeLeastSquares:
     def _solve(self) -> bool:
         """Solve for the prices. If the system is ill-conditioned, keep the old ones and count the failure."""
         self._sum_up()
+        self._looked = None
         steps, self._unsolved = self._steps[: self._unsolved], 0
         information = self._a + self._start.ridge
         # Scaled to a unit diagonal: the condition number then does not depend on the units of the features.

@@ -69,7 +69,7 @@ class LengthCounts:
         if self._unit > MOST_UNIT:
             self._settle()
         self.responses = self.responses * FADING + 1
-        self.tokens = self.tokens * FADING + float(_LENGTHS_OF_BINS[position])
+        self.tokens = self.tokens * FADING + _TOKENS_OF_BINS[position]
         self.observations += 1
         self._found = None
 
@@ -147,3 +147,4 @@ class LengthCounts:
 
 # The middle of each bin, in tokens.
 _LENGTHS_OF_BINS = 2 ** ((np.arange(BINS) - 0.5) / BINS_PER_OCTAVE)
+_TOKENS_OF_BINS: list[float] = _LENGTHS_OF_BINS.tolist()

@@ -45,8 +45,8 @@ class Misses:
         self.count = 0
         self._last: deque[tuple[int, float]] = deque(maxlen=KEPT)
 
-    def observe(self, source: int, sources: int, error: float, *, missed: bool) -> None:
-        """Take in the log error of a response from one of `sources` sources, and whether its bound was missed."""
+    def observe(self, source: int, sources: Sources, error: float, *, missed: bool) -> None:
+        """Take in the log error of a response from one of the sources, and whether its bound was missed."""
         if missed:
             self.count = min(self.count + 1, MOST)
             self._last.append((source, error))
@@ -56,7 +56,7 @@ class Misses:
                 self._last.clear()
         else:
             return
-        several = len({source for source, _ in self._last}) >= min(IN_DOUBT, sources)
+        several = len({source for source, _ in self._last}) >= min(IN_DOUBT, sources.count)
         self.reach = max(error for _, error in self._last) if self.count >= IN_DOUBT and several else 0.0
 
 
@@ -72,13 +72,13 @@ class ModelMisses:
         self._all = Misses()
         self._of = {declared: (Misses(), Sources()) for declared in Declared}
 
-    def observe(self, source: int, sources: int, declared: Declared, error: float, *, missed: bool) -> None:
-        """Take in a response like `Misses`, from one of `sources` sources of the model."""
+    def observe(self, source: int, sources: Sources, declared: Declared, error: float, *, missed: bool) -> None:
+        """Take in a response like `Misses`, from one of the model's sources."""
         self._all.observe(source, sources, error, missed=missed)
         misses, of_class = self._of[declared]
         of_class.observe(source, held=missed)
         if missed or misses.count:
-            misses.observe(source, of_class.count, error, missed=missed)
+            misses.observe(source, of_class, error, missed=missed)
             self._doubted = {each for each in self._of if self._of[each][0].reach}
         self.in_doubt = bool(self._all.reach or self._doubted)
 

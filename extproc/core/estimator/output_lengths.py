@@ -82,8 +82,9 @@ class OutputLengths:
             return
         of_category, of_model, *_ = _keys(category, declared=declared)
         for key in (of_model, of_category):
-            self._lengths.use(key).learn(tokens, cut=cut)
-            self._lengths.use(key).wait(number, self.estimates)
+            lengths = self._lengths.use(key)
+            lengths.learn(tokens, cut=cut)
+            lengths.wait(number, self.estimates)
 
     def _is_known(self, lengths: LengthCounts) -> bool:
         if lengths.responses < self._enough_responses or not lengths.tail_seen:

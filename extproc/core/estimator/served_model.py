@@ -46,7 +46,7 @@ class ServedModel:
 
     def miss(self, source: int, limit: int | None, error: float, *, missed: bool) -> None:
         """Take in the log error of a request that was routed on its bound, and whether it exceeded the bound."""
-        self.misses.observe(source, self._sources.count, declared_class(limit), error, missed=missed)
+        self.misses.observe(source, self._sources, declared_class(limit), error, missed=missed)
 
     def observe(self, source: int, *, surprised: bool) -> bool:
         """Take in whether a response was a surprise; return whether most of the last ten or so were.
