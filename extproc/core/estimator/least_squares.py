@@ -40,15 +40,19 @@ from functools import lru_cache
 from math import sqrt
 
 import numpy as np
+import numpy.typing as npt
 
 from extproc.core.estimator.features import Features
-from extproc.core.estimator.inverse import Matrix, inverse_of
 from extproc.core.estimator.prices import Prior
 
 __all__ = ["NOISE", "RelativeLeastSquares", "Sums"]
 
+Matrix = npt.NDArray[np.float64]
 
 NOISE = 0.05
+# Doubles have 16 digits; a solution with fewer than six accurate ones is not used. The condition is judged by the
+# inverse's largest element, since the matrix is scaled to a unit diagonal.
+MAX_CONDITION = 1e10
 # Responses between two solutions, and how much of the old ones may fade during that time.
 SOLVE_AFTER = 64
 MAX_FADED = 0.032
@@ -220,7 +224,7 @@ class RelativeLeastSquares:
         # Scaled to a unit diagonal: the condition number then does not depend on the units of the features.
         scale = 1 / np.sqrt(information.diagonal())
         scales: Matrix = np.multiply.outer(scale, scale)
-        inverse = inverse_of(information * scales)
+        inverse = _inverse_of(information * scales)
         if inverse is None:
             self._inverse = self._inverse - steps.T.dot(steps)
             self.refused += 1
@@ -229,3 +233,12 @@ class RelativeLeastSquares:
         self.weights = inverse @ (self._b + self._start.pull)
         self._inverse = inverse
         return True
+
+
+def _inverse_of(matrix: Matrix) -> Matrix | None:
+    """Return the inverse of a matrix, or None if too few of its digits are accurate."""
+    try:
+        inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
+    except np.linalg.LinAlgError:
+        return None
+    return inverse if np.abs(inverse).max() < MAX_CONDITION else None  # also refuses NaN
