@@ -64,7 +64,7 @@ class Call:
 
     __slots__ = (
         *("_call", "_on_over", "_ending", "_greeted", "_outgoing", "_receiving", "_sending", "_statused"),
-        *("_submit", "_watched", "handler"),
+        *("_submit", "_then", "_watched", "handler"),
     )
 
     def __init__(
@@ -78,6 +78,7 @@ class Call:
         self._call = call
         self._outgoing: deque[bytes] = deque()
         self._ending: tuple[int, bytes] | None = None
+        self._then: Callable[[], None] | None = None
         self._greeted = self._receiving = self._sending = self._statused = self._watched = False
         self.handler: Handler
 
@@ -98,11 +99,20 @@ class Call:
             return
         self._proceed()
 
-    def finish(self, messages: Sequence[bytes] = (), code: int = OK, details: bytes = b"") -> None:
-        """Send messages, if any, then the status; anything that the client still sends is not received."""
+    def finish(
+        self,
+        messages: Sequence[bytes] = (),
+        code: int = OK,
+        details: bytes = b"",
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Send messages, if any, then the status; anything that the client still sends is not received.
+
+        `then` is called when all of this is on its way.
+        """
         if self._ending is None:
             self._outgoing.extend(messages)
-            self._ending = code, details
+            self._ending, self._then = (code, details), then
             self._proceed()
 
     def watch(self, on_gone: Callable[[], None]) -> None:
@@ -178,4 +188,7 @@ class Call:
     def _on_finished(self, _event: Any) -> None:  # noqa: ANN401
         if hasattr(self, "handler"):  # a refused call has none
             del self.handler  # it refers to the call: without the cycle both are freed at once
+        then, self._then = self._then, None
         self._on_over()
+        if then is not None:
+            then()

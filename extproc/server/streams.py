@@ -170,15 +170,20 @@ class _Stream:
         self, messages: Sequence[bytes], code: int, details: bytes = b"", cause: Undecided = Undecided.ENDED_BY_US
     ) -> None:
         """Update the metrics, then end the stream; `cause` is counted if nothing was decided."""
+        if self._call.finished:
+            return
         streams, exchange = self._streams, self._exchange
         if exchange is None or exchange.undecided:
             streams.metrics.undecided[cause,] += 1
-        if exchange is not None:
-            exchange.end()
-        streams.open.discard(self)
         streams.metrics.streams[PLAIN] += 1
         streams.metrics.processing_seconds.observe(self._processing_s)
-        self._call.finish(messages, code, details)
+        self._call.finish(messages, code, details, self._over)
+
+    def _over(self) -> None:
+        """Called when the last reply is on its way: only then learn, which takes as long as a decision."""
+        self._streams.open.discard(self)
+        if self._exchange is not None:
+            self._exchange.end()
 
 
 _ENDS = (Close, Abort)

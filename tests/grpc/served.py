@@ -34,6 +34,12 @@ class App(served.App):
         self.end(at_once=True)
         await asyncio.to_thread(self._thread.join)
 
+    async def calls_over(self) -> None:
+        """Wait until no call is left: a response is learned from after its last reply is on its way."""
+        async with asyncio.timeout(WITHIN_S):
+            while self.ask(lambda: self._core._calls):  # noqa: ASYNC110  (the loop is on another thread)
+                await asyncio.sleep(0.005)
+
     def ask(self, function: Callable[[], T]) -> T:
         """Run a function on the router's loop; return its result."""
         return self.loop.ask(function, WITHIN_S)
@@ -49,3 +55,4 @@ async def learn_once(app: App, call: type[Any]) -> None:
         await stream.response_body(USAGE)
         while await stream.read() is not None:
             pass
+    await app.calls_over()

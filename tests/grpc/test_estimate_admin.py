@@ -51,6 +51,7 @@ async def learned(app: App, call: type[Any], body: bytes, prompt_tokens: int) ->
         await stream.response_body(json.dumps(usage).encode())
         while await stream.read() is not None:
             pass
+    await app.calls_over()
 
 
 async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:

@@ -66,6 +66,7 @@ async def exchange(app: App, call: type[Any]) -> None:
         await stream.response_body(USAGE)
         while await stream.read() is not None:
             pass
+    await app.calls_over()
 
 
 async def pages(app: App) -> dict[str, str]:

@@ -32,6 +32,7 @@ async def exchange(app: App, call: type[Any], prompt: int, completion: int, decl
         await stream.response_body(json.dumps({"choices": [{"finish_reason": "stop"}], "usage": usage}).encode())
         while await stream.read() is not None:
             pass
+    await app.calls_over()
 
 
 async def scrape(app: App) -> str:

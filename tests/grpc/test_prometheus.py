@@ -59,6 +59,7 @@ async def send(app: App, call: type[Any]) -> None:
                 await stream.response_body(USAGE)
                 while await stream.read() is not None:
                     pass
+    await app.calls_over()
 
 
 class Prometheus:

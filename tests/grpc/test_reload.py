@@ -83,6 +83,7 @@ def test_changed_pools_keep_what_was_learned(router: Router, call: type[Any]) ->
             await decide(stream)
             await apply(app, SMALL)
             await learn(stream)
+            await app.calls_over()
             assert estimator is app.router.placer.estimator
             assert 1 == observations(app)
 
@@ -98,6 +99,7 @@ def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, 
             await stream.headers()
             await decide(stream)
             await learn(stream)
+            await app.calls_over()
             found = [observations(app)]
             for settings in ("estimator: {byteclass: {epsilon: 0.2}}", "estimator: {kind: ema}"):
                 await apply(app, settings)

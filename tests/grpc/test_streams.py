@@ -84,6 +84,7 @@ def test_a_response_is_learned_from(router: Router, call: type[Any]) -> None:
             await stream.response_body(USAGE)
             assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
+            await app.calls_over()
             learned = {
                 row.category.model: row.observations for row in app.router.placer.estimator.state().categories
             }

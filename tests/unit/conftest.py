@@ -95,7 +95,9 @@ class StrictGateway:
         self._note(event)
         for reply in self.exchange.handle(event, now_s):
             self._check(reply)
-        if not self.closed:
+        if self.closed:
+            self.exchange.end()
+        else:
             self._check_liveness(event)
 
     def send_all(self, events: Iterable[Event]) -> None:

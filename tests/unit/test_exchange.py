@@ -308,11 +308,13 @@ def test_a_gateway_that_treats_a_close_as_an_error_gets_none(
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_without_a_close_requests_are_placed_and_learned_from_as_usual(connect: Connect, modes: Modes) -> None:
-    """The decision goes out with the same reply, and the response teaches, with the stream open to its end."""
+    """The decision goes out with the same reply, and the response teaches when the gateway ends the stream."""
     gateway = connect(modes, close=CloseRule.NEVER)
     gateway.send_all([*whole(chat()), *response(usage())])
     assert ["short"] == [decision.pool.name for decision in gateway.decisions]
-    assert (1, False) == (len(gateway.recorder.calls_of("observed")), gateway.closed)
+    assert not gateway.closed
+    gateway.exchange.end()
+    assert 1 == len(gateway.recorder.calls_of("observed"))
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)

@@ -104,6 +104,7 @@ def test_no_text_is_kept_after_its_exchange(router: Router, modes: Modes) -> Non
         exchange = Exchange(router, modes)
         for event in (*request(body, [40], head), *response(content, [9], response_head)):
             exchange.handle(event, 0.0)
+        exchange.end()
     state = router.placer.estimator.state()
     assert ["m"] == [model.model for model in state.models if model.observations]
     assert [] == marked_in(router)

@@ -10,13 +10,18 @@ __all__ = ["Kept"]
 
 
 class Kept:
-    """One kept decision; `messages` counts its response messages, `reader` reads their bodies."""
+    """One kept decision; `messages` counts its response messages, `reader` reads their bodies.
 
-    __slots__ = ("_decision", "_head", "_learner", "messages", "reader")
+    `complete` is set when the response is complete; it is learned from at the end of the exchange, when the
+    gateway has its last reply.
+    """
+
+    __slots__ = ("_decision", "_head", "_learner", "complete", "messages", "reader")
 
     def __init__(self, learner: Learner, decision: Decision) -> None:
         self.messages = 0
         self.reader: UsageReader
+        self.complete = False
         self._learner = learner
         self._decision = decision
         self._head = ResponseHead(0)
@@ -29,19 +34,21 @@ class Kept:
         self._head, self.reader = head, reader
         return True
 
-    def learn(self) -> None:
-        """Learn from the response; called when it is complete."""
-        try:
-            self._learner.learn(self._decision, self._head, self.reader.finish())
-        except ResponseNotUnderstood as error:
-            self.not_learned(error.fault)
-
     def not_learned(self, fault: ResponseFault) -> None:
         """Count a response from which nothing was learned."""
         self._learner.not_learned(self._decision, fault)
 
-    def settle(self, *, cut_short: bool) -> None:
-        """Charge for the messages; called when the stream is over. `cut_short`: the response is incomplete."""
-        if cut_short:
-            self.not_learned(ResponseFault.CUT_SHORT)
-        self._learner.settle(self._decision, self.messages)
+    def end(self, *, cut_short: bool) -> None:
+        """Learn from the response if it is complete, and charge for the messages; called when the stream is over.
+
+        `cut_short`: the response was being read, but is incomplete.
+        """
+        try:
+            if self.complete:
+                self._learner.learn(self._decision, self._head, self.reader.finish())
+            elif cut_short:
+                self.not_learned(ResponseFault.CUT_SHORT)
+        except ResponseNotUnderstood as error:
+            self.not_learned(error.fault)
+        finally:
+            self._learner.settle(self._decision, self.messages)

@@ -94,10 +94,14 @@ class Exchange:
         return replies
 
     def end(self) -> None:
-        """Called when the stream is over, whichever side ended it; a partly read response is counted."""
-        if self._kept is not None:
-            self._kept.settle(cut_short=self.state is State.READING)
+        """Learn from the response, if it is complete; called when the stream is over, whichever side ended it.
+
+        A partly read response is counted. May raise: an exception in learning affects no request any more.
+        """
+        kept, cut_short = self._kept, self.state is State.READING
         self.state, self._kept = State.PASSING, None
+        if kept is not None:
+            kept.end(cut_short=cut_short)
 
     # OPEN
 
@@ -195,7 +199,7 @@ class Exchange:
             return self._pass(event, now_s)
         self.state = State.READING
         if event.end_of_stream:
-            self._learn()
+            self._complete()
         return neutral_replies(event, self._modes)
 
     def _read(self, event: ResponseBody, _now_s: float) -> Replies:
@@ -205,20 +209,19 @@ class Exchange:
         try:
             kept.reader.feed(event.data)
             if event.end_of_stream or kept.reader.complete:
-                self._learn()
+                self._complete()
         except ResponseNotUnderstood as error:
             self.state = State.PASSING
             kept.not_learned(error.fault)
         return NEUTRAL[ResponseBody] if self._duplex is None else neutral_replies(event, self._modes)
 
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
-        self._learn()
+        self._complete()
         return neutral_replies(event, self._modes)
 
-    def _learn(self) -> None:
+    def _complete(self) -> None:
         assert self._kept is not None
-        self.state = State.PASSING
-        self._kept.learn()
+        self.state, self._kept.complete = State.PASSING, True
 
     # PASSING, and any state
 
