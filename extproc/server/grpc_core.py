@@ -29,7 +29,7 @@ from extproc.server.grpc_call import (
     Call,
     Handler,
 )
-from extproc.server.grpc_private import TIMEOUT, CompletionQueue, Server, ServerCredentials
+from extproc.server.grpc_private import TIMEOUT, CompletionQueue, Receive, Server, ServerCredentials
 
 __all__ = [
     "FAULT",
@@ -48,8 +48,10 @@ __all__ = [
 
 # How many new calls the core can give us at once; more of them wait inside the core, where we do not see them.
 ACCEPTED_AT_ONCE = 64
-# How many events are taken together, and how long their handlers run before what they submitted is submitted.
+# How many events are taken together; a message of more than LARGE_BYTES is the last, which bounds their memory.
 TAKEN_AT_ONCE = 64
+LARGE_BYTES = 64 << 10
+# How long handlers run before what they have sent is submitted.
 RUN_S = 0.002
 # While events come singly, every so many of them a look shows whether there are more: it is a system call.
 LOOK_AFTER = 4
@@ -146,7 +148,11 @@ class Core:
         events.append(event)
         self._single += 1
         if self._single >= LOOK_AFTER:
-            while len(events) < TAKEN_AT_ONCE and (event := poll(0)).completion_type != TIMEOUT:
+            while (
+                len(events) < TAKEN_AT_ONCE
+                and not _brings_large(event)
+                and (event := poll(0)).completion_type != TIMEOUT
+            ):
                 events.append(event)
             # After several, look again at once.
             self._single = 0 if len(events) == 1 else LOOK_AFTER
@@ -181,6 +187,15 @@ class Core:
                 raise
 
         return accept
+
+
+def _brings_large(event: Any) -> bool:  # noqa: ANN401
+    """Return whether an event brings a message of more than LARGE_BYTES."""
+    operations = getattr(event, "batch_operations", None)
+    if not operations or type(operations[-1]) is not Receive:
+        return False
+    message: bytes | None = operations[-1].message()
+    return message is not None and len(message) > LARGE_BYTES
 
 
 class _Server:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from extproc.server import grpc_core
-from extproc.server.grpc_core import LOOK_AFTER, RUN_S, TAKEN_AT_ONCE, Call, Core
+from extproc.server.grpc_core import LARGE_BYTES, LOOK_AFTER, RUN_S, TAKEN_AT_ONCE, Call, Core
 from extproc.server.grpc_private import TIMEOUT
 
 TOO_MANY_OPERATIONS = 8  # grpc_call_error
@@ -121,6 +121,24 @@ def test_only_so_many_events_are_taken_at_once(core: Core, queue: Queue) -> None
     assert len(handled) == TAKEN_AT_ONCE
     core.poll(0)
     assert handled == list(range(TAKEN_AT_ONCE + 1))
+
+
+@pytest.mark.parametrize(("size_bytes", "together"), [(LARGE_BYTES, True), (LARGE_BYTES + 1, False)])
+def test_a_large_message_is_the_last_that_is_taken(
+    core: Core, queue: Queue, monkeypatch: pytest.MonkeyPatch, size_bytes: int, *, together: bool
+) -> None:
+    """What is taken together is held in memory twice, by the library and by us; so this is bounded."""
+
+    class Received:
+        def message(self) -> bytes:
+            return bytes(size_bytes)
+
+    monkeypatch.setattr(grpc_core, "Receive", Received)
+    for _ in range(2):
+        queue.completes(lambda _: None)
+        queue.events[-1].batch_operations = [Received()]
+    core.poll(0)
+    assert together == (not queue.events)
 
 
 def test_replies_do_not_wait_for_slow_handlers(core: Core, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
