@@ -56,7 +56,7 @@ class Handler(Protocol):
 class Call:
     """One call: its messages in and out, in order. `handler` must be set before anything is received.
 
-    `submit` takes the batches; `on_over` is called when the last operation is done.
+    `submit` takes the batches; `on_over` is called with the call when its last operation is done.
 
     Messages are received one at a time, each only after everything queued before it was sent: a client that does
     not read is not read from.
@@ -71,7 +71,7 @@ class Call:
         self,
         call: Any,  # noqa: ANN401  (cygrpc has no types)
         submit: Callable[[Batch], None],
-        on_over: Callable[[], None],
+        on_over: Callable[["Call"], None],
     ) -> None:
         self._submit = submit
         self._on_over = on_over
@@ -114,6 +114,13 @@ class Call:
             self._outgoing.extend(messages)
             self._ending, self._then = (code, details), then
             self._proceed()
+
+    def cancel(self) -> None:
+        """End it with an error at once, whatever it waits for."""
+        self._call.cancel(INTERNAL, FAULT)
+        if self._ending is None:
+            self._outgoing.clear()
+            self.handler.on_end()
 
     def watch(self, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` when the client disconnects, even if it has sent its last message before."""
@@ -189,6 +196,6 @@ class Call:
         if hasattr(self, "handler"):  # a refused call has none
             del self.handler  # it refers to the call: without the cycle both are freed at once
         then, self._then = self._then, None
-        self._on_over()
+        self._on_over(self)
         if then is not None:
             then()

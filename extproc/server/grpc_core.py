@@ -15,7 +15,7 @@ work itself), and grpc's server with a thread pool (twice that).
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from extproc.server.grpc_call import (
@@ -29,7 +29,8 @@ from extproc.server.grpc_call import (
     Call,
     Handler,
 )
-from extproc.server.grpc_private import TIMEOUT, CompletionQueue, Receive, Server, ServerCredentials
+from extproc.server.grpc_private import TIMEOUT, CompletionQueue, Receive, ServerCredentials
+from extproc.server.grpc_server import CannotListen, Options, Server
 
 __all__ = [
     "FAULT",
@@ -46,11 +47,9 @@ __all__ = [
     "Options",
 ]
 
-# How many new calls the core can give us at once; more of them wait inside the core, where we do not see them.
-ACCEPTED_AT_ONCE = 64
 # How many events are taken together; a message of more than LARGE_BYTES is the last, which bounds their memory.
 TAKEN_AT_ONCE = 64
-LARGE_BYTES = 64 << 10
+LARGE_BYTES = 16 << 10
 # How long handlers run before what they have sent is submitted.
 RUN_S = 0.002
 # While events come singly, every so many of them a look shows whether there are more: it is a system call.
@@ -58,12 +57,7 @@ LOOK_AFTER = 4
 # More than enough: a server whose calls have all ended closes its connections at once.
 CLOSES_WITHIN_S = 5.0
 
-Options = Sequence[tuple[str, int]]
 OnCall = Callable[["Call", str], None]  # with the method's full name
-
-
-class CannotListen(Exception):
-    """An address cannot be bound or credentials cannot be used; gRPC does not say which."""
 
 
 class Core:
@@ -71,11 +65,11 @@ class Core:
 
     def __init__(self) -> None:
         self._queue = CompletionQueue()
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         self._events: deque[Any] = deque()  # taken from the queue, not yet handled
         self._single = 0  # events in a row that came singly
         self._batches: deque[Batch] = deque()  # not yet submitted
-        self._calls = 0
+        self._calls: set[Call] = set()
         self._open = True
 
     def listen(
@@ -85,7 +79,7 @@ class Core:
 
         Raises CannotListen.
         """
-        server = _Server(self._queue, options, self._accepter(on_call))
+        server = Server(self._queue, options, self._accepter(on_call))
         port = server.bind(address, credentials)
         self._servers.append(server)
         return port
@@ -123,7 +117,7 @@ class Core:
     @property
     def done(self) -> bool:
         """Whether, after `stop_accepting`, all calls and connections have ended."""
-        return self._calls == 0 and all(server.is_down for server in self._servers)
+        return not self._calls and all(server.is_down for server in self._servers)
 
     def close(self) -> None:
         """Cancel the calls that are left after `stop_accepting`, and free everything; may be called twice."""
@@ -140,22 +134,34 @@ class Core:
             server.destroy()
 
     def _take(self, wait_s: float) -> bool:
-        """Wait for an event, and take those that are waiting with it; return whether there was one."""
+        """Wait for an event, and take those that are waiting with it; return whether there was one.
+
+        If there is no memory for an event's message, the event is lost, and nobody knows which call waits for it.
+        So all calls are cancelled, which the gateway takes for a failure of ours. Otherwise, in full duplex mode,
+        it would wait without end.
+        """
         poll, events = self._queue.poll, self._events
-        event = poll(time.time() + wait_s)
-        if event.completion_type == TIMEOUT:
-            return False
-        events.append(event)
-        self._single += 1
-        if self._single >= LOOK_AFTER:
-            while (
-                len(events) < TAKEN_AT_ONCE
-                and not _brings_large(event)
-                and (event := poll(0)).completion_type != TIMEOUT
-            ):
-                events.append(event)
-            # After several, look again at once.
-            self._single = 0 if len(events) == 1 else LOOK_AFTER
+        try:
+            event = poll(time.time() + wait_s)
+            if event.completion_type == TIMEOUT:
+                return False
+            events.append(event)
+            self._single += 1
+            if self._single >= LOOK_AFTER:
+                while (
+                    len(events) < TAKEN_AT_ONCE
+                    and not _brings_large(event)
+                    and (event := poll(0)).completion_type != TIMEOUT
+                ):
+                    events.append(event)
+                # After several, look again at once.
+                self._single = 0 if len(events) == 1 else LOOK_AFTER
+        except Exception:
+            for call in self._calls:
+                call.cancel()
+            for server in self._servers:
+                server.accept_one_more()  # in case the lost event was a new call
+            raise
         return True
 
     def _submit(self) -> None:
@@ -172,14 +178,10 @@ class Core:
                 call.cancel(INTERNAL, FAULT)
                 raise RuntimeError(f"gRPC refused a batch: call error {refused}")
 
-    def _on_call_over(self) -> None:
-        """Called when a call's last operation is done."""
-        self._calls -= 1
-
     def _accepter(self, on_call: OnCall) -> Callable[[Any], None]:
         def accept(event: Any) -> None:  # noqa: ANN401
-            self._calls += 1
-            call = Call(event.call, self._batches.append, self._on_call_over)
+            call = Call(event.call, self._batches.append, self._calls.discard)
+            self._calls.add(call)
             try:
                 on_call(call, event.call_details.method.decode("latin-1"))
             except Exception:
@@ -196,57 +198,3 @@ def _brings_large(event: Any) -> bool:  # noqa: ANN401
         return False
     message: bytes | None = operations[-1].message()
     return message is not None and len(message) > LARGE_BYTES
-
-
-class _Server:
-    """A gRPC server for one address."""
-
-    def __init__(self, queue: Any, options: Options, accept: Callable[[Any], None]) -> None:  # noqa: ANN401
-        self._queue = queue
-        self._accept = accept
-        self._server = Server(options, False)  # noqa: FBT003  (xds; positional there)
-        self._server.register_completion_queue(queue)
-        self._started = False
-        self.is_down = True
-
-    def bind(self, address: str, credentials: ServerCredentials | None) -> int:
-        # cygrpc takes the object inside, as grpc's own servers pass it.
-        more = () if credentials is None else (vars(credentials)["_credentials"],)
-        try:
-            port: int = self._server.add_http2_port(address.encode(), *more)
-        except RuntimeError as error:
-            raise CannotListen(str(error)) from error
-        if port == 0:
-            raise CannotListen("gRPC gives no reason; its log may contain one")
-        return port
-
-    def start(self) -> None:
-        self._server.start()
-        self.is_down = False
-        self._started = True
-        for _ in range(ACCEPTED_AT_ONCE):
-            self._request()
-
-    def shut_down(self) -> None:
-        if self._started:
-            self._started = False
-            self._server.shutdown(self._queue, self._on_down)
-
-    def cancel_calls(self) -> None:
-        if not self.is_down:
-            self._server.cancel_all_calls()
-
-    def destroy(self) -> None:
-        self._server.destroy()
-
-    def _request(self) -> None:
-        self._server.request_call(self._queue, self._queue, self._on_call)
-
-    def _on_call(self, event: Any) -> None:  # noqa: ANN401
-        if event.success:
-            if self._started:
-                self._request()
-            self._accept(event)
-
-    def _on_down(self, _event: Any) -> None:  # noqa: ANN401
-        self.is_down = True

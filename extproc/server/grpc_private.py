@@ -17,19 +17,19 @@ __all__ = [
     "NO_FLAGS",
     "TIMEOUT",
     "CompletionQueue",
+    "CoreServer",
     "Receive",
     "ReceiveClose",
     "Send",
     "SendInitialMetadata",
     "SendStatus",
-    "Server",
     "ServerCredentials",
 ]
 
 NO_FLAGS: Final = 0
 TIMEOUT: Final = cygrpc.CompletionType.queue_timeout
 CompletionQueue = cygrpc.CompletionQueue
-Server = cygrpc.Server
+CoreServer = cygrpc.Server
 Receive = cygrpc.ReceiveMessageOperation
 Send = cygrpc.SendMessageOperation
 SendInitialMetadata = cygrpc.SendInitialMetadataOperation

@@ -89,7 +89,7 @@ def core(queue: Queue) -> Core:
 
 def sends(core: Core, submitted: Submitted) -> Callable[[Any], None]:
     """Return a handler that sends something on a call."""
-    call = Call(submitted, core._batches.append, lambda: None)
+    call = Call(submitted, core._batches.append, lambda _call: None)
     return lambda _: call.mark(lambda: None)
 
 

@@ -3,17 +3,21 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import pytest
 
 from extproc.server.grpc_core import Call
-from extproc.server.grpc_private import NO_FLAGS, Receive
+from extproc.server.grpc_private import NO_FLAGS, TIMEOUT, Receive
+from extproc.server.grpc_server import ACCEPTED_AT_ONCE
 from tests.grpc.served import App
 
 Router = Callable[..., Any]
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()
+# What a write raises if its stream is over.
+OVER = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 
 
 def failures(app: App) -> float:
@@ -30,6 +34,13 @@ async def ended(stream: Any) -> grpc.StatusCode:
         return error.code()
     code: grpc.StatusCode = await stream.code()
     return code
+
+
+async def serves(stream: Any) -> None:
+    """Fail unless the router decides a request on this stream."""
+    await stream.headers()
+    await stream.body(CHAT)
+    assert await stream.read() is not None
 
 
 class Broken:
@@ -178,9 +189,70 @@ def test_a_batch_that_grpc_refuses_ends_no_other_call(
             with monkeypatch.context() as patched:
                 patched.setattr(app._streams, "serve", broken)
                 assert grpc.StatusCode.INTERNAL == await call(channel).code()
+            await serves(call(channel))
+
+    asyncio.run(scenario())
+
+
+class Losing:
+    """A completion queue that loses the next event, as for lack of memory for its message."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self.loses = False
+
+    def poll(self, deadline: float) -> Any:
+        """Return the next event, or lose it."""
+        event = self._queue.poll(deadline)
+        if self.loses and event.completion_type != TIMEOUT:
+            self.loses = False
+            raise MemoryError
+        return event
+
+    def shutdown(self) -> None:
+        """Shut the real queue down."""
+        self._queue.shutdown()
+
+
+def test_a_lost_message_ends_its_call(
+    router: Router, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If there is no memory for a message, its stream is cancelled and does not wait; later ones are served."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            queue = Losing(app._core._queue)
+            monkeypatch.setattr(app._core, "_queue", queue)
             stream = call(channel)
-            await stream.headers()
-            await stream.body(CHAT)
-            assert await stream.read() is not None
+            await stream.headers(mode="FULL_DUPLEX_STREAMED")
+            await eventually(lambda: len(app._streams.open) == 1)
+            queue.loses = True
+            with suppress(*OVER):
+                await stream.body(CHAT, end=False)
+            assert grpc.StatusCode.OK != await ended(stream)
+            await app.calls_over()
+            assert not app._streams.open
+            await serves(call(channel))
+
+    asyncio.run(scenario())
+
+
+def test_lost_calls_cost_no_place(
+    router: Router, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often there is no memory for a new call, the next one is accepted."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            queue = Losing(app._core._queue)
+            monkeypatch.setattr(app._core, "_queue", queue)
+            for _ in range(ACCEPTED_AT_ONCE):
+                queue.loses = True
+                stream = call(channel)
+                with suppress(*OVER):
+                    await stream.headers()
+                await eventually(lambda: not queue.loses)
+                stream.stub.cancel()
+            await serves(call(channel))
 
     asyncio.run(scenario())

@@ -120,7 +120,7 @@ def test_an_ended_stream_is_freed_at_once(router: Router, call: type[Any], event
             await stream.headers()
             await stream.body(chat(stream=True))
             await stream.read()
-            await eventually(lambda: app._core._calls == 0)
+            await eventually(lambda: not app._core._calls)
             # The deadline of a decided stream is dropped when the next stream begins, or when it expires.
             app._streams.routing.deadlines._queue.clear()
             assert [] == [each for each in gc.get_objects() if type(each) is _Stream]
@@ -376,7 +376,7 @@ def test_a_watcher_that_leaves_is_forgotten(router: Router, eventually: Any) -> 
             await asyncio.wait_for(watch.read(), 10)
             assert 1 == len(app._health._watchers)
             watch.cancel()
-            await eventually(lambda: not app._health._watchers and app._core._calls == 0)
+            await eventually(lambda: not app._health._watchers and not app._core._calls)
 
     asyncio.run(scenario())
 
