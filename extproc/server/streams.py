@@ -176,14 +176,18 @@ class _Stream:
         if exchange is None or exchange.undecided:
             streams.metrics.undecided[cause,] += 1
         streams.metrics.streams[PLAIN] += 1
-        streams.metrics.processing_seconds.observe(self._processing_s)
         self._call.finish(messages, code, details, self._over)
 
     def _over(self) -> None:
         """Called when the last reply is on its way: only then learn, which takes as long as a decision."""
         self._streams.open.discard(self)
-        if self._exchange is not None:
-            self._exchange.end()
+        began_s = time.monotonic()
+        try:
+            if self._exchange is not None:
+                self._exchange.end()
+        finally:
+            self._processing_s += time.monotonic() - began_s
+            self._streams.metrics.processing_seconds.observe(self._processing_s)
 
 
 _ENDS = (Close, Abort)

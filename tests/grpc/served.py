@@ -10,7 +10,7 @@ import grpc
 from extproc.config.schema import Configuration
 from extproc.server import app as served
 
-__all__ = ["App", "learn_once"]
+__all__ = ["USAGE", "App", "learn_once"]
 
 T = TypeVar("T")
 WITHIN_S = 10.0

@@ -12,7 +12,7 @@ import pytest
 from extproc.server.grpc_core import Call
 from extproc.server.grpc_private import NO_FLAGS, TIMEOUT, Receive
 from extproc.server.grpc_server import ACCEPTED_AT_ONCE
-from tests.grpc.served import App
+from tests.grpc.served import USAGE, App
 
 Router = Callable[..., Any]
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()
@@ -171,6 +171,30 @@ def test_a_failure_after_a_full_duplex_body_closes_the_stream_with_ok(
             await stream.response_headers()
             assert grpc.StatusCode.OK == await ended(stream)
             assert 1 == failures(app)
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_to_learn_affects_no_reply(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client has the whole response by then: the exception is counted, and the stream has ended with OK."""
+
+    def broken(*_arguments: Any) -> None:
+        raise KeyError("a fault of ours")
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            monkeypatch.setattr(app.router.learner, "learn", broken)
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(CHAT)
+            await stream.response_headers()
+            await stream.response_body(USAGE, end=False)
+            assert grpc.StatusCode.OK == await ended(stream)
+            await app.calls_over()
+            assert (1, 0) == (failures(app), len(app._streams.open))
+            assert 1 == app.registry.get_sample_value("dualpool_processing_seconds_count")
 
     asyncio.run(scenario())
 
