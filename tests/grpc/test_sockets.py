@@ -170,6 +170,7 @@ def test_an_idle_stream_is_closed(call: type[Any]) -> None:
                 await kept.headers(mode="BUFFERED")
                 await kept.read()
                 assert [grpc.StatusCode.OK] * 2 == [await stream.code() for stream in (kept, silent)]
+                await app.calls_over()
                 assert not app._streams.open
         finally:
             await app.stop()
