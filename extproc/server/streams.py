@@ -169,25 +169,24 @@ class _Stream:
     def _finish(
         self, messages: Sequence[bytes], code: int, details: bytes = b"", cause: Undecided = Undecided.ENDED_BY_US
     ) -> None:
-        """Update the metrics, then end the stream; `cause` is counted if nothing was decided."""
+        """End the stream; `cause` is counted if nothing was decided."""
         if self._call.finished:
             return
-        streams, exchange = self._streams, self._exchange
-        if exchange is None or exchange.undecided:
-            streams.metrics.undecided[cause,] += 1
-        streams.metrics.streams[PLAIN] += 1
+        if self._exchange is None or self._exchange.undecided:
+            self._streams.metrics.undecided[cause,] += 1
         self._call.finish(messages, code, details, self._over)
 
     def _over(self) -> None:
         """Called when the last reply is on its way: only then learn, which takes as long as a decision."""
-        self._streams.open.discard(self)
-        began_s = time.monotonic()
+        streams, began_s = self._streams, time.monotonic()
+        streams.open.discard(self)
+        streams.metrics.streams[PLAIN] += 1
         try:
             if self._exchange is not None:
                 self._exchange.end()
         finally:
             self._processing_s += time.monotonic() - began_s
-            self._streams.metrics.processing_seconds.observe(self._processing_s)
+            streams.metrics.processing_seconds.observe(self._processing_s)
 
 
 _ENDS = (Close, Abort)
