@@ -92,11 +92,15 @@ class AccessLogs:
         self.open: set[_LogStream] = set()
         self.next_s = float("inf")
         self._waiting: deque[_LogStream] = deque()
+        self._drained = False
 
     def serve(self, call: Call) -> None:
         """Serve one stream until the gateway or a drain ends it; refuse it if nothing is learned from the log."""
         if self.teaching() is None:
             call.finish(code=UNIMPLEMENTED, details=b"learning.source is not access_log")
+            return
+        if self._drained:
+            call.finish()
             return
         stream = call.handler = _LogStream(self, call)
         self.open.add(stream)
@@ -115,7 +119,8 @@ class AccessLogs:
             stream.work(now_s)
 
     def drain(self) -> None:
-        """End all streams; the gateway opens new ones elsewhere."""
+        """End all streams, also those that still come; the gateway opens new ones elsewhere."""
+        self._drained = True
         for stream in list(self.open):
             stream.on_end()
 

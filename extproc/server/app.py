@@ -48,6 +48,8 @@ __all__ = ["App"]
 
 # After the drain time only streams that would lose bytes are still open; they get this long to end by themselves.
 LAST_STREAMS_S: Final = 10.0
+# More than enough: a server whose calls have all ended closes its connections at once.
+CANCELLED_WITHIN_S = 5.0
 JUDGES_EVERY_S: Final = 1.0
 FREES_EVERY_S: Final = 1.0
 
@@ -229,6 +231,9 @@ class App:
         self._streams.drain()
         self._access_logs.drain()
         ends_s = time.monotonic() + LAST_STREAMS_S
+        self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
+        self._core.cancel_calls()
+        ends_s = time.monotonic() + CANCELLED_WITHIN_S
         self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
         self._core.close()
         self._keeping.end()

@@ -39,8 +39,8 @@ OK, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 12, 13
 FAULT = b"an exception in the router; see its log"
 
 Tag = Callable[[Any], None]
-Batch = tuple[Any, Sequence[Any], Tag]
-"""The core's call, its operations, and what to call when they are done."""
+Batch = tuple["Call", Sequence[Any], Tag]
+"""A call, operations, and what to call when they are done."""
 
 
 class Handler(Protocol):
@@ -56,29 +56,30 @@ class Handler(Protocol):
 class Call:
     """One call: its messages in and out, in order. `handler` must be set before anything is received.
 
-    `submit` takes the batches; `on_over` is called with the call when its last operation is done.
+    `core` is the library's call, `submit` takes batches for it. `on_over` is called with the call when its last
+    operation is done, and then `then`, if it is set.
 
     Messages are received one at a time, each only after everything queued before it was sent: a client that does
     not read is not read from.
     """
 
     __slots__ = (
-        *("_call", "_on_over", "_ending", "_greeted", "_outgoing", "_receiving", "_sending", "_statused"),
-        *("_submit", "_then", "_watched", "handler"),
+        *("_on_over", "_ending", "_greeted", "_outgoing", "_receiving", "_sending", "_statused"),
+        *("_submit", "_watched", "core", "handler", "then"),
     )
 
     def __init__(
         self,
-        call: Any,  # noqa: ANN401  (cygrpc has no types)
+        core: Any,  # noqa: ANN401  (cygrpc has no types)
         submit: Callable[[Batch], None],
         on_over: Callable[["Call"], None],
     ) -> None:
         self._submit = submit
         self._on_over = on_over
-        self._call = call
+        self.core = core
         self._outgoing: deque[bytes] = deque()
         self._ending: tuple[int, bytes] | None = None
-        self._then: Callable[[], None] | None = None
+        self.then: Callable[[], None] | None = None
         self._greeted = self._receiving = self._sending = self._statused = self._watched = False
         self.handler: Handler
 
@@ -95,41 +96,37 @@ class Call:
             self._outgoing.extend(messages)
         elif not (self._receiving or self._sending or self._outgoing):  # while a request arrives: nothing to send
             self._receiving = True
-            self._submit((self._call, (Receive(NO_FLAGS),), self._on_received))
+            self._submit((self, (Receive(NO_FLAGS),), self._on_received))
             return
         self._proceed()
 
-    def finish(
-        self,
-        messages: Sequence[bytes] = (),
-        code: int = OK,
-        details: bytes = b"",
-        then: Callable[[], None] | None = None,
-    ) -> None:
-        """Send messages, if any, then the status; anything that the client still sends is not received.
-
-        `then` is called when all of this is on its way.
-        """
+    def finish(self, messages: Sequence[bytes] = (), code: int = OK, details: bytes = b"") -> None:
+        """Send messages, if any, then the status; anything that the client still sends is not received."""
         if self._ending is None:
             self._outgoing.extend(messages)
-            self._ending, self._then = (code, details), then
+            self._ending = code, details
             self._proceed()
 
     def cancel(self) -> None:
-        """End it with an error at once, whatever it waits for."""
-        self._call.cancel(INTERNAL, FAULT)
-        if self._ending is None:
-            self._outgoing.clear()
+        """End it with an error at once, whatever it waits for: an event or a batch of it may be lost."""
+        self.core.cancel(INTERNAL, FAULT)
+        self._outgoing.clear()
+        self._sending = False
+        if self._statused:
+            self._on_finished(None)
+        elif self._ending is None:
             self.handler.on_end()
+        else:
+            self._proceed()
 
     def watch(self, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` when the client disconnects, even if it has sent its last message before."""
         self._watched = True
-        self._submit((self._call, (ReceiveClose(NO_FLAGS),), lambda _event: on_gone()))
+        self._submit((self, (ReceiveClose(NO_FLAGS),), lambda _event: on_gone()))
 
     def mark(self, on_turn: Callable[[], None]) -> None:
         """Call `on_turn` when every event that is waiting now has been handled."""
-        self._submit((self._call, (), lambda _event: on_turn()))
+        self._submit((self, (), lambda _event: on_turn()))
 
     def _proceed(self) -> None:
         """Submit the next batch, unless one with a message of ours is in progress."""
@@ -160,7 +157,7 @@ class Call:
             tag = self._on_sent
         else:
             return
-        self._submit((self._call, operations, tag))
+        self._submit((self, operations, tag))
 
     def _on_sent(self, event: Any) -> None:  # noqa: ANN401
         self._sending = False
@@ -195,7 +192,7 @@ class Call:
     def _on_finished(self, _event: Any) -> None:  # noqa: ANN401
         if hasattr(self, "handler"):  # a refused call has none
             del self.handler  # it refers to the call: without the cycle both are freed at once
-        then, self._then = self._then, None
+        then, self.then = self.then, None
         self._on_over(self)
         if then is not None:
             then()

@@ -54,8 +54,6 @@ LARGE_BYTES = 16 << 10
 RUN_S = 0.002
 # While events come singly, every so many of them a look shows whether there are more: it is a system call.
 LOOK_AFTER = 4
-# More than enough: a server whose calls have all ended closes its connections at once.
-CLOSES_WITHIN_S = 5.0
 
 OnCall = Callable[["Call", str], None]  # with the method's full name
 
@@ -70,7 +68,6 @@ class Core:
         self._single = 0  # events in a row that came singly
         self._batches: deque[Batch] = deque()  # not yet submitted
         self._calls: set[Call] = set()
-        self._open = True
 
     def listen(
         self, address: str, options: Options, credentials: ServerCredentials | None, on_call: OnCall
@@ -119,16 +116,13 @@ class Core:
         """Whether, after `stop_accepting`, all calls and connections have ended."""
         return not self._calls and all(server.is_down for server in self._servers)
 
-    def close(self) -> None:
-        """Cancel the calls that are left after `stop_accepting`, and free everything; may be called twice."""
-        if not self._open:
-            return
-        self._open = False
+    def cancel_calls(self) -> None:
+        """Cancel the calls that are left after `stop_accepting`."""
         for server in self._servers:
             server.cancel_calls()
-        ends_s = time.monotonic() + CLOSES_WITHIN_S
-        while not self.done and time.monotonic() < ends_s:
-            self.poll(0.05)
+
+    def close(self) -> None:
+        """Free everything; nothing may be called afterwards."""
         self._queue.shutdown()
         for server in self._servers:
             server.destroy()
@@ -157,7 +151,7 @@ class Core:
                 # After several, look again at once.
                 self._single = 0 if len(events) == 1 else LOOK_AFTER
         except Exception:
-            for call in self._calls:
+            for call in list(self._calls):
                 call.cancel()
             for server in self._servers:
                 server.accept_one_more()  # in case the lost event was a new call
@@ -170,12 +164,12 @@ class Core:
         while batches:
             call, operations, tag = batches.popleft()
             try:
-                refused = call.start_server_batch(operations, tag)
+                refused = call.core.start_server_batch(operations, tag)
             except Exception:
-                call.cancel(INTERNAL, FAULT)
+                call.cancel()
                 raise
             if refused:
-                call.cancel(INTERNAL, FAULT)
+                call.cancel()
                 raise RuntimeError(f"gRPC refused a batch: call error {refused}")
 
     def _accepter(self, on_call: OnCall) -> Callable[[Any], None]:

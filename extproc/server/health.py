@@ -25,6 +25,7 @@ class Health:
     def __init__(self) -> None:
         self.ready = False
         self._watchers: set[_Watch] = set()
+        self._ended = False
 
     def set_ready(self, *, ready: bool) -> None:
         """Set the readiness, and notify the watchers."""
@@ -41,7 +42,8 @@ class Health:
         return True
 
     def end(self) -> None:
-        """End all watches; there will be no more changes."""
+        """End all watches, also those that still come; there will be no more changes."""
+        self._ended = True
         for watcher in list(self._watchers):
             watcher.on_gone()
 
@@ -70,6 +72,8 @@ class Health:
             self._watchers.add(watch)
             call.watch(watch.on_gone)
             watch.notify()
+            if self._ended:
+                watch.on_gone()
 
         call.handler = _Request(call, respond)
         call.send()

@@ -28,6 +28,8 @@ INTERVAL_S: Final = 0.1
 # A delay as long as this is never just a burst.
 LIMIT_S: Final = 0.05
 MARK_EVERY_S: Final = 0.005
+# A mark that has not returned after this time is lost, as for lack of memory, and is replaced.
+LOST_S: Final = 1.0
 # Readiness is judged over this many seconds, and only if there were this many requests.
 WINDOW_S: Final = 10
 ENOUGH_REQUESTS: Final = 100
@@ -45,14 +47,16 @@ class Overload:
 
     def wants_mark(self, now_s: float) -> bool:
         """Return whether the caller is to set a mark now; its wait is measured from `now_s`."""
-        if self._marked_s is not None or now_s < self._next_mark_s:
+        due_s = self._next_mark_s if self._marked_s is None else self._marked_s + LOST_S
+        if now_s < due_s:
             return False
         self._marked_s = now_s
         return True
 
     def on_turn(self, now_s: float) -> float:
         """Called when the mark's turn has come; return how long it waited."""
-        assert self._marked_s is not None
+        if self._marked_s is None:  # an older mark, which took so long that it seemed lost
+            return self.lag_s
         self.lag_s = now_s - self._marked_s
         self._marked_s, self._next_mark_s = None, now_s + MARK_EVERY_S
         if self.lag_s < TARGET_S:

@@ -34,6 +34,7 @@ class Streams:
     def serve(self, call: Call) -> None:
         """Serve one stream until its exchange or the gateway closes it."""
         stream = call.handler = _Stream(self, call)
+        call.then = stream.over
         self.open.add(stream)
         if self.overload.wants_mark(stream.last_message_s):
             call.mark(self._on_turn)
@@ -69,7 +70,7 @@ class _Stream:
     @property
     def waits(self) -> bool:
         """Whether a request is held."""
-        return self._exchange is not None and self._exchange.holding
+        return self._exchange is not None and self._exchange.holding and not self._call.finished
 
     def on_message(self, message: bytes) -> None:
         """Called with each message from the gateway."""
@@ -94,7 +95,7 @@ class _Stream:
         # The call waited for its turn, and then so did its message.
         self._began_s = now_s - 2 * streams.overload.lag_s
         self._handle(event, exchange)
-        if exchange.undecided and streams.overload.sheds(now_s):
+        if exchange.undecided and not self._call.finished and streams.overload.sheds(now_s):
             self._shed(exchange)
         elif exchange.holding:
             self._routing.deadlines.add(self, self._began_s)
@@ -123,6 +124,18 @@ class _Stream:
         else:
             self._finish((), OK, cause=Undecided.IDLE)
 
+    def over(self) -> None:
+        """Called when the last reply is on its way: only then learn, which takes as long as a decision."""
+        streams, began_s = self._streams, time.monotonic()
+        streams.open.discard(self)
+        streams.metrics.streams[PLAIN] += 1
+        try:
+            if self._exchange is not None:
+                self._exchange.end()
+        finally:
+            self._processing_s += time.monotonic() - began_s
+            streams.metrics.processing_seconds.observe(self._processing_s)
+
     def _shed(self, exchange: Exchange) -> None:
         self._streams.metrics.shed_requests[PLAIN] += 1
         self._streams.overload.count(in_time=False, now_s=self.last_message_s)
@@ -138,6 +151,8 @@ class _Stream:
     def _handle(self, event: Event, exchange: Exchange) -> None:
         """Pass an event to the exchange, and send its replies."""
         streams, now_s = self._streams, time.monotonic()
+        if self._call.finished:
+            return
         replies = exchange.handle(event, now_s)
         if not replies:  # more is to come before anything can be said
             self._processing_s += time.monotonic() - now_s
@@ -174,19 +189,7 @@ class _Stream:
             return
         if self._exchange is None or self._exchange.undecided:
             self._streams.metrics.undecided[cause,] += 1
-        self._call.finish(messages, code, details, self._over)
-
-    def _over(self) -> None:
-        """Called when the last reply is on its way: only then learn, which takes as long as a decision."""
-        streams, began_s = self._streams, time.monotonic()
-        streams.open.discard(self)
-        streams.metrics.streams[PLAIN] += 1
-        try:
-            if self._exchange is not None:
-                self._exchange.end()
-        finally:
-            self._processing_s += time.monotonic() - began_s
-            streams.metrics.processing_seconds.observe(self._processing_s)
+        self._call.finish(messages, code, details)
 
 
 _ENDS = (Close, Abort)

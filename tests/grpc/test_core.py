@@ -50,6 +50,16 @@ class Submitted:
         self._log.append(f"{self._name} cancelled")
 
 
+class Handler:
+    """A handler that does nothing."""
+
+    def on_message(self, _message: bytes) -> None:
+        """Ignore it."""
+
+    def on_end(self) -> None:
+        """Ignore it."""
+
+
 class Refusing(Submitted):
     """A call whose batches the library refuses, by its result or by an exception."""
 
@@ -90,6 +100,7 @@ def core(queue: Queue) -> Core:
 def sends(core: Core, submitted: Submitted) -> Callable[[Any], None]:
     """Return a handler that sends something on a call."""
     call = Call(submitted, core._batches.append, lambda _call: None)
+    call.handler = Handler()
     return lambda _: call.mark(lambda: None)
 
 

@@ -199,20 +199,68 @@ def test_a_failure_to_learn_affects_no_reply(
     asyncio.run(scenario())
 
 
+def test_a_handler_that_raises_leaves_nothing(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception outside an exchange ends its stream with an error, and the stream no longer counts as open."""
+
+    def broken(**_arguments: Any) -> None:
+        raise KeyError("a fault of ours")
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            monkeypatch.setattr(app._streams.overload, "count", broken)
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(CHAT)
+            assert grpc.StatusCode.INTERNAL == await ended(stream)
+            await app.calls_over()
+            assert (0, 0) == (len(app._streams.open), app.router.learner.budget._streams)
+
+    asyncio.run(scenario())
+
+
+def test_an_exception_at_the_end_does_not_end_the_stop(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A router whose last streams raise still saves what it has learned, and stops."""
+
+    def broken(*_arguments: Any) -> None:
+        raise KeyError("a fault of ours")
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            monkeypatch.setattr(app.router.learner, "settle", broken)
+            stream = call(channel)
+            await stream.headers(mode="BUFFERED")
+            await stream.read()
+            await stream.body(CHAT)
+            await stream.read()
+
+    caplog.set_level("INFO")
+    asyncio.run(scenario())
+    assert "stopped" in [record.getMessage() for record in caplog.records]
+
+
 def test_a_batch_that_grpc_refuses_ends_no_other_call(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the library refuses what we submit (a second receive), its stream ends, and the next one is served."""
+    serve: list[Callable[[Call], None]] = []
 
     def broken(handled: Call) -> None:
+        serve[0](handled)
         for _ in range(2):
-            handled._submit((handled._call, (Receive(NO_FLAGS),), lambda _event: None))
+            handled._submit((handled, (Receive(NO_FLAGS),), lambda _event: None))
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
             with monkeypatch.context() as patched:
+                serve.append(app._streams.serve)
                 patched.setattr(app._streams, "serve", broken)
                 assert grpc.StatusCode.INTERNAL == await call(channel).code()
+                await app.calls_over()
+                assert not app._streams.open
             await serves(call(channel))
 
     asyncio.run(scenario())

@@ -54,12 +54,25 @@ def test_a_response_in_one_piece_is_complete_at_once(ending: bytes) -> None:
     assert reader.finish() == Usage(11, 5)
 
 
-def test_a_compressed_response_is_complete_with_its_document() -> None:
-    """The trailer of gzip need not be there."""
+def test_a_compressed_response_is_complete_with_its_encoding() -> None:
+    """The document may be damaged until the checksum behind it was compared."""
+    packed = gzip.compress(RESPONSE)
     reader = chat_reader("gzip")
-    reader.feed(gzip.compress(RESPONSE)[:-8])
+    reader.feed(packed[:-8])
+    assert not reader.complete
+    reader.feed(packed[-8:])
     assert reader.complete
     assert reader.finish() == Usage(11, 5)
+
+
+@pytest.mark.parametrize("trailer", [b"", b"wrong sum"])
+def test_a_compressed_response_without_its_checksum_is_not_read(trailer: bytes) -> None:
+    """A response that was cut, or whose checksum is wrong, has no usage."""
+    reader = chat_reader("gzip")
+    reader.feed(gzip.compress(RESPONSE)[:-8])
+    with pytest.raises(ResponseNotUnderstood):  # noqa: PT012  (either of the two)
+        reader.feed(trailer)
+        reader.finish()
 
 
 def test_a_refusal_is_complete_with_its_document() -> None:

@@ -97,3 +97,16 @@ def test_prices_of_any_number_of_features_solve_the_equations(size: int) -> None
     assert np.linalg.solve(information + ridge, z.sum(0) + ridge @ prior.mean) == pytest.approx(model.weights)
     expected = NOISE**2 * float(z[0] @ np.linalg.solve(information + ridge, z[0]))
     assert expected == pytest.approx(model.leverage(z[0]))
+
+
+def test_sums_that_no_responses_make_change_no_prices() -> None:
+    """Sums from elsewhere may leave a system that is well conditioned and yet not positive definite."""
+    model = RelativeLeastSquares(PRIOR, 1.0)
+    for tokens in range(400, 600):
+        model.learn(X, float(tokens))
+    before, sums = model.weights.copy(), model.sums
+    crossed = np.zeros((3, 3))
+    crossed[0, 1] = crossed[1, 0] = -3 * float(np.sqrt(sums.a[0, 0] * sums.a[1, 1]))
+    model.shift(Sums(crossed, np.zeros(3)), 1, 1.0, model.responses)
+    assert model.refused == 1
+    assert model.weights == pytest.approx(before)

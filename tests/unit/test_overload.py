@@ -1,4 +1,4 @@
-from extproc.server.overload import ENOUGH_REQUESTS, INTERVAL_S, LIMIT_S, TARGET_S, WINDOW_S, Overload
+from extproc.server.overload import ENOUGH_REQUESTS, INTERVAL_S, LIMIT_S, LOST_S, TARGET_S, WINDOW_S, Overload
 
 
 def delayed(overload: Overload, at_s: float, by_s: float) -> None:
@@ -41,10 +41,21 @@ def test_there_is_one_mark_at_a_time() -> None:
     """No other mark is set while one waits, or right after it was handled."""
     overload = Overload()
     assert overload.wants_mark(1.0)
-    assert not overload.wants_mark(2.0)
-    overload.on_turn(2.0)
-    assert not overload.wants_mark(2.001)
-    assert overload.wants_mark(2.1)
+    assert not overload.wants_mark(1.9)
+    overload.on_turn(1.9)
+    assert not overload.wants_mark(1.901)
+    assert overload.wants_mark(2.0)
+
+
+def test_a_lost_mark_is_replaced() -> None:
+    """Requests are shed until then; the lost mark may still come."""
+    overload = Overload()
+    assert overload.wants_mark(1.0)
+    assert overload.sheds(1.0 + LOST_S - 0.01)
+    assert overload.wants_mark(1.0 + LOST_S)
+    assert not overload.sheds(1.0 + LOST_S)
+    overload.on_turn(1.0 + LOST_S)
+    assert overload.on_turn(3.0) == overload.lag_s == 0
 
 
 def test_readiness_needs_enough_requests_and_a_majority_of_late_ones() -> None:

@@ -236,8 +236,12 @@ class RelativeLeastSquares:
 
 
 def _inverse_of(matrix: Matrix) -> Matrix | None:
-    """Return the inverse of a matrix, or None if too few of its digits are accurate."""
+    """Return the inverse of a symmetric matrix, or None if too few of its digits are accurate.
+
+    None also if it is not positive definite, as after sums from elsewhere that no responses make.
+    """
     try:
+        np.linalg.cholesky(matrix)  # only a test: without LAPACK's potri, an inverse made from it takes as long
         inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
     except np.linalg.LinAlgError:
         return None

@@ -24,6 +24,11 @@ class Decoder(Protocol):
         """Return the output for the next `data`. Raises ResponseNotUnderstood (ENCODING, TOO_LARGE)."""
         ...
 
+    @property
+    def may_end(self) -> bool:
+        """Whether the body may end here: its encoding is complete."""
+        ...
+
     def finish(self) -> bytes:
         """Return the remaining output at the end of the body. Raises ResponseNotUnderstood (CUT_SHORT)."""
         ...
@@ -60,6 +65,8 @@ class _Bounded:
 
 
 class _Identity(_Bounded):
+    may_end = True
+
     def feed(self, data: bytes) -> bytes:
         self._left_bytes -= len(data)
         if self._left_bytes < 0:
@@ -84,8 +91,12 @@ class _Zlib(_Bounded):
         except zlib.error as error:
             raise ResponseNotUnderstood(ResponseFault.ENCODING, str(error)) from None
 
+    @property
+    def may_end(self) -> bool:
+        return self._inflate.eof
+
     def finish(self) -> bytes:
-        if not self._inflate.eof:
+        if not self.may_end:
             raise ResponseNotUnderstood(ResponseFault.CUT_SHORT)
         return b""
 
@@ -163,7 +174,12 @@ class _Brotli(_Bounded):
         except brotli.error as error:
             raise ResponseNotUnderstood(ResponseFault.ENCODING, str(error)) from None
 
+    @property
+    def may_end(self) -> bool:
+        finished: bool = self._decompressor.is_finished()
+        return finished
+
     def finish(self) -> bytes:
-        if not self._decompressor.is_finished():
+        if not self.may_end:
             raise ResponseNotUnderstood(ResponseFault.CUT_SHORT)
         return b""

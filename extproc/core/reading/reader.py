@@ -35,7 +35,8 @@ class JsonReader:
 
     The document is complete when `read` accepts it: the end of an HTTP/1.1 server's body comes in a message of its
     own, which then need not be waited for. Only bytes that end in a brace are tried, and each time at least twice
-    as many, so that all attempts together cost at most twice as much as the last.
+    as many, so that all attempts together cost at most twice as much as the last. What follows the document, if
+    anything does, is not judged.
     """
 
     def __init__(self, decoder: Decoder, read: Callable[[bytearray], Usage | Overflow]) -> None:
@@ -54,6 +55,8 @@ class JsonReader:
         """Collect the next bytes. Raises ResponseNotUnderstood."""
         body = self._body
         body += self._decoder.feed(data)
+        if not self._decoder.may_end:
+            return
         if len(body) >= self._next_try_bytes and body[-3:].rstrip().endswith(b"}"):
             self._next_try_bytes = 2 * len(body)
             with suppress(ResponseNotUnderstood):  # more may follow; if not, `finish` raises it
