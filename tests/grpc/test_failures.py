@@ -43,6 +43,11 @@ async def serves(stream: Any) -> None:
     assert await stream.read() is not None
 
 
+def raises(*_arguments: Any, **_named: Any) -> None:
+    """Raise; it replaces a method."""
+    raise KeyError("a fault of ours")
+
+
 class Broken:
     """Replaces a method; raises after the first `works` calls."""
 
@@ -180,12 +185,9 @@ def test_a_failure_to_learn_affects_no_reply(
 ) -> None:
     """The client has the whole response by then: the exception is counted, and the stream has ended with OK."""
 
-    def broken(*_arguments: Any) -> None:
-        raise KeyError("a fault of ours")
-
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            monkeypatch.setattr(app.router.learner, "learn", broken)
+            monkeypatch.setattr(app.router.learner, "learn", raises)
             stream = call(channel)
             await stream.headers()
             await stream.body(CHAT)
@@ -204,12 +206,9 @@ def test_a_handler_that_raises_leaves_nothing(
 ) -> None:
     """An exception outside an exchange ends its stream with an error, and the stream no longer counts as open."""
 
-    def broken(**_arguments: Any) -> None:
-        raise KeyError("a fault of ours")
-
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            monkeypatch.setattr(app._streams.overload, "count", broken)
+            monkeypatch.setattr(app._streams.overload, "count", raises)
             stream = call(channel)
             await stream.headers()
             await stream.body(CHAT)
@@ -221,25 +220,27 @@ def test_a_handler_that_raises_leaves_nothing(
 
 
 def test_an_exception_at_the_end_does_not_end_the_stop(
-    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    router: Router,
+    call: type[Any],
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A router whose last streams raise still saves what it has learned, and stops."""
-
-    def broken(*_arguments: Any) -> None:
-        raise KeyError("a fault of ours")
+    """A router whose last streams raise when they are cancelled still saves what it has learned, and stops."""
+    monkeypatch.setattr("extproc.server.app.LAST_STREAMS_S", 0.0)
+    monkeypatch.setattr("extproc.server.streams.Exchange.end", raises)
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            monkeypatch.setattr(app.router.learner, "settle", broken)
             stream = call(channel)
-            await stream.headers(mode="BUFFERED")
-            await stream.read()
-            await stream.body(CHAT)
-            await stream.read()
+            await stream.headers(mode="FULL_DUPLEX_STREAMED")
+            await stream.body(CHAT[:9], end=False)
+            await eventually(lambda: any(each.waits for each in app._streams.open))
 
     caplog.set_level("INFO")
     asyncio.run(scenario())
-    assert "stopped" in [record.getMessage() for record in caplog.records]
+    said = [record.getMessage() for record in caplog.records]
+    assert [True, True] == [any(start in each for each in said) for start in ("exception in", "stopped")]
 
 
 def test_a_batch_that_grpc_refuses_ends_no_other_call(
