@@ -33,14 +33,14 @@ def chat_reader(encoding: str = "") -> UsageReader:
 
 
 @given(cuts=st.lists(st.integers(0, len(RESPONSE) - 1)), ending=st.sampled_from([b"", b"\n", b"\r\n", b" "]))
-def test_a_response_is_complete_with_its_last_byte(cuts: list[int], ending: bytes) -> None:
-    """However it is cut, also behind inner braces, it is complete with its last piece and not before."""
+def test_a_response_is_not_complete_before_its_last_byte(cuts: list[int], ending: bytes) -> None:
+    """However it is cut, also behind inner braces, it is not complete before, and its usage is the same."""
     reader = chat_reader()
     edges = [0, *sorted(cuts), len(RESPONSE)]
     for start, end in pairwise(edges):
         assert not reader.complete
         reader.feed(RESPONSE[start:end] + (ending if end == len(RESPONSE) else b""))
-    # Each try needs twice as many bytes as the one before: a last piece shorter than all others waits for the end.
+    # Each try needs twice as many bytes as the one before, so a short last piece may wait for the body's end.
     assert reader.complete or len(cuts) > 0
     assert reader.finish() == Usage(11, 5)
 
