@@ -6,7 +6,8 @@ keeping the requests in memory, with a key in the log (only the replica that dec
 count may be 1 or 10 million).
 """
 
-from typing import Final
+from math import log
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,11 +17,15 @@ __all__ = ["FINE_BYTES", "counts_from", "packed_counts"]
 
 SIZE: Final = len(FEATURE_NAMES)
 BITMAP_BYTES: Final = (SIZE + 7) // 8
-# log2(1 + count) for a body of 128 MiB.
-MOST_LOG: Final = 27.0
+# log(1 + count) for a body of 128 MiB.
+MOST_LOG: Final = 27 * log(2)
 FINE_BYTES: Final = 2
-# By bytes per count: the type, and the number of steps per power of two.
-_KINDS: Final = {FINE_BYTES: ("<u2", 65535 / MOST_LOG), 1: ("u1", 255 / MOST_LOG)}
+# By bytes per count: the type, and the number of steps per unit of the logarithm.
+_KINDS: Final[dict[int, tuple[np.dtype[Any], float]]] = {
+    FINE_BYTES: (np.dtype("<u2"), 65535 / MOST_LOG),
+    1: (np.dtype("u1"), 255 / MOST_LOG),
+}
+_BYTES: Final = np.dtype("u1")
 
 
 def packed_counts(x: Features, room_bytes: int, count_bytes: int) -> bytes | None:
@@ -29,19 +34,20 @@ def packed_counts(x: Features, room_bytes: int, count_bytes: int) -> bytes | Non
     if BITMAP_BYTES + count_bytes * present.size > room_bytes:
         return None
     kind, steps = _KINDS[count_bytes]
-    logs = np.log2(1 + np.maximum(x[present], 0.0))
-    bitmap: bytes = np.packbits(x != 0).tobytes()
-    codes: bytes = (np.minimum(logs, MOST_LOG) * steps + 0.5).astype(kind).tobytes()
+    logs = np.minimum(np.log1p(np.abs(x[present])), MOST_LOG)
+    bitmap: bytes = np.packbits(x.astype(bool)).tobytes()
+    # Rounded down here and up by half a step there, which saves an operation.
+    codes: bytes = (logs * steps).astype(kind).tobytes()
     return bitmap + codes
 
 
 def counts_from(data: bytes) -> Features:
     """Return the counts, shape (SIZE,). Raises ValueError for data that `packed_counts` did not produce."""
-    present = np.unpackbits(np.frombuffer(data[:BITMAP_BYTES], np.uint8))[:SIZE].nonzero()[0]
+    (present,) = np.unpackbits(np.frombuffer(data, _BYTES, BITMAP_BYTES))[:SIZE].nonzero()
     for count_bytes, (kind, steps) in _KINDS.items():
         if len(data) == BITMAP_BYTES + count_bytes * present.size:
             x = np.zeros(SIZE)
-            codes = np.frombuffer(data, np.dtype(kind), offset=BITMAP_BYTES).astype(np.float64)
-            x[present] = np.exp2(codes / steps) - 1
+            codes = np.frombuffer(data, kind, offset=BITMAP_BYTES).astype(np.float64)
+            x[present] = np.expm1((codes + 0.5) / steps)
             return x
     raise ValueError(f"{len(data)} bytes for {present.size} counts")

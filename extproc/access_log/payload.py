@@ -29,7 +29,7 @@ from extproc.core.placing.stratum import stratum_of
 
 __all__ = ["Payloads"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 VERSION_BYTES: Final = 4
 # Fractional tokens are sent as integers in units of 1/PARTS of a token: this is short and accurate enough.
 PARTS: Final = 16

@@ -1,14 +1,15 @@
 """Authentication of evidence: only routers with the same key can create it, so forged log entries are ignored.
 
-Sealed evidence is text, since a gateway's metadata cannot hold bytes: base64 of version, authentication code (HMAC
-with SHA-256, RFC 2104, truncated to 96 bits), and payload. The code covers only the request's side. The usage is
+Sealed evidence is text, since a gateway's metadata cannot hold bytes: base64 of version, authentication code
+(BLAKE2b with a key, RFC 7693, 96 bits), and payload. The code covers only the request's side. The usage is
 reported by the gateway and not authenticated: anyone who can connect to this port in the gateway's place, and has
 seen its log, can report arbitrary usage for requests that were really made. mTLS on the port prevents that.
 """
 
-import hmac
 from base64 import b64decode, b64encode
 from enum import StrEnum
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import Final
 
 from extproc.access_log.payload import VERSION_BYTES, Payloads
@@ -45,7 +46,7 @@ class Seal:
     """Seals decisions, and opens decisions that were sealed with the same key at most `max_age_s` ago."""
 
     def __init__(self, key: bytes, payloads: Payloads, max_age_s: float) -> None:
-        self._key = key
+        self._key = blake2b(key).digest()  # a key of BLAKE2b has at most 64 bytes; the file may have more
         self._payloads = payloads
         self._max_age_s = max_age_s
 
@@ -70,7 +71,7 @@ class Seal:
         version, code, payload = data[:VERSION_BYTES], data[VERSION_BYTES:_HEAD_BYTES], data[_HEAD_BYTES:]
         if version != self._payloads.version:
             raise Unsealed(Untrusted.OTHER_VERSION if len(data) > _HEAD_BYTES else Untrusted.FORGED)
-        if not hmac.compare_digest(code, self._code(payload)):
+        if not compare_digest(code, self._code(payload)):
             raise Unsealed(Untrusted.FORGED)
         try:
             decision, made_s = self._payloads.unpack(payload)
@@ -81,4 +82,4 @@ class Seal:
         return decision
 
     def _code(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, self._payloads.version + payload, "sha256")[:CODE_BYTES]
+        return blake2b(self._payloads.version + payload, digest_size=CODE_BYTES, key=self._key).digest()

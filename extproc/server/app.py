@@ -74,7 +74,7 @@ class App:
         listener = FanOut([metrics, LogListener(time.monotonic), *self._traces])
         self._routings = Routings(time.time_ns if self._traces else None)
         self._streams = Streams(self._routings.first(configuration, listener), metrics)
-        self._access_logs = AccessLogs(lambda: self._streams.routing.teaching, metrics, listener.failed)
+        self._access_logs = AccessLogs(lambda: self._streams.routing.teaching, metrics)
         self._health = Health()
         methods = Methods(self._streams, self._access_logs, self._health)
         self._core = Core()

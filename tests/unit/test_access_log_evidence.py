@@ -192,9 +192,13 @@ def test_other_text_is_rejected(text: str) -> None:
     assert refusal(text) in {Untrusted.FORGED, Untrusted.OTHER_VERSION}
 
 
-def test_evidence_sealed_with_another_key_is_forged() -> None:
-    """Evidence sealed with a different key counts as forged."""
-    assert Untrusted.FORGED is refusal(sealed(decided()), make_seal(b"x" * 32))
+@pytest.mark.parametrize("key", [KEY, b"k" * 1_000])
+def test_evidence_sealed_with_another_key_is_forged(key: bytes) -> None:
+    """Evidence sealed with a different key counts as forged; every byte of a key counts, however long it is."""
+    evidence = make_seal(key).seal(decided(), NOW_S)
+    assert evidence is not None
+    assert make_seal(key).open(evidence, NOW_S).routed
+    assert Untrusted.FORGED is refusal(evidence, make_seal(key[:-1] + b"x"))
 
 
 def test_evidence_of_other_pools_is_of_another_version() -> None:

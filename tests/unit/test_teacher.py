@@ -7,6 +7,7 @@ import pytest
 from extproc.access_log.entry import LogEntry, LoggedUsage
 from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
 from extproc.core.errors import ResponseFault
+from extproc.core.estimator.protocol import Estimate, Learning
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Usage
 from tests.unit.conftest import TWO_POOLS, Recorder
@@ -21,7 +22,7 @@ def taught(*, asked: dict[str, Any] | None = None, **fields: Any) -> tuple[Outco
     """Return the outcome of a request's entry, and the recording listener."""
     router = make_router()
     entry = LogEntry(**{"evidence": sealed(decided(**asked or {})), "status": 200, "usage": USAGE, **fields})
-    outcome = Teacher(router.learner, make_seal(), pools_by_cluster(TWO_POOLS)).take(entry, NOW_S)
+    (outcome,) = Teacher(router.learner, make_seal(), pools_by_cluster(TWO_POOLS)).take([entry], NOW_S)
     assert isinstance(router.listener, Recorder)
     return outcome, router.listener
 
@@ -50,11 +51,34 @@ def test_learning_from_a_log_equals_learning_from_responses() -> None:
     for _ in range(20):
         assert decision.estimate is not None
         by_response.placer.estimator.observe(decision.estimate, Usage(30, 3))
-        teacher.take(LogEntry(sealed(decision), 200, usage=LoggedUsage(30, 3, 0)), NOW_S)
+        teacher.take([LogEntry(sealed(decision), 200, usage=LoggedUsage(30, 3, 0))], NOW_S)
     (of_response,), (of_log,) = (each.placer.estimator.state().models for each in (by_response, by_log))
     assert of_response.observations == of_log.observations
     assert of_response.residual == pytest.approx(of_log.residual, abs=0.01)
     assert of_response.q == pytest.approx(of_log.q, rel=0.01)
+
+
+def test_an_exception_costs_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever step fails for an entry, the others are learned from; the exception is reported."""
+    router = make_router()
+    recorder, estimator = router.listener, router.placer.estimator
+    assert isinstance(recorder, Recorder)
+    teacher = Teacher(router.learner, make_seal(), {})
+    observe = estimator.observe
+
+    def fails_for_one(estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
+        if usage.prompt_tokens == 13:
+            raise ZeroDivisionError
+        return observe(estimate, usage, pool_tokens)
+
+    monkeypatch.setattr(estimator, "observe", fails_for_one)
+    evidence = sealed(decided())
+    entries = [LogEntry(evidence, 200, usage=LoggedUsage(tokens, 3, 0)) for tokens in (12, 13, 14)]
+    assert [Outcome.TAUGHT, Outcome.FOREIGN, Outcome.TAUGHT] == teacher.take(
+        [*entries[:2], LogEntry("", 0), entries[2]], NOW_S
+    )
+    assert [12, 14] == [each.usage.prompt_tokens for each in recorder.calls_of("observed")]
+    assert [ZeroDivisionError] == [type(each) for each in recorder.calls_of("failed")]
 
 
 def test_a_retried_request_is_reported() -> None:

@@ -46,7 +46,7 @@ class Learner:
         self._estimator = estimator
         self.budget = budget
         self.unasked = UnaskedUsage(usage_in_streams)
-        self._listener = listener
+        self.listener = listener
         self.max_response_bytes = max_response_bytes
         self._reads_responses = reads_responses
         self._counting = counting
@@ -76,7 +76,7 @@ class Learner:
             _usual_messages(decision), key=_key(decision), stratum=decision.stratum, young=young, now_s=now_s
         )
         if kept:
-            self._listener.kept(decision)
+            self.listener.kept(decision)
         return kept
 
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
@@ -91,29 +91,36 @@ class Learner:
     def served(self, decision: Decision, head: ResponseHead) -> None:
         """Report what a response's head shows: whether a pool served the request, and whether it was retried."""
         if head.succeeded:
-            self._listener.succeeded(decision)
+            self.listener.succeeded(decision)
             if head.attempts > 1 and decision.routed:
-                self._listener.retried(decision)
+                self.listener.retried(decision)
 
-    def learn(
-        self, decision: Decision, head: ResponseHead, said: Usage | Overflow, served_by: Pool | None = None
-    ) -> None:
-        """Learn from a complete response; `served_by` is the pool that sent it, if known."""
+    def learn(self, decision: Decision, head: ResponseHead, said: Usage | Overflow) -> None:
+        """Learn from a complete response, and report it."""
+        if isinstance(said, Usage):
+            self.listener.observed(self.observe(decision, head, said))
+            return
+        self._saw_usage(decision)
+        self._estimator.observe_overflow(_estimate(decision), said)
+        self.listener.overflowed(decision, said, self._served_by(decision, head))
+
+    def observe(
+        self, decision: Decision, head: ResponseHead, usage: Usage, served_by: Pool | None = None
+    ) -> Observation:
+        """Learn from the usage of a complete response; return what the listener is to be told.
+
+        `served_by` is the pool that sent the response, if known.
+        """
+        self._saw_usage(decision)
         estimate, served_by = _estimate(decision), served_by or self._served_by(decision, head)
-        if not decision.learnable:
-            self.unasked.saw(decision.model, usage=True)
-        if isinstance(said, Overflow):
-            self._estimator.observe_overflow(estimate, said)
-            self._listener.overflowed(decision, said, served_by)
-        else:
-            context_tokens = self.serving.ladder(decision.model).context_tokens(served_by)
-            learning = self._estimator.observe(estimate, said, context_tokens)
-            if self._counting is not None and decision.counted is not None and learning.refused is None:
-                self._counting.observe(estimate, decision.counted, said.prompt_tokens)
-            if learning.under_counted and learning.is_judged:
-                self.budget.missed(decision.stratum)
-            stands_for = self.unjudged.pop(decision.stratum, 0) if learning.is_judged else 0
-            self._listener.observed(Observation(decision, served_by, said, learning, stands_for))
+        context_tokens = self.serving.ladder(decision.model).context_tokens(served_by)
+        learning = self._estimator.observe(estimate, usage, context_tokens)
+        if self._counting is not None and decision.counted is not None and learning.refused is None:
+            self._counting.observe(estimate, decision.counted, usage.prompt_tokens)
+        if learning.under_counted and learning.is_judged:
+            self.budget.missed(decision.stratum)
+        stands_for = self.unjudged.pop(decision.stratum, 0) if learning.is_judged else 0
+        return Observation(decision, served_by, usage, learning, stands_for)
 
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:
         """Count a response from which nothing could be learned."""
@@ -124,11 +131,15 @@ class Learner:
             self.too_many_prompts.put(
                 decision.model, min(prompts, self.too_many_prompts.get(decision.model) or prompts)
             )
-        self._listener.not_learned(why)
+        self.listener.not_learned(why)
 
     def settle(self, decision: Decision, messages: int) -> None:
         """Charge the budget for the actual number of response messages of a kept stream."""
         self.budget.pay_back(_usual_messages(decision), messages, key=_key(decision), stratum=decision.stratum)
+
+    def _saw_usage(self, decision: Decision) -> None:
+        if not decision.learnable:
+            self.unasked.saw(decision.model, usage=True)
 
     def _would_be_too_large(self, decision: Decision) -> bool:
         """Return whether embeddings would be too long to read; those of all prompts have the same length."""
