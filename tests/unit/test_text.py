@@ -337,8 +337,8 @@ def of_pair(before: int, after: int) -> Iterator[str]:
 
 @given(text=st.one_of(st.binary(max_size=600), st.text(max_size=300).map(str.encode)))
 def test_counts_equal_those_of_a_walk_over_all_pairs(text: bytes) -> None:
-    """For any bytes, the counts equal exactly those of a walk over all pairs of neighbours."""
-    expected = dict.fromkeys(TEXT_NAMES, 0.0)
+    """For any bytes, all counts of pairs equal exactly those of a walk over all pairs of neighbours."""
+    expected = dict.fromkeys(TEXT_NAMES[: OF_UNREPEATED.start], 0.0)
     for before, after in pairwise(b"\n" + text):
         for name in of_pair(before, after):
             expected[name] += 1
@@ -348,7 +348,7 @@ def test_counts_equal_those_of_a_walk_over_all_pairs(text: bytes) -> None:
             expected[RUNS[0 if byte == b" " else 2 if byte.isdigit() else 1]] += WORD
             for name in of_pair(text[start], text[start]):
                 expected[name] -= WORD - 1
-    assert expected == dict(zip(TEXT_NAMES, look(text).tolist(), strict=True))
+    assert expected == dict(zip(expected, look(text).tolist(), strict=False))
 
 
 def test_letter_pairs_belong_to_no_script() -> None:
