@@ -31,11 +31,11 @@ from tests.unit.exchanges import (
     CHAT,
     DUPLEX,
     IN_PIECES,
-    JSON_RESPONSE,
     MODES,
     PARTIAL,
     ROUTABLE,
     SEQUENCES,
+    SSE_RESPONSE,
     STREAMED,
     Connect,
     chat,
@@ -241,8 +241,8 @@ def test_trailers_end_a_request_and_a_response(connect: Connect) -> None:
         gateway.send(RequestHeaders(CHAT))
         gateway.send(RequestBody(chat(), end_of_stream=False))
         gateway.send(RequestTrailers())
-        gateway.send(ResponseHeaders(JSON_RESPONSE))
-        gateway.send(ResponseBody(usage(), end_of_stream=False))
+        gateway.send(ResponseHeaders(SSE_RESPONSE))
+        gateway.send(ResponseBody(b"data: " + usage() + b"\n\n", end_of_stream=False))
         gateway.send(ResponseTrailers())
         assert (1, 1) == (len(gateway.decisions), len(gateway.recorder.calls_of("observed")))
 

@@ -19,7 +19,7 @@ from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
 from extproc.core.router.router import Router
 from extproc.core.router.unasked import UsageInStreams
-from extproc.core.usage import Usage
+from extproc.core.usage import Overflow, Usage
 from tests.unit.conftest import ESTIMATOR, TWO_POOLS, Recorder
 
 POOLS = (Pool("short", 1_000, 1_024), Pool("long", 100_000))
@@ -98,8 +98,13 @@ def test_streams_that_report_unasked_are_learned_from() -> None:
 
 
 def test_streams_that_never_report_are_tried_a_few_times() -> None:
-    """Three complete streams without usage are enough; truncated ones do not count; others are still tried."""
+    """Three complete streams without usage are enough; truncated and refused ones say nothing; others are still
+    tried.
+    """
     router = auto_router()
+    refused = kept(router, "m")
+    assert refused is not None
+    router.learner.learn(refused, ResponseHead(400), Overflow(20_000))
     for fault in (ResponseFault.CUT_SHORT, *[ResponseFault.NO_USAGE] * 3):
         decision = kept(router, "m")
         assert decision is not None

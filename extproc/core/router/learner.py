@@ -100,7 +100,6 @@ class Learner:
         if isinstance(said, Usage):
             self.listener.observed(self.observe(decision, head, said))
             return
-        self._saw_usage(decision)
         self._estimator.observe_overflow(_estimate(decision), said)
         self.listener.overflowed(decision, said, self._served_by(decision, head))
 
@@ -111,7 +110,8 @@ class Learner:
 
         `served_by` is the pool that sent the response, if known.
         """
-        self._saw_usage(decision)
+        if not decision.learnable:
+            self.unasked.saw(decision.model, usage=True)
         estimate, served_by = _estimate(decision), served_by or self._served_by(decision, head)
         context_tokens = self.serving.ladder(decision.model).context_tokens(served_by)
         learning = self._estimator.observe(estimate, usage, context_tokens)
@@ -136,10 +136,6 @@ class Learner:
     def settle(self, decision: Decision, messages: int) -> None:
         """Charge the budget for the actual number of response messages of a kept stream."""
         self.budget.pay_back(_usual_messages(decision), messages, key=_key(decision), stratum=decision.stratum)
-
-    def _saw_usage(self, decision: Decision) -> None:
-        if not decision.learnable:
-            self.unasked.saw(decision.model, usage=True)
 
     def _would_be_too_large(self, decision: Decision) -> bool:
         """Return whether embeddings would be too long to read; those of all prompts have the same length."""
