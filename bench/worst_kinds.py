@@ -57,6 +57,7 @@ _FULL_ITEM: Final = (
     b'"output":[{"text":"g"}],"summary":[{"text":"h"}],"encrypted_content":"i"},'
 )
 _DIGITS: Final = b"7" * 4000
+_FLOAT: Final = b"9.9999999999999997e-315"  # 8 us
 
 _BODIES: Final = (
     ("numbers as tools", Api.CHAT, _USER + b'"tools":[', b"1,", b"1", b"]}"),
@@ -65,6 +66,9 @@ _BODIES: Final = (
     ("numbers in one tool", Api.CHAT, _USER + b'"tools":[{"a":[', b"1,", b"1", b"]}]}"),
     ("keys in one tool", Api.CHAT, _USER + b'"tools":[{', b'"a":1,', b'"a":1', b"}]}"),
     ("escapes in one tool", Api.CHAT, _USER + b'"tools":["', b"\\u0041", b"", b'"]}'),
+    ("floats in one tool", Api.CHAT, _USER + rb'"tools":[{"x":"\u0041","y":[', _FLOAT + b",", _FLOAT, b"]}]}"),
+    ("repeated floats", Api.CHAT, b"{", b'"n":%b,' % _FLOAT, b'"n":1,', b'"messages":[{"content":"Hi"}]}'),
+    ("repeated floats of a completion", Api.COMPLETIONS, b"{", b'"n":%b,' % _FLOAT, b'"n":1,', b'"prompt":"Hi"}'),
     ("nested tools", Api.CHAT, _USER + b'"tools":[', b"[", b"", b"]}"),
     ("escaped keys in one tool", Api.CHAT, _USER + b'"tools":[{', b'"\\u00e9":1,', b'"a":1', b"}]}"),
     ("numbers as documents", Api.CHAT, _USER + b'"documents":[', b"1,", b"1", b"]}"),

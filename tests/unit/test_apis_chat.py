@@ -209,12 +209,13 @@ def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
         ({"max_tokens": 100}, 100),
         ({"max_completion_tokens": 200}, 200),
         ({"max_tokens": 100, "max_completion_tokens": 200}, 200),
-        ({"max_tokens": 100, "max_completion_tokens": 0}, 0),
+        ({"max_completion_tokens": 0}, 0),
+        ({"max_tokens": 100, "max_completion_tokens": 0}, 100),  # as in SGLang
         ({"max_tokens": 2**53}, 2**53),
     ],
 )
 def test_declared_output_limit(fields: dict[str, Any], limit: int | None) -> None:
-    """max_completion_tokens overrides max_tokens, null counts as absent, and any size is accepted."""
+    """max_completion_tokens overrides max_tokens unless it is 0, null counts as absent, any size is accepted."""
     assert read(**fields).max_output_tokens == limit
 
 

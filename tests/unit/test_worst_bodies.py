@@ -136,6 +136,28 @@ def test_meaninglessly_long_numbers_have_a_wrong_type(api: Api, body: bytes) -> 
     assert BodyFault.WRONG_TYPE == refused.value.fault
 
 
+@pytest.mark.parametrize("number", ["18446744073709551616.0", "1e300", '"99999999999999999999"', "1e3" * 30])
+def test_numbers_of_any_form_have_a_limit(number: str) -> None:
+    """An integer beyond 2^53 is refused, also if it is written as a float or as a string."""
+    with pytest.raises(BodyNotUnderstood):
+        read_request(Api.CHAT, b'{"messages":[],"max_tokens":%b}' % number.encode())
+
+
+def test_only_the_last_of_repeated_values_is_decoded() -> None:
+    """A float takes microseconds to decode, so of a hundred thousand under one key only the last may be."""
+    facts = read_request(
+        Api.CHAT, b'{"messages":[],"n":{"not":"a number"},"n":1e-999,"n":2,"stream":[],"stream":1}'
+    )
+    assert (2, True) == (facts.sequences, facts.stream)
+
+
+@pytest.mark.parametrize(("count", "undone"), [(111, True), (113, False)])
+def test_escapes_next_to_many_costly_numbers_stay(count: int, *, undone: bool) -> None:
+    """A float of 17 digits counts as eight steps, and so escapes next to many of them are not undone."""
+    tools = b'{"messages":[],"tools":[{"a":"\\u0041"%b}]}' % (b',"b":1.2345678901234567e-300' * count)
+    assert undone == (b'"a":"A"' in read_request(Api.CHAT, tools).text)
+
+
 def test_escapes_next_to_long_numbers_stay() -> None:
     """Undoing a value's escapes decodes its numbers, so it is skipped if a number is too long."""
     lengths = []

@@ -1,7 +1,7 @@
 """Decoding of request bodies: shared field types, and the error for values that do not match them.
 
-Number types have limits, and the first number outside them ends the decoding: an integer of thousands of digits
-takes Python quadratic time.
+Numbers and flags are decoded only when they are read: a body may repeat a key a hundred thousand times, and one
+float takes up to 8 us. Only the last value counts, and only if it is short.
 """
 
 from typing import Annotated, Final, TypeVar
@@ -18,8 +18,8 @@ __all__ = [
     "TokenId",
     "check_count",
     "compact_json",
+    "costly_numbers",
     "decode_body",
-    "has_long_numbers",
     "holds_any",
     "is_set",
     "model_key",
@@ -30,10 +30,9 @@ __all__ = [
 
 # No vocabulary is larger.
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
-# JSON values accepted for a number or a boolean; `read_number` and `read_flag` interpret them.
-_Whole = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
-Number = bool | _Whole | float | str | None
-Flag = bool | _Whole | float | str | None
+# A JSON value that `read_number` or `read_flag` interprets; empty if the field is absent.
+Number = msgspec.Raw
+Flag = msgspec.Raw
 
 T = TypeVar("T")
 
@@ -67,19 +66,41 @@ _VALUES: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def read_number(value: Number, field: str, at_least: int) -> int | None:
-    """Return an integer as vLLM reads it: 256, 256.0, "256" and " 256.0 " are equal; None if absent.
+    """Return an integer as vLLM reads it: 256, 256.0, "256" and " 256.0 " are equal; None if absent or null.
 
     vLLM uses pydantic models in lax mode (see the conversion table in pydantic's documentation). Raises
     BodyNotUnderstood.
     """
-    if value is None:
+    text = bytes(value)
+    if not text or text == b"null":
         return None
-    number = value if type(value) is int else _whole(value)
-    if number is None or number < at_least:
+    number = int(text) if text.isdigit() and len(text) <= MAX_DIGITS else _whole(_scalar(value, field))
+    if number is None or not at_least <= number <= MAX_NUMBER:
         raise BodyNotUnderstood(
-            BodyFault.WRONG_TYPE, f"{field}: {str(value)[:64]!r} is not an integer of at least {at_least}"
+            BodyFault.WRONG_TYPE, f"{field}: {_shown(text)} is not an integer from {at_least} to {MAX_NUMBER}"
         )
     return number
+
+
+def _scalar(value: msgspec.Raw, field: str) -> float | str:
+    """Return a boolean, number or string. Raises BodyNotUnderstood, also for a long one."""
+    if len(value) > MAX_SCALAR_BYTES:
+        raise BodyNotUnderstood(
+            BodyFault.WRONG_TYPE, f"{field}: {len(value)} bytes; at most {MAX_SCALAR_BYTES} are read"
+        )
+    return decode_body(_SCALAR, value)
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:MAX_SCALAR_BYTES].decode("utf-8", "replace"))
+
+
+# Integers of at most this many digits are exact as JSON numbers in any language.
+MAX_DIGITS: Final = 15
+MAX_SCALAR_BYTES: Final = 64
+MAX_NUMBER: Final = 1 << 53
+_Whole = Annotated[int, msgspec.Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+_SCALAR: Final[msgspec.json.Decoder[bool | float | str]] = msgspec.json.Decoder(bool | _Whole | float | str)
 
 
 def _whole(value: float | str) -> int | None:
@@ -97,20 +118,22 @@ def _whole(value: float | str) -> int | None:
 
 
 def read_flag(value: Flag, field: str) -> bool:
-    """Return a boolean as vLLM reads it: true, 1, 1.0, "true" and "yes" are equal; absent is False.
+    """Return a boolean as vLLM reads it: true, 1, 1.0, "true" and "yes" are equal; absent and null are False.
 
     Raises BodyNotUnderstood.
     """
-    if value is None or value is False:
-        return False
-    if value is True:
+    text = bytes(value)
+    if text == b"true":
         return True
-    word = value.lower() if isinstance(value, str) else value
+    if not text or text in (b"false", b"null"):
+        return False
+    scalar = _scalar(value, field)
+    word = scalar.lower() if isinstance(scalar, str) else scalar
     if word in _TRUE:
         return True
     if word in _FALSE:
         return False
-    raise BodyNotUnderstood(BodyFault.WRONG_TYPE, f"{field}: {str(value)[:64]!r} is not a boolean")
+    raise BodyNotUnderstood(BodyFault.WRONG_TYPE, f"{field}: {_shown(text)} is not a boolean")
 
 
 _TRUE: Final = frozenset({1, "1", "on", "t", "true", "y", "yes"})
@@ -159,12 +182,17 @@ def compact_json(raw: msgspec.Raw, *, unescape: bool) -> str:
         raise BodyNotUnderstood(BodyFault.NOT_JSON, str(error)) from None
 
 
-def has_long_numbers(text: bytes) -> bool:
-    """Return whether there is a run of 32 digits: decoding a number takes time quadratic in its length."""
-    return _LONG_NUMBER in text.translate(_ZEROS)
+def costly_numbers(text: bytes) -> int | None:
+    """Return how many numbers of 17 and more digits a text may have; None if one has 32 or more.
+
+    Decoding a float of 17 digits takes up to 8 us, and the time for longer numbers is quadratic in their length.
+    """
+    zeros = text.translate(_ZEROS)
+    return None if _LONG_NUMBER in zeros else zeros.count(_COSTLY_NUMBER)
 
 
 # Python's own limit is 4,300 digits; decoding one number of that length takes an eighth of a millisecond.
 _LONG_NUMBER: Final = b"0" * 32
-_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_COSTLY_NUMBER: Final = b"0" * 17
+_ZEROS: Final = bytes.maketrans(b"123456789.", b"0" * 10)
 _ANY: msgspec.json.Decoder[object] = msgspec.json.Decoder()

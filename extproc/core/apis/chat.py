@@ -34,23 +34,23 @@ class StreamOptions(msgspec.Struct, frozen=True, gc=False):
     vLLM's continuous_usage_stats has an effect only together with include_usage.
     """
 
-    include_usage: Flag = True
+    include_usage: Flag = msgspec.Raw(b"true")
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
     messages: list[Message]
     model: str | None = None
-    max_tokens: Number = None
-    max_completion_tokens: Number = None
-    n: Number = None
-    best_of: Number = None
-    stream: Flag = None
+    max_tokens: Number = msgspec.Raw()
+    max_completion_tokens: Number = msgspec.Raw()
+    n: Number = msgspec.Raw()
+    best_of: Number = msgspec.Raw()
+    stream: Flag = msgspec.Raw()
     stream_options: StreamOptions | None = None
-    truncate_prompt_tokens: Number = None
+    truncate_prompt_tokens: Number = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
     functions: msgspec.Raw = msgspec.Raw()
     documents: msgspec.Raw = msgspec.Raw()
-    store: Flag = None
+    store: Flag = msgspec.Raw()
     web_search_options: msgspec.Raw = msgspec.Raw()
     chat_template: msgspec.Raw = msgspec.Raw()
     session_params: msgspec.Raw = msgspec.Raw()  # SGLang's, like `input_ids`
@@ -78,9 +78,9 @@ def read_request(body: bytes) -> RequestFacts:
     if request.documents:
         prompt.add_json(request.documents)
     limit, cap, sequences = _limit(request), request.truncate_prompt_tokens, 1
-    if request.n is not None or request.best_of is not None:
+    if request.n or request.best_of:
         sequences = read_sequences(request.n, request.best_of)
-    stream = request.stream is not None and read_flag(request.stream, "stream")
+    stream = bool(request.stream) and read_flag(request.stream, "stream")
     text, turns = prompt.text_and_turns()
     if request.web_search_options or request.session_params or request.input_ids or request.chat_template:
         prompt.unseen = prompt.unseen or request.has_more_than_messages()
@@ -99,18 +99,22 @@ def read_request(body: bytes) -> RequestFacts:
         sequences=sequences,
         stream=stream,
         usage_in_response=not stream or reports_usage(request.stream_options),
-        truncate_prompt_tokens=None if cap is None else prompt_cap(cap),
+        truncate_prompt_tokens=prompt_cap(cap) if cap else None,
         unseen_history=prompt.unseen,
-        stored=request.store is not None and read_flag(request.store, "store"),
+        stored=bool(request.store) and read_flag(request.store, "store"),
     )
 
 
 def _limit(request: _Request) -> int | None:
-    """Return the limit of an output, in tokens; max_tokens counts only if max_completion_tokens is absent."""
-    limit, older = request.max_completion_tokens, request.max_tokens
-    if older is not None:
-        older = read_number(older, "max_tokens", 0)
-    return older if limit is None else read_number(limit, "max_completion_tokens", 0)
+    """Return the limit of an output, in tokens.
+
+    max_tokens counts only if max_completion_tokens is absent or, in SGLang, 0.
+    """
+    older = read_number(request.max_tokens, "max_tokens", 0) if request.max_tokens else None
+    if not request.max_completion_tokens:
+        return older
+    limit = read_number(request.max_completion_tokens, "max_completion_tokens", 0)
+    return limit if limit or older is None else older
 
 
 def read_sequences(n: Number, best_of: Number) -> int:

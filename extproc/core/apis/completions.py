@@ -23,7 +23,7 @@ from extproc.core.facts import Api, RequestFacts
 __all__ = ["FAMILY"]
 
 # OpenAI's documented default when max_tokens is absent, which vLLM follows; null means as much as fits.
-DEFAULT_MAX_TOKENS = 16
+DEFAULT_MAX_TOKENS = msgspec.Raw(b"16")
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -33,11 +33,11 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     suffix: str | None = None
     model: str | None = None
     max_tokens: Number = DEFAULT_MAX_TOKENS
-    n: Number = None
-    best_of: Number = None
-    stream: Flag = None
+    n: Number = msgspec.Raw()
+    best_of: Number = msgspec.Raw()
+    stream: Flag = msgspec.Raw()
     stream_options: StreamOptions | None = None
-    truncate_prompt_tokens: Number = None
+    truncate_prompt_tokens: Number = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)

@@ -22,7 +22,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     input: msgspec.Raw = msgspec.Raw()
     messages: list[Message] | None = None
     model: str | None = None
-    truncate_prompt_tokens: Number = None
+    truncate_prompt_tokens: Number = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)

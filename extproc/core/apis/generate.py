@@ -34,11 +34,11 @@ MAX_PROMPTS: Final = 512
 
 
 class _Sampling(msgspec.Struct, frozen=True, gc=False):
-    max_new_tokens: Number = None
-    max_tokens: Number = None
-    n: Number = None
-    best_of: Number = None
-    truncate: Number = None
+    max_new_tokens: Number = msgspec.Raw()
+    max_tokens: Number = msgspec.Raw()
+    n: Number = msgspec.Raw()
+    best_of: Number = msgspec.Raw()
+    truncate: Number = msgspec.Raw()
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +49,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     sampling_params: _Sampling | list[_Sampling] | None = None
     parameters: _Sampling | None = None
     model: str | None = None
-    stream: Flag = None
+    stream: Flag = msgspec.Raw()
     # Parts of the prompt that are not text: embeddings, media, a session, another server's KV cache.
     input_embeds: msgspec.Raw = msgspec.Raw()
     image_data: msgspec.Raw = msgspec.Raw()

@@ -61,8 +61,8 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     system: _Content = None
     tools: msgspec.Raw = msgspec.Raw()
     model: str | None = None
-    max_tokens: Number = None
-    stream: Flag = None
+    max_tokens: Number = msgspec.Raw()
+    stream: Flag = msgspec.Raw()
     mcp_servers: msgspec.Raw = msgspec.Raw()
     container: msgspec.Raw = msgspec.Raw()
 

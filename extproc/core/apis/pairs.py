@@ -32,7 +32,7 @@ class _Rerank(msgspec.Struct, frozen=True, gc=False):
     query: msgspec.Raw = msgspec.Raw()
     documents: msgspec.Raw = msgspec.Raw()
     model: str | None = None
-    truncate_prompt_tokens: Number = None
+    truncate_prompt_tokens: Number = msgspec.Raw()
 
 
 class _Score(msgspec.Struct, frozen=True, gc=False):
@@ -41,7 +41,7 @@ class _Score(msgspec.Struct, frozen=True, gc=False):
     queries: msgspec.Raw = msgspec.Raw()
     documents: msgspec.Raw = msgspec.Raw()
     model: str | None = None
-    truncate_prompt_tokens: Number = None
+    truncate_prompt_tokens: Number = msgspec.Raw()
 
 
 _RERANK = msgspec.json.Decoder(_Rerank)

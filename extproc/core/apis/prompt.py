@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import compact_json, decode_body, has_long_numbers, is_set
+from extproc.core.apis.bodies import compact_json, costly_numbers, decode_body, is_set
 from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
@@ -20,6 +20,7 @@ MAX_PATCHES = 16_384
 # More than a smaller pool holds: at 64 tokens each, 1,024 steps are 64K. A step takes about a microsecond.
 MAX_STEPS: Final = 1024
 UNDONE_BYTES_PER_STEP: Final = 256
+STEPS_PER_COSTLY_NUMBER: Final = 8
 # JSON inside the body that is decoded a second time: 64K tokens are about this many bytes.
 MAX_REREAD_BYTES: Final = 256 << 10
 # More than models accept in one request; the size of further images is guessed from their bytes.
@@ -77,8 +78,10 @@ class Prompt(msgspec.Struct):
 
     def _may_undo(self, text: bytes) -> bool:
         """Return whether to decode the escapes in a JSON text, and charge steps for its values and bytes if so."""
-        steps = 1 + text.count(b",") + len(text) // UNDONE_BYTES_PER_STEP
-        if steps > self.steps_left or has_long_numbers(text):
+        if (costly := costly_numbers(text)) is None:
+            return False
+        steps = 1 + text.count(b",") + len(text) // UNDONE_BYTES_PER_STEP + STEPS_PER_COSTLY_NUMBER * costly
+        if steps > self.steps_left:
             return False
         self.steps_left -= steps
         return True

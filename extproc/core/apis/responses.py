@@ -47,10 +47,10 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     instructions: str | None = None
     tools: msgspec.Raw = msgspec.Raw()
     model: str | None = None
-    max_output_tokens: Number = None
-    stream: Flag = None
-    store: Flag = None
-    background: Flag = None
+    max_output_tokens: Number = msgspec.Raw()
+    stream: Flag = msgspec.Raw()
+    store: Flag = msgspec.Raw()
+    background: Flag = msgspec.Raw()
     previous_response_id: msgspec.Raw = msgspec.Raw()
     previous_input_messages: msgspec.Raw = msgspec.Raw()
     conversation: msgspec.Raw = msgspec.Raw()
@@ -68,7 +68,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
             or is_set(self.previous_response_id)
         ):
             return True
-        return None if self.store is None else read_flag(self.store, "store")
+        return read_flag(self.store, "store") if is_set(self.store) else None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
