@@ -21,6 +21,7 @@ from extproc.access_log.seal import Seal
 from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
+from extproc.core.listener import Listener
 from extproc.core.placing.decision import Decision
 from extproc.core.router.learning_budget import LearningSource
 from extproc.core.router.router import Router
@@ -37,8 +38,9 @@ STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/Stream
 KEY_BYTES: Final = 32
 MAX_KEY_FILE_BYTES: Final = 64 << 10
 # Envoy flushes when its buffer reaches 16 KiB (`buffer_size_bytes`), so a message exceeds that by one entry at
-# most. Decoding a message of the size below takes 2 ms.
+# most. Larger messages, and those with more entries, are not read: a thousand entries take 5 ms to decode.
 MAX_MESSAGE_BYTES: Final = 256 << 10
+MAX_ENTRIES: Final = 1_000
 SLICE_S: Final = 0.0005
 # How many entries are learned from at once: with more, decisions wait longer, and hardly any time is saved.
 BLOCK_ENTRIES: Final = 8
@@ -53,10 +55,18 @@ class Teaching:
     seal: Seal
     teacher: Teacher
     max_cpu_share: float
+    listener: Listener
 
     def evidence(self, decision: Decision) -> str | None:
-        """Return the sealed decision, which Envoy copies to the log entry."""
-        return self.seal.seal(decision, time.time())
+        """Return the sealed decision, which Envoy copies to the log entry; None if there is none.
+
+        An exception costs only the evidence, not the decision; it is reported to the listener.
+        """
+        try:
+            return self.seal.seal(decision, time.time())
+        except Exception as error:  # noqa: BLE001  (whatever it is, the decision goes out)
+            self.listener.failed(error)
+            return None
 
 
 def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) -> Teaching | None:
@@ -70,7 +80,7 @@ def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) 
     settings = learning.access_log
     seal = Seal(_key(settings.key_file) or spare_key, Payloads(configuration.pools), settings.max_age_s)
     teacher = Teacher(router.learner, seal, pools_by_cluster(configuration.pools))
-    return Teaching(seal, teacher, settings.max_cpu_share)
+    return Teaching(seal, teacher, settings.max_cpu_share, router.listener)
 
 
 def new_key() -> bytes:
@@ -117,6 +127,10 @@ class AccessLogs:
         for stream in waiting:
             stream.work(now_s)
 
+    def resume(self) -> None:
+        """Resume the waiting streams soon; called when another configuration may allow more, or nothing at all."""
+        self.next_s = 0.0
+
     def drain(self) -> None:
         """End all streams, also those that still come; the gateway opens new ones elsewhere."""
         self._drained = True
@@ -135,16 +149,16 @@ class _LogStream:
     def on_message(self, message: bytes) -> None:
         """Called with each message from the gateway."""
         began_s = time.monotonic()
-        if len(message) > MAX_MESSAGE_BYTES:
-            self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
-            self._call.send()
-            return
         try:
-            self._entries.extend(decode_log(message))
+            entries = None if len(message) > MAX_MESSAGE_BYTES else decode_log(message, MAX_ENTRIES)
         except UnknownMessage:
             self._logs.open.discard(self)
             self._call.finish(code=INVALID_ARGUMENT, details=b"not a StreamAccessLogsMessage")
             return
+        if entries is None:
+            self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
+        else:
+            self._entries.extend(entries)
         now_s = time.monotonic()
         self._logs.share.spend(now_s - began_s)
         self.work(now_s)
@@ -164,10 +178,10 @@ class _LogStream:
             self.on_end()
             return
         left_s = logs.share.left_s(now_s, teaching.max_cpu_share)
-        if entries and left_s <= 0:
+        if left_s <= 0:  # also without entries: decoding what holds none takes time, too
             logs.wait(self, now_s + logs.share.wait_s(teaching.max_cpu_share, SLICE_S))
             return
-        wall_s, began_s, ends_s = time.time(), now_s, now_s + min(SLICE_S, left_s)
+        wall_s, began_s, ends_s = time.time(), now_s, now_s + SLICE_S
         while entries and now_s < ends_s:
             block = [entries.popleft() for _ in range(min(BLOCK_ENTRIES, len(entries)))]
             for outcome in teaching.teacher.take(block, wall_s):
@@ -185,7 +199,7 @@ def _key(file: str) -> bytes:
     if not file:
         return b""
     try:
-        key = read_file(file, MAX_KEY_FILE_BYTES).strip()
+        key = read_file(file, MAX_KEY_FILE_BYTES).rstrip(b"\r\n")  # an editor's or openssl's last line end
     except OSError as error:
         raise ConfigurationError(f"learning.access_log.key_file: {error}") from error
     if len(key) < KEY_BYTES:

@@ -196,6 +196,7 @@ class App:
 
     def _swap(self, routing: Routing) -> None:
         self._streams.routing = routing
+        self._access_logs.resume()
         self._set_timers()
         self._publish_info()
 

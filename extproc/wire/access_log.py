@@ -34,15 +34,17 @@ _CUTS: Final = (
 )
 
 
-def decode_log(message: bytes) -> list[LogEntry]:
-    """Return the entries of completed HTTP requests in a message. Raises UnknownMessage.
+def decode_log(message: bytes, most_entries: int) -> list[LogEntry] | None:
+    """Return the entries of completed HTTP requests in a message; None if it has more entries of any kind.
 
-    An entry without our evidence has `evidence` "", and nothing else of it is read.
+    An entry without our evidence has `evidence` "", and nothing else of it is read. Raises UnknownMessage.
     """
     try:
         entries = StreamAccessLogsMessage.FromString(message).http_logs.log_entry
     except DecodeError as error:
         raise UnknownMessage(f"{len(message)} bytes that are not a StreamAccessLogsMessage: {error}") from error
+    if len(entries) > most_entries:
+        return None
     return [_entry(entry) for entry in entries if entry.common_properties.access_log_type in _ENDS]
 
 

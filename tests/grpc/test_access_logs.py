@@ -10,6 +10,7 @@ import pytest
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsResponse
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
+from extproc.access_log.seal import Seal
 from extproc.access_log.teacher import Outcome
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
@@ -201,3 +202,18 @@ def test_an_unusable_key_is_a_configuration_error(content: bytes | None, tmp_pat
     settings = f"learning: {{source: access_log, access_log: {{key_file: {tmp_path / 'key'}}}}}"
     with pytest.raises(ConfigurationError, match=r"learning\.access_log\.key_file"):
         App(parse(settings))
+
+
+def test_an_exception_costs_the_evidence_and_not_the_decision(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a decision cannot be sealed, it goes out without evidence, and the exception is reported."""
+
+    async def act(app: App, channel: grpc.aio.Channel, _log: Log) -> None:
+        monkeypatch.setattr(Seal, "seal", lambda *_: 1 // 0)
+        fields = await decided(call(channel), chat(WORDS))
+        assert "evidence" not in fields
+        assert "estimate" in fields
+        assert 1 == app.ask(lambda: app._metrics.exceptions["ZeroDivisionError",])
+
+    with_a_log(router, act)

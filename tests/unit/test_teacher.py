@@ -7,7 +7,6 @@ import pytest
 from extproc.access_log.entry import LogEntry, LoggedUsage
 from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
 from extproc.core.errors import ResponseFault
-from extproc.core.estimator.protocol import Estimate, Learning
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Usage
 from tests.unit.conftest import TWO_POOLS, Recorder
@@ -58,25 +57,25 @@ def test_learning_from_a_log_equals_learning_from_responses() -> None:
     assert of_response.q == pytest.approx(of_log.q, rel=0.01)
 
 
-def test_an_exception_costs_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["_open", "_learn", "_report"])
+def test_an_exception_costs_one_entry(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever step fails for an entry, the others are learned from; the exception is reported."""
     router = make_router()
-    recorder, estimator = router.listener, router.placer.estimator
+    recorder = router.listener
     assert isinstance(recorder, Recorder)
     teacher = Teacher(router.learner, make_seal(), {})
-    observe = estimator.observe
+    done, calls = getattr(teacher, step), []
 
-    def fails_for_one(estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
-        if usage.prompt_tokens == 13:
+    def fails_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
             raise ZeroDivisionError
-        return observe(estimate, usage, pool_tokens)
+        return done(*arguments)
 
-    monkeypatch.setattr(estimator, "observe", fails_for_one)
+    monkeypatch.setattr(teacher, step, fails_once)
     evidence = sealed(decided())
     entries = [LogEntry(evidence, 200, usage=LoggedUsage(tokens, 3, 0)) for tokens in (12, 13, 14)]
-    assert [Outcome.TAUGHT, Outcome.FOREIGN, Outcome.TAUGHT] == teacher.take(
-        [*entries[:2], LogEntry("", 0), entries[2]], NOW_S
-    )
+    assert [Outcome.TAUGHT] * 2 == teacher.take(entries, NOW_S)
     assert [12, 14] == [each.usage.prompt_tokens for each in recorder.calls_of("observed")]
     assert [ZeroDivisionError] == [type(each) for each in recorder.calls_of("failed")]
 

@@ -1,0 +1,121 @@
+"""How much of the router's time entries of the gateway's access log take, by a clock that only work moves."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from extproc.access_log.entry import LogEntry
+from extproc.access_log.teacher import Outcome
+from extproc.server import access_logs
+from extproc.server.access_logs import BURST_S, SLICE_S, AccessLogs
+
+ENTRY_S = 0.0001
+EVENT_S = 0.001  # what the router does between two slices
+
+
+class Router:
+    """The loop, the clock and the gateway: each of `streams` streams always has another message to send.
+
+    `worked_s` is the time that entries took, `longest_s` the most of it without other events in between.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, streams: int, share: float, *, decode_s: float) -> None:
+        self.now_s = self.worked_s = self.longest_s = self._run_s = 0.0
+        self.share: float | None = share
+        self.taken: Counter[int] = Counter()
+        self._due: deque[Callable[[], None]] = deque()
+        self._decode_s = decode_s
+        self.entries = 100
+        monkeypatch.setattr(
+            access_logs, "time", SimpleNamespace(monotonic=lambda: self.now_s, time=lambda: self.now_s)
+        )
+        monkeypatch.setattr(access_logs, "decode_log", self._decode)
+        metrics: Any = SimpleNamespace(access_log_entries=Counter())
+        self.logs = AccessLogs(self._teaching, metrics)
+        self.calls = [SimpleNamespace(finished=False) for _ in range(streams)]
+        for number, call in enumerate(self.calls):
+            call.mark = self._due.append
+            call.send = lambda call=call, number=number: self._due.append(lambda: self._deliver(call, number))
+            call.finish = lambda *_a, call=call, **_k: setattr(call, "finished", True)
+            made: Any = call
+            self.logs.serve(made)
+
+    def run(self, until_s: float) -> None:
+        """Let time pass: events one after another, or the timer if there are none."""
+        while self.now_s < until_s:
+            if self._due:
+                self._due.popleft()()
+            elif self.logs.next_s < until_s:
+                self.now_s = max(self.now_s, self.logs.next_s)
+                self.logs.expire(self.now_s)
+            else:
+                self.now_s = until_s
+            self._run_s = 0.0
+            self.now_s += EVENT_S
+
+    def _teaching(self) -> Any:
+        if self.share is None:
+            return None
+        return SimpleNamespace(teacher=SimpleNamespace(take=self._take), max_cpu_share=self.share)
+
+    def _deliver(self, call: Any, number: int) -> None:
+        call.handler.on_message(b"%d" % number)
+
+    def _work(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.worked_s += seconds
+        self._run_s += seconds
+        self.longest_s = max(self.longest_s, self._run_s)
+
+    def _decode(self, message: bytes, _most: int) -> list[LogEntry]:
+        self._work(self._decode_s)
+        return [LogEntry(message.decode(), 200)] * self.entries
+
+    def _take(self, entries: Sequence[LogEntry], _now_s: float) -> list[Outcome]:
+        self._work(ENTRY_S * len(entries))
+        self.taken.update(int(each.evidence) for each in entries)
+        return [Outcome.TAUGHT] * len(entries)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+@pytest.mark.parametrize(("entries", "decode_s"), [(100, 0.0), (100, 0.003), (0, 0.003)])
+def test_entries_take_at_most_their_share(
+    monkeypatch: pytest.MonkeyPatch, share: float, entries: int, decode_s: float
+) -> None:
+    """However many streams send, and whether messages have entries or none, they take their share and no more."""
+    router = Router(monkeypatch, 3, share, decode_s=decode_s)
+    router.entries = entries
+    router.run(100.0)
+    assert router.worked_s == pytest.approx(100 * share, rel=0.1, abs=BURST_S + 4 * decode_s)
+
+
+def test_slices_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two slices of about half a millisecond other events are handled, though more would be allowed."""
+    router = Router(monkeypatch, 2, 1.0, decode_s=0.0)
+    router.run(1.0)
+    assert router.longest_s < SLICE_S + 8 * ENTRY_S
+
+
+def test_all_streams_that_wait_are_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams whose share is used up take turns."""
+    router = Router(monkeypatch, 3, 0.05, decode_s=0.0)
+    router.run(50.0)
+    assert {0, 1, 2} == set(router.taken)
+    assert min(router.taken.values()) > 0.5 * max(router.taken.values())
+
+
+@pytest.mark.parametrize("share", [1.0, None])
+def test_a_new_configuration_does_not_wait_for_the_old_share(
+    monkeypatch: pytest.MonkeyPatch, share: float | None
+) -> None:
+    """Streams that wait for hours under the old share go on, or end if nothing is learned any more."""
+    router = Router(monkeypatch, 1, 1e-6, decode_s=0.0)
+    router.run(1.0)
+    before = router.taken.total()
+    router.share = share
+    router.logs.resume()
+    router.run(2.0)
+    assert (router.taken.total() > before + 100, router.calls[0].finished) == (share is not None, share is None)
