@@ -152,15 +152,27 @@ def test_prompts_of_a_list_are_sequences_each_with_its_outputs() -> None:
 
 
 def test_of_several_prompts_the_longest_counts() -> None:
-    """Each prompt of a list is a separate sequence, in the likeliest count and in the bound."""
+    """Each prompt of a list is a separate sequence; in the bound, its bytes may hold three times as many tokens as
+    those of the others.
+    """
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=0.25)
-    assert TokenBudget(75, 100, 7, 1, 300) == token_budget(facts, estimate(300, 400, 7))
+    assert TokenBudget(75, 200, 7, 1, 300) == token_budget(facts, estimate(300, 400, 7))
+
+
+def test_a_list_of_several_languages_fits_the_pool_of_its_longest_prompt() -> None:
+    """Of nine English prompts and a Thai one of nearly as many bytes, the Thai one has 2.5 times the tokens."""
+    english, thai = 9 * 4_730, 11_518
+    facts = RequestFacts(Api.EMBEDDINGS, "m", b"", longest_share=21_502 / (9 * 21_502 + 21_005))
+    budget = token_budget(facts, estimate(english + thai, english + thai, 0))
+    assert thai <= budget.bound <= 1.3 * thai
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=50))
 def test_the_longest_of_several_exact_prompts_is_exact(lengths: list[int]) -> None:
     """The share of the sum of token ids is the longest prompt's length: 25 x (7 / 25) is 7, not 8."""
-    facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=max(lengths) / sum(lengths))
+    facts = RequestFacts(
+        Api.COMPLETIONS, "m", b"", longest_share=max(lengths) / sum(lengths), exact_prompt_tokens=sum(lengths)
+    )
     budget = token_budget(facts, estimate(sum(lengths), sum(lengths), 0))
     assert (max(lengths), max(lengths)) == (budget.prompt_tokens, budget.prompt_bound)
 
@@ -168,7 +180,7 @@ def test_the_longest_of_several_exact_prompts_is_exact(lengths: list[int]) -> No
 def test_the_share_of_a_prompt_may_exceed_it_by_a_rounding_error() -> None:
     """A product that exceeds an integer only by floating-point error counts as that integer."""
     assert 25 * (7 / 25) > 7
-    facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=7 / 25)
+    facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=7 / 25, exact_prompt_tokens=25)
     assert TokenBudget(7, 7, 0, 1, 25) == token_budget(facts, estimate(25, 25, 0))
 
 

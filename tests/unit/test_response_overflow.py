@@ -7,8 +7,13 @@ from extproc.core.facts import Api, ResponseHead
 from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow
 
-# Error messages of vLLM (0.4 to 0.20), OpenAI, SGLang, llama.cpp and TGI.
+# Error messages of vLLM (0.4 to 0.20), OpenAI, SGLang, llama.cpp, TGI and Anthropic.
 MESSAGES = [
+    ("Input length (265330) exceeds model's maximum context length (262144).", 265330),
+    ("The engine prompt length 227861 exceeds the max_model_len 131072. Please reduce prompt.", 227861),
+    ("prompt is too long: 208310 tokens > 200000 maximum", 208310),
+    ("input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease input length", 188240),
+    ("Input length (9000 tokens) exceeds the maximum allowed length (8192 tokens).", 9000),
     ("The input (61709 tokens) is longer than the model's context length (40960 tokens).", 61709),
     (
         (

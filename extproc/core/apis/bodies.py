@@ -16,11 +16,13 @@ __all__ = [
     "Flag",
     "Number",
     "TokenId",
+    "adds_to_prompt",
     "check_count",
     "compact_json",
     "costly_numbers",
     "decode_body",
     "holds_any",
+    "is_endless",
     "is_set",
     "model_key",
     "prompt_cap",
@@ -138,6 +140,28 @@ def read_flag(value: Flag, field: str) -> bool:
 
 _TRUE: Final = frozenset({1, "1", "on", "t", "true", "y", "yes"})
 _FALSE: Final = frozenset({0, "0", "off", "f", "false", "n", "no"})
+
+
+def is_endless(limit: int | None, ignore_eos: Flag, *at_least: Number) -> bool:
+    """Return whether a request without an output limit keeps the server from ending the output early.
+
+    vLLM and SGLang then go on to a minimum, or until the pool's context is full. Raises BodyNotUnderstood.
+    """
+    if limit is not None:
+        return False
+    return read_flag(ignore_eos, "ignore_eos") or any(read_number(each, "min_tokens", 0) for each in at_least)
+
+
+def adds_to_prompt(template_kwargs: msgspec.Raw) -> bool:
+    """Return whether the values for a chat template hold more than switches, such as `enable_thinking`.
+
+    vLLM passes all of them to the template, also documents, tools and another template.
+    """
+    text = bytes(template_kwargs)
+    return len(text) > MAX_SWITCHES_BYTES or b"[" in text or text.count(b"{") > 1 or b"chat_template" in text
+
+
+MAX_SWITCHES_BYTES: Final = 256
 
 
 def prompt_cap(value: Number) -> int | None:

@@ -12,7 +12,9 @@ import msgspec
 from extproc.core.apis.bodies import (
     Flag,
     Number,
+    adds_to_prompt,
     decode_body,
+    is_endless,
     is_set,
     model_key,
     prompt_cap,
@@ -55,10 +57,14 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     chat_template: msgspec.Raw = msgspec.Raw()
     session_params: msgspec.Raw = msgspec.Raw()  # SGLang's, like `input_ids`
     input_ids: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    min_tokens: Number = msgspec.Raw()
+    ignore_eos: Flag = msgspec.Raw()
 
     def has_more_than_messages(self) -> bool:
         """Return whether the prompt depends on more than messages: a search, a session, token ids, a template."""
-        return any(map(is_set, (self.web_search_options, self.chat_template, self.session_params, self.input_ids)))
+        others = (self.web_search_options, self.chat_template, self.session_params, self.input_ids)
+        return any(map(is_set, others)) or adds_to_prompt(self.chat_template_kwargs)
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -82,8 +88,11 @@ def read_request(body: bytes) -> RequestFacts:
         sequences = read_sequences(request.n, request.best_of)
     stream = bool(request.stream) and read_flag(request.stream, "stream")
     text, turns = prompt.text_and_turns()
-    if request.web_search_options or request.session_params or request.input_ids or request.chat_template:
+    others = request.web_search_options or request.session_params or request.input_ids or request.chat_template
+    if others or request.chat_template_kwargs:
         prompt.unseen = prompt.unseen or request.has_more_than_messages()
+    if request.min_tokens or request.ignore_eos:
+        prompt.unseen = prompt.unseen or is_endless(limit, request.ignore_eos, request.min_tokens)
     return RequestFacts(
         api=Api.CHAT,
         model=model_key(request.model),

@@ -8,6 +8,7 @@ from extproc.core.apis.bodies import (
     Flag,
     Number,
     decode_body,
+    is_endless,
     is_set,
     model_key,
     prompt_cap,
@@ -38,6 +39,8 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     stream: Flag = msgspec.Raw()
     stream_options: StreamOptions | None = None
     truncate_prompt_tokens: Number = msgspec.Raw()
+    min_tokens: Number = msgspec.Raw()
+    ignore_eos: Flag = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -46,7 +49,7 @@ _REQUEST = msgspec.json.Decoder(_Request)
 def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a text completion request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
-    prompts = read_prompts(request.prompt)
+    prompts, limit = read_prompts(request.prompt), read_number(request.max_tokens, "max_tokens", 0)
     stream = read_flag(request.stream, "stream")
     return RequestFacts(
         api=Api.COMPLETIONS,
@@ -54,12 +57,17 @@ def read_request(body: bytes) -> RequestFacts:
         text=prompts.text + request.suffix.encode() if request.suffix else prompts.text,
         exact_prompt_tokens=prompts.exact_prompt_tokens,
         longest_share=prompts.longest_share,
-        max_output_tokens=read_number(request.max_tokens, "max_tokens", 0),
+        max_output_tokens=limit,
         sequences=read_sequences(request.n, request.best_of) * prompts.count,
         stream=stream,
         usage_in_response=not stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
-        unseen_history=is_set(request.prompt_embeds) or is_set(request.session_params),
+        unseen_history=is_set(request.prompt_embeds)
+        or is_set(request.session_params)
+        or not is_set(request.prompt)
+        or is_endless(limit, request.ignore_eos, request.min_tokens)
+        # A suffix is part of each prompt, and text next to token ids is not counted.
+        or bool(request.suffix and (prompts.count > 1 or prompts.exact_prompt_tokens is not None)),
     )
 
 

@@ -20,7 +20,8 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     text: str | None = None
     refusal: str | None = None
     thinking: str | None = None
-    # vLLM accepts media without a `type`, too.
+    # vLLM accepts media without a `type`, too, and prefers them to a text.
+    image_embeds: msgspec.Raw = msgspec.Raw()
     image_url: msgspec.Raw = msgspec.Raw()
     audio_url: msgspec.Raw = msgspec.Raw()
     input_audio: msgspec.Raw = msgspec.Raw()
@@ -29,15 +30,16 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     def kind(self) -> str:
         if self.type:
             return self.type
-        if self.text is None:
-            if self.image_url and is_set(self.image_url):
-                return "image_url"
-            if self.audio_url and is_set(self.audio_url):
-                return "audio_url"
-            if self.input_audio and is_set(self.input_audio):
-                return "input_audio"
-            if self.video_url and is_set(self.video_url):
-                return "video_url"
+        if self.image_url and is_set(self.image_url):
+            return "image_url"
+        if self.image_embeds and is_set(self.image_embeds):
+            return "image_embeds"
+        if self.audio_url and is_set(self.audio_url):
+            return "audio_url"
+        if self.input_audio and is_set(self.input_audio):
+            return "input_audio"
+        if self.video_url and is_set(self.video_url):
+            return "video_url"
         return "text"
 
 
@@ -156,6 +158,7 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
             prompt.add(part.text, part.refusal, part.thinking)
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
             prompt.add_image(part.image_url)
+            prompt.add(part.text)
         case "input_audio" | "audio_url" | "audio_embeds":
             prompt.audio += 1
         case "video_url" | "video_embeds":

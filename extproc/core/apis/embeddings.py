@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import Number, decode_body, model_key, prompt_cap
+from extproc.core.apis.bodies import Number, adds_to_prompt, decode_body, is_set, model_key, prompt_cap
 from extproc.core.apis.chunks import TokenCounts
 from extproc.core.apis.conversation import Message, add_messages
 from extproc.core.apis.family import Family
@@ -23,6 +23,9 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     messages: list[Message] | None = None
     model: str | None = None
     truncate_prompt_tokens: Number = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    chat_template: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -48,7 +51,11 @@ def read_request(body: bytes) -> RequestFacts:
         media=chat.media(),
         max_output_tokens=0,
         truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
-        unseen_history=chat.unseen,
+        unseen_history=chat.unseen
+        # With both forms of prompt, or neither, only the server knows which one it uses.
+        or is_set(request.input) == bool(request.messages)
+        or any(map(is_set, (request.tools, request.chat_template)))
+        or adds_to_prompt(request.chat_template_kwargs),
     )
 
 

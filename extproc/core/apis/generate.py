@@ -14,6 +14,7 @@ from extproc.core.apis.bodies import (
     Number,
     decode_body,
     holds_any,
+    is_endless,
     is_set,
     model_key,
     read_flag,
@@ -39,6 +40,9 @@ class _Sampling(msgspec.Struct, frozen=True, gc=False):
     n: Number = msgspec.Raw()
     best_of: Number = msgspec.Raw()
     truncate: Number = msgspec.Raw()
+    min_tokens: Number = msgspec.Raw()
+    min_new_tokens: Number = msgspec.Raw()
+    ignore_eos: Flag = msgspec.Raw()
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +73,8 @@ def read_request(body: bytes) -> RequestFacts:
     is_sglang = is_set(request.text) or is_set(request.input_ids)
     found = [each for each in (request.text, request.input_ids, request.inputs, request.token_ids) if is_set(each)]
     prompts = read_prompts(found[0] if found else msgspec.Raw())
-    sampling = request.sampling_params or request.parameters or _Sampling()
+    is_tgi = is_set(request.inputs)
+    sampling = (request.parameters if is_tgi else request.sampling_params) or _Sampling()
     each = sampling if isinstance(sampling, list) else [sampling]
     if len(each) > MAX_PROMPTS:
         raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(each)} sampling_params; at most {MAX_PROMPTS} are read")
@@ -91,7 +96,12 @@ def read_request(body: bytes) -> RequestFacts:
         usage_in_response=is_sglang and not stream,
         truncate_prompt_tokens=read_number(each[0].truncate, "truncate", 0),
         # With several forms of prompt, or none, only the server knows which one it uses.
-        unseen_history=len(found) != 1 or any(map(holds_any, unseen)),
+        unseen_history=len(found) != 1
+        or any(map(holds_any, unseen))
+        or any(
+            is_endless(limit, one.ignore_eos, one.min_tokens, one.min_new_tokens)
+            for limit, one in zip(limits, each, strict=True)
+        ),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from extproc.core.apis.bodies import (
     Flag,
     Number,
+    adds_to_prompt,
     decode_body,
     holds_any,
     model_key,
@@ -65,6 +66,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     stream: Flag = msgspec.Raw()
     mcp_servers: msgspec.Raw = msgspec.Raw()
     container: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()  # vLLM's
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -97,7 +99,10 @@ def read_request(body: bytes) -> RequestFacts:
         media=prompt.media(),
         max_output_tokens=read_number(request.max_tokens, "max_tokens", 0),
         stream=read_flag(request.stream, "stream"),
-        unseen_history=prompt.unseen or holds_any(request.mcp_servers) or holds_any(request.container),
+        unseen_history=prompt.unseen
+        or holds_any(request.mcp_servers)
+        or holds_any(request.container)
+        or adds_to_prompt(request.chat_template_kwargs),
     )
 
 

@@ -26,6 +26,12 @@ MAX_TEXT_BYTES: Final = 1 << 19
 
 class _Document(msgspec.Struct, frozen=True, gc=False):
     text: str | None = None
+    image: msgspec.Raw = msgspec.Raw()
+    content: msgspec.Raw = msgspec.Raw()
+
+    def only_text(self) -> str | None:
+        """Return the text of a document without anything else."""
+        return None if is_set(self.image) or is_set(self.content) else self.text
 
 
 class _Rerank(msgspec.Struct, frozen=True, gc=False):
@@ -79,7 +85,7 @@ def _texts(value: msgspec.Raw) -> list[bytes] | None:
         return [texts.encode()]
     if len(texts) > MAX_PAIRS:
         raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(texts)} texts; at most {MAX_PAIRS} are read")
-    found = [each if isinstance(each, str) else each.text for each in texts]
+    found = [each if isinstance(each, str) else each.only_text() for each in texts]
     return None if None in found else [text.encode() for text in found if text is not None]
 
 

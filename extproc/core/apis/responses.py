@@ -10,7 +10,16 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import Flag, Number, decode_body, is_set, model_key, read_flag, read_number
+from extproc.core.apis.bodies import (
+    Flag,
+    Number,
+    adds_to_prompt,
+    decode_body,
+    is_set,
+    model_key,
+    read_flag,
+    read_number,
+)
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
@@ -55,6 +64,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     previous_input_messages: msgspec.Raw = msgspec.Raw()
     conversation: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()  # vLLM's
 
     def depends_on_server_state(self) -> bool:
         stored = (self.previous_response_id, self.conversation, self.prompt, self.previous_input_messages)
@@ -104,7 +114,9 @@ def read_request(body: bytes) -> RequestFacts:
         media=prompt.media(),
         max_output_tokens=read_number(request.max_output_tokens, "max_output_tokens", 0),
         stream=read_flag(request.stream, "stream"),
-        unseen_history=prompt.unseen or request.depends_on_server_state(),
+        unseen_history=prompt.unseen
+        or request.depends_on_server_state()
+        or adds_to_prompt(request.chat_template_kwargs),
         stored=request.is_stored(),
     )
 
@@ -118,6 +130,7 @@ def _add_item(prompt: Prompt, item: _Item) -> None:
     match item.type or "message":
         case "message":
             _add_content(prompt, item.content)
+            prompt.unseen = prompt.unseen or item.content is None  # a reference to an item that is stored
         case "function_call" | "custom_tool_call" | "mcp_call":
             prompt.add_call(item.name, item.arguments or item.input)
             _add_content(prompt, item.output)

@@ -13,6 +13,9 @@ __all__ = ["MAX_BUDGET_TOKENS", "TokenBudget", "token_budget"]
 MAX_BUDGET_TOKENS = 100_000_000
 # Tokens are rounded up, but not because of floating-point error: 300 x (100 / 300) is 100.
 LAST_BITS = 1e-6
+# One prompt of a list may have so many times as many tokens per byte as the others: Thai has 2.5 times those of
+# English.
+UNLIKE = 3
 
 
 class TokenBudget(msgspec.Struct, frozen=True, gc=False):
@@ -54,11 +57,13 @@ class TokenBudget(msgspec.Struct, frozen=True, gc=False):
 def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
     """Return the budget of a request.
 
-    Of several prompts only the longest counts, since each is a separate sequence. A declared prompt truncation
+    Of several prompts only the longest counts, since each is a separate sequence. It is the longest in bytes; with
+    several languages, another one may have more tokens, and a larger share of them. A declared prompt truncation
     caps the prompt (vLLM's truncate_prompt_tokens).
     """
     share, whole = facts.longest_share, estimate.prompt_tokens
-    prompt, bound = ceil(whole * share - LAST_BITS), ceil(estimate.prompt_bound * share - LAST_BITS)
+    most = share if facts.exact_prompt_tokens is not None else UNLIKE * share / (1 + (UNLIKE - 1) * share)
+    prompt, bound = ceil(whole * share - LAST_BITS), ceil(estimate.prompt_bound * most - LAST_BITS)
     cap = facts.truncate_prompt_tokens
     if cap is not None and cap > 0:
         prompt, bound, whole = min(prompt, cap), min(bound, cap), min(whole, cap * facts.sequences)

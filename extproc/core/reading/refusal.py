@@ -72,13 +72,16 @@ def read_overflow(body: bytes | bytearray) -> Overflow | None:
 
 
 _INPUT_PARAMS: Final = frozenset({"input_tokens", "input_text"})
-# vLLM: the checks of its API server, in all versions, and those of its engine. Then SGLang, llama.cpp, TGI.
+# vLLM: the checks of its API server, in all versions, and those of its engine. Then SGLang, llama.cpp, TGI, and
+# Anthropic.
 _OVERFLOW: Final = re.compile(
     r"maximum context length is [0-9]|context length is only [0-9]|cannot be greater than max_model_len"
     r"|longer than the maximum model length|too long to fit into the model"
-    r"|longer than the model's context length|exceeds the model's maximum context length"
+    r"|longer than the model's context length|exceeds (?:the )?model's maximum context length"
+    r"|exceeds the max_model_len [0-9]|exceeds the maximum allowed (?:input )?length"
     r"|exceeds? the available context size|[Cc]ontext size has been exceeded"
     r"|`inputs` must have less than [0-9]|`max_new_tokens` must be <= [0-9]"
+    r"|prompt is too long: [0-9]|exceed context limit: [0-9]"
 )
 _PROMPT_TOKENS: Final = re.compile(
     r"\b([0-9]{1,9}) (?:input tokens|tokens in the (?:messages|input|prompt)|in (?:the messages|your prompt))"
@@ -86,5 +89,6 @@ _PROMPT_TOKENS: Final = re.compile(
     r"|prompt \((?:total )?length ([0-9]{1,9})\)"
     r"|maximum input length of ([0-9]{1,9}) tokens \(at most"
     r"|\b(?:input|request) \(([0-9]{1,9}) tokens\)|([0-9]{1,9}) tokens from the input messages"
-    r"|Given: ([0-9]{1,9})\b"
+    r"|Given: ([0-9]{1,9})\b|prompt length ([0-9]{1,9}) exceeds|[Ii]nput length \(?([0-9]{1,9})\b"
+    r"|prompt is too long: ([0-9]{1,9}) tokens|exceed context limit: ([0-9]{1,9}) \+"
 )

@@ -1,0 +1,101 @@
+"""Requests whose prompt or output depends on more than the usual fields: they need the largest pool."""
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.facts import Api
+
+HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+PROMPT, INPUT = {"prompt": "Hi"}, {"input": "Hi"}
+DOCUMENTS = {"chat_template_kwargs": {"documents": [{"text": "word"}]}}
+TEMPLATE = {"chat_template_kwargs": {"chat_template": "{{ x }}"}}
+LONG_SWITCH = {"chat_template_kwargs": {"identity": "word " * 100}}
+SWITCHES = {"chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "high"}}
+
+
+def is_unseen(api: Api, body: dict[str, Any]) -> bool:
+    """Return whether a body does not show the whole prompt or output."""
+    return read_request(api, json.dumps(body).encode()).unseen_history
+
+
+@pytest.mark.parametrize(
+    ("api", "body"), [(Api.CHAT, HI), (Api.MESSAGES, HI), (Api.RESPONSES, INPUT), (Api.EMBEDDINGS, HI)]
+)
+def test_values_for_a_chat_template_may_be_part_of_the_prompt(api: Api, body: dict[str, Any]) -> None:
+    """Switches are not; documents, other templates, and long texts may be."""
+    assert not is_unseen(api, body | SWITCHES)
+    assert all(is_unseen(api, body | values) for values in (DOCUMENTS, TEMPLATE, LONG_SWITCH))
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "endless", "limited"),
+    [
+        (Api.CHAT, HI, {"min_tokens": 20_000}, {"max_tokens": 20_000}),
+        (Api.CHAT, HI, {"ignore_eos": True}, {"max_completion_tokens": 10}),
+        (Api.COMPLETIONS, PROMPT | {"max_tokens": None}, {"ignore_eos": True}, {"max_tokens": 10}),
+        (Api.COMPLETIONS, PROMPT | {"max_tokens": None}, {"min_tokens": 9}, {"max_tokens": 10}),
+    ],
+)
+def test_an_output_that_may_not_end_by_itself_needs_a_limit(
+    api: Api, body: dict[str, Any], endless: dict[str, Any], limited: dict[str, Any]
+) -> None:
+    """A server that is told not to stop early fills the pool's context unless there is a limit."""
+    assert (False, True, False) == (
+        is_unseen(api, body),
+        is_unseen(api, body | endless),
+        is_unseen(api, body | endless | limited),
+    )
+    assert not is_unseen(api, body | {"min_tokens": 0, "ignore_eos": False})
+
+
+@pytest.mark.parametrize("sampling", [{"ignore_eos": True}, {"min_tokens": 9}, {"min_new_tokens": 9}])
+def test_generate_may_not_end_by_itself_either(sampling: dict[str, Any]) -> None:
+    """The same holds for the native generate APIs."""
+    limited = sampling | {"max_new_tokens": 10}
+    assert is_unseen(Api.GENERATE, {"text": "Hi", "sampling_params": sampling})
+    assert not is_unseen(Api.GENERATE, {"text": "Hi", "sampling_params": limited})
+
+
+def test_the_limit_of_generate_is_that_of_its_prompt() -> None:
+    """`parameters` belong to `inputs`, as in TGI, and `sampling_params` to the other forms of prompt."""
+    both = {"parameters": {"max_new_tokens": 20_000}, "sampling_params": {"max_new_tokens": 9}}
+    limits = [
+        read_request(Api.GENERATE, json.dumps(prompt | both).encode()).max_output_tokens
+        for prompt in ({"inputs": "Hi"}, {"text": "Hi"}, {"token_ids": [1]})
+    ]
+    assert [20_000, 9, 9] == limits
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "unseen"),
+    [
+        (Api.EMBEDDINGS, INPUT, False),
+        (Api.EMBEDDINGS, {"model": "m"}, True),
+        (Api.EMBEDDINGS, HI | INPUT, True),
+        (Api.EMBEDDINGS, HI | {"tools": [{}]}, True),
+        (Api.EMBEDDINGS, HI | {"chat_template": "{{ x }}"}, True),
+        (Api.COMPLETIONS, {"model": "m"}, True),
+        (Api.COMPLETIONS, PROMPT | {"suffix": "Ho"}, False),
+        (Api.COMPLETIONS, {"prompt": [1, 2], "suffix": "Ho"}, True),
+        (Api.COMPLETIONS, {"prompt": ["Hi", "Ho"], "suffix": "Ho"}, True),
+        (Api.RESPONSES, {"input": [{"id": "msg_123"}]}, True),
+        (Api.RESPONSES, {"input": [{"role": "user", "content": ""}]}, False),
+        (Api.RERANK, {"query": "Hi", "documents": [{"text": "a"}]}, False),
+        (Api.RERANK, {"query": "Hi", "documents": [{"text": "a", "image": "data:"}]}, True),
+        (Api.RERANK, {"query": "Hi", "documents": [{"text": "a", "content": []}]}, True),
+    ],
+)
+def test_what_only_the_server_knows_is_unseen(api: Api, body: dict[str, Any], *, unseen: bool) -> None:
+    """Two forms of a prompt, or none; parts that are not counted; references to what the server stores."""
+    assert unseen == is_unseen(api, body)
+
+
+@pytest.mark.parametrize("field", ["image_url", "image_embeds"])
+def test_media_without_a_type_count_next_to_a_text(field: str) -> None:
+    """Servers look for media before it looks for text; both are counted."""
+    part = {"text": "Hi", field: "x" * 100}
+    facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part]}]}).encode())
+    assert (1, b"Hi") == (facts.media.images, facts.text)
