@@ -97,7 +97,8 @@ class Payloads:
     def pack(self, decision: Decision, now_s: float, most_bytes: int) -> bytes | None:
         """Return a decision in at most `most_bytes` bytes; None if it does not fit or teaches nothing.
 
-        It does not fit if the names of the model and the tenant are long (from about 100 bytes on).
+        It does not fit if the names of the model and the tenant are long: together more than 50 bytes for text of
+        many scripts whose tokens were counted, 120 for a short text.
         """
         estimate, budget = decision.estimate, decision.budget
         if estimate is None or budget is None or not isinstance(estimate.evidence, Evidence):
