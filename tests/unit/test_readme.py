@@ -1,9 +1,14 @@
-"""The README's sample is valid."""
+"""The README's samples are valid."""
 
+import io
 import re
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 
+import pytest
+
+from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool
@@ -17,3 +22,19 @@ def test_the_sample_configuration_loads() -> None:
     configuration = parse(dedent(sample))
     assert (configuration.mode, configuration.tenant_header) == (Mode.SHADOW, "x-tenant")
     assert [Pool("short", 8192, 10240), Pool("long", 65536)] == list(configuration.pools)
+
+
+def test_the_estimate_is_what_the_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output under `dualpool estimate -` is the end of what the command prints for the body above it."""
+    sample = re.search(
+        r"^\$ echo '(.*)' \|\n +dualpool estimate -\n\.\.\.\n(.*?)^```",
+        README.read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert sample is not None
+    body, printed = sample.groups()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(body.encode()), isatty=lambda: False))
+    assert 0 == main(["estimate", "-"])
+    assert capsys.readouterr().out.endswith(f"\n{printed}")
