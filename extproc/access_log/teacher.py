@@ -10,6 +10,7 @@ from extproc.access_log.entry import LogEntry
 from extproc.access_log.seal import Seal, Unsealed, Untrusted
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.protocol import Refused
 from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.listener import Observation
 from extproc.core.placing.decision import Decision
@@ -106,7 +107,7 @@ class Teacher:
         if isinstance(learned, Outcome):
             return learned
         self._learner.listener.observed(learned)
-        return Outcome.TAUGHT
+        return Outcome.NOT_LEARNED if learned.learning.refused is Refused.IMPLAUSIBLE else Outcome.TAUGHT
 
     def _usage(self, entry: LogEntry, head: ResponseHead, decision: Decision, served_by: Pool | None) -> Usage:
         said = entry.usage
@@ -122,11 +123,14 @@ class Teacher:
     def _with_end(self, usage: Usage, decision: Decision, pool: Pool) -> Usage:
         """Return the usage with `cut_by_length` inferred, which the log lacks: True if the output reached a limit.
 
-        vLLM stops at the context length or one token before it, depending on the version.
+        Nothing can be inferred from several outputs, whose tokens are added up. vLLM stops at the context length
+        or one token before it, depending on the version.
         """
         context = self._learner.serving.ladder(decision.model).context_tokens(pool)
         evidence = None if decision.estimate is None else decision.estimate.evidence
-        limit = evidence.output_limit if isinstance(evidence, Evidence) else None
+        if not isinstance(evidence, Evidence) or not evidence.has_one_output(usage):
+            return usage
+        limit = evidence.output_limit
         at_limit = limit is not None and usage.completion_tokens >= limit
         at_context = usage.prompt_tokens + usage.completion_tokens >= context - 1
         if not (at_limit or at_context):

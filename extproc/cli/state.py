@@ -99,7 +99,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.place.startswith((STORE, *HTTP)):
         _write(options.file, to_message(_read(options.place, bearer_of(options))))
     else:
-        _write(options.file, read_state(Path(options.place)))
+        _write(options.file, read_state(_file(options.place)))
     return 0
 
 
@@ -115,7 +115,7 @@ def _import(options: argparse.Namespace) -> int:
         content = read_file(options.file, MAX_FILE_BYTES)
         print(_changed(f"{options.place.rstrip('/')}/state/import", bearer_of(options), content))
     else:
-        path = Path(options.place)
+        path = _file(options.place)
         if path.exists() and read_state(path).estimator_kind:
             raise ConfigurationError(f"{path} already holds learned state; merge both, or reset it first")
         _write(path, message)
@@ -144,7 +144,7 @@ def _reset(options: argparse.Namespace) -> int:
         query = f"?{urlencode({'model': options.model})}" if options.model else ""
         print(_changed(f"{options.place.rstrip('/')}/state/reset{query}", bearer_of(options), b""))
         return 0
-    path = Path(options.place)
+    path = _file(options.place)
     message = read_state(path)
     if options.model:
         for rows in (message.categories, message.models, message.outputs):
@@ -174,7 +174,14 @@ def _read(place: str, token: str) -> "LearnedState":
         return of_store
     if place.startswith(HTTP):
         return from_json(_fetch(place.rstrip("/") + "/state", token))
-    return from_message(read_state(Path(place)))
+    return from_message(read_state(_file(place)))
+
+
+def _file(place: str) -> Path:
+    """Return the file that a place names. Raises ConfigurationError for an address of another kind."""
+    if "://" in place:
+        raise ConfigurationError(f"{place}: an address of this kind cannot be read; give {PLACE}")
+    return Path(place)
 
 
 def _in_store(place: str, act: "Callable[[InStore], Any]") -> Any:  # noqa: ANN401

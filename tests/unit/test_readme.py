@@ -28,11 +28,8 @@ def test_the_estimate_is_what_the_command_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The output under `dualpool estimate -` is the end of what the command prints for the body above it."""
-    sample = re.search(
-        r"^\$ echo '(.*)' \|\n +dualpool estimate -\n\.\.\.\n(.*?)^```",
-        README.read_text("utf-8"),
-        re.MULTILINE | re.DOTALL,
-    )
+    pattern = r"^\$ echo '(.*)' \|\n +dualpool estimate -\n\.\.\.\n(.*?)^```"
+    sample = re.search(pattern, README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert sample is not None
     body, printed = sample.groups()
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(body.encode()), isatty=lambda: False))

@@ -171,3 +171,12 @@ def test_a_router_starts_from_scratch_with_a_file_that_was_reset(tmp_path: Path)
 def test_an_empty_message_has_no_kind_of_estimator() -> None:
     """What `reset` writes has no kind of estimator, so no estimator mistakes it for its own."""
     assert "" == from_message(state_pb2.LearnedState()).estimator_kind
+
+
+def test_an_address_is_not_taken_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """The address of a store names the configuration to give instead."""
+    assert 2 == run("show", "redis://127.0.0.1:1")
+    assert (
+        "redis://127.0.0.1:1: an address of this kind cannot be read; give a file, store:"
+        in capsys.readouterr().err
+    )

@@ -7,6 +7,7 @@ import pytest
 from extproc.access_log.entry import LogEntry, LoggedUsage
 from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
 from extproc.core.errors import ResponseFault
+from extproc.core.estimator.protocol import Refused
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Usage
 from tests.unit.conftest import TWO_POOLS, Recorder
@@ -150,6 +151,21 @@ def test_whether_an_output_was_cut_is_derived_from_its_length(
     asked = {} if limit is None else {"max_tokens": limit}
     _, recorder = taught(asked=asked, usage=LoggedUsage(12, completion_tokens, 0), cluster="pool_short")
     assert [cut] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]
+
+
+def test_several_outputs_were_not_cut_by_the_limit_of_one() -> None:
+    """The tokens of three outputs are added up, so their sum says nothing about the limit of each."""
+    _, recorder = taught(asked={"n": 3, "max_tokens": 50}, usage=LoggedUsage(12, 60, 0))
+    assert [False] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]
+
+
+def test_implausible_usage_is_not_learned_from() -> None:
+    """Usage that cannot belong to the request is reported, and does not count as a lesson."""
+    outcome, recorder = taught(asked={"content": "word " * 200})
+    assert (Outcome.NOT_LEARNED, [Refused.IMPLAUSIBLE]) == (
+        outcome,
+        [each.learning.refused for each in recorder.calls_of("observed")],
+    )
 
 
 def test_clusters_are_pools_by_name_or_configuration() -> None:
