@@ -102,6 +102,7 @@ def test_replicas_with_the_same_key_accept_each_others_entries(
     """A router learns from another router's decisions if both have the same key, and refuses them otherwise."""
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(name.encode() * 20)
+    (tmp_path / "as an editor saves it").write_bytes(b"one" * 20 + b"\n")
 
     def settings(name: str) -> str:
         return f"learning: {{source: access_log, access_log: {{key_file: {tmp_path / name}}}}}"
@@ -109,7 +110,11 @@ def test_replicas_with_the_same_key_accept_each_others_entries(
     async def scenario() -> None:
         async with router(settings("one")) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
             message = log_message(entry(await evidence_of(channel, call), token_usage(90, 7)))
-        for name, outcome in (("one", Outcome.TAUGHT), ("two", Outcome.FORGED)):
+        for name, outcome in (
+            ("one", Outcome.TAUGHT),
+            ("as an editor saves it", Outcome.TAUGHT),
+            ("two", Outcome.FORGED),
+        ):
             async with router(settings(name)) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
                 await Log(channel).write(message)
                 await eventually(lambda app=app, outcome=outcome: counted(app, outcome) == 1)

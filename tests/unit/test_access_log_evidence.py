@@ -1,6 +1,7 @@
 """The evidence of a decision that goes through the gateway's access log, and when the router trusts it."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 
 import numpy as np
@@ -199,6 +200,19 @@ def test_evidence_sealed_with_another_key_is_forged(key: bytes) -> None:
     assert evidence is not None
     assert make_seal(key).open(evidence, NOW_S).routed
     assert Untrusted.FORGED is refusal(evidence, make_seal(key[:-1] + b"x"))
+
+
+def test_the_code_has_96_bits_and_covers_the_version() -> None:
+    """Each bit of the code counts, and evidence for other pools is not accepted under their version."""
+    data = b64decode(sealed(decided()))
+    version, code, payload = data[:4], data[4:16], data[16:]
+    assert make_seal().open(b64encode(version + code + payload).decode(), NOW_S).routed
+    for place in range(12):
+        wrong = code[:place] + bytes([code[place] ^ 1]) + code[place + 1 :]
+        assert Untrusted.FORGED is refusal(b64encode(version + wrong + payload).decode())
+    others = (Pool("s", 1), Pool("l", 2))
+    other_version = Payloads(others).version
+    assert Untrusted.FORGED is refusal(b64encode(other_version + code + payload).decode(), make_seal(pools=others))
 
 
 def test_evidence_of_other_pools_is_of_another_version() -> None:

@@ -35,6 +35,14 @@ def test_an_entry_is_read() -> None:
     ] == decoded(message)
 
 
+@pytest.mark.parametrize("kind", [AccessLogType.NotSet, AccessLogType.DownstreamEnd])
+def test_the_end_of_a_request_is_read(kind: AccessLogType) -> None:
+    """Envoy's older versions do not say which entry ends a request: it is the only one."""
+    made = entry("sealed")
+    made.common_properties.access_log_type = kind
+    assert ["sealed"] == [each.evidence for each in decoded(log_message(made))]
+
+
 def test_usage_as_envoy_sent_it() -> None:
     """The bytes that Envoy 1.40 wrote for a chat response are decoded."""
     seen = b'\x08\x01\x12\x0cserved-model\x1a\x02\x08\x1e"\x02\x08\x10*\x02\x08.B\x02\x08.H\x01'
@@ -75,7 +83,19 @@ def test_only_the_end_of_a_request_counts() -> None:
 
 @pytest.mark.parametrize(
     ("flag", "cut"),
-    [("downstream_connection_termination", True), ("upstream_remote_reset", True), ("no_route_found", False)],
+    [
+        ("downstream_connection_termination", True),
+        ("downstream_protocol_error", True),
+        ("downstream_remote_reset", True),
+        ("duration_timeout", True),
+        ("local_reset", True),
+        ("no_route_found", False),
+        ("stream_idle_timeout", True),
+        ("upstream_connection_termination", True),
+        ("upstream_max_stream_duration_reached", True),
+        ("upstream_protocol_error", True),
+        ("upstream_remote_reset", True),
+    ],
 )
 def test_flags_say_whether_a_response_was_cut(flag: str, *, cut: bool) -> None:
     """A reset or a lost connection, on either side, cut the response."""
