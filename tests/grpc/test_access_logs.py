@@ -1,8 +1,10 @@
 """Envoy's access log as a gRPC stream to the router: what the router learns from it, and what it must not do."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from extproc.access_log.seal import Seal
 from extproc.access_log.teacher import Outcome
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
+from extproc.server import access_logs
 from extproc.server.access_logs import MAX_MESSAGE_BYTES, STREAM_ACCESS_LOGS
 from tests.grpc.served import App
 from tests.grpc.test_estimate_admin import WORDS, chat, decided
@@ -222,3 +225,32 @@ def test_an_exception_costs_the_evidence_and_not_the_decision(
         assert 1 == app.ask(lambda: app._metrics.exceptions["ZeroDivisionError",])
 
     with_a_log(router, act)
+
+
+def test_evidence_survives_a_reload(router: Router, call: type[Any], eventually: Any) -> None:
+    """A process without a key file keeps its key when its configuration changes: entries in flight still teach."""
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        evidence = await evidence_of(channel, call)
+        await asyncio.to_thread(app.apply, parse(f"{FROM_LOG}\nexchange: {{deadline_ms: 50}}"))
+        await log.write(log_message(entry(evidence, token_usage(90, 7))))
+        await eventually(lambda: counted(app, Outcome.TAUGHT) == 1)
+
+    with_a_log(router, act)
+
+
+def test_old_entries_expire_after_the_configured_age(
+    router: Router, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`max_age_s` is the age up to which entries teach."""
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        evidence = await evidence_of(channel, call)
+        now_s = time.time()
+        for later_s, outcome in ((90, Outcome.TAUGHT), (110, Outcome.EXPIRED)):
+            clock = SimpleNamespace(monotonic=time.monotonic, time=lambda later_s=later_s: now_s + later_s)
+            monkeypatch.setattr(access_logs, "time", clock)
+            await log.write(log_message(entry(evidence, token_usage(90, 7))))
+            await eventually(lambda outcome=outcome: counted(app, outcome) == 1)
+
+    with_a_log(router, act, "learning: {source: access_log, access_log: {max_age_s: 100}}")
