@@ -99,3 +99,10 @@ def test_media_without_a_type_count_next_to_a_text(field: str) -> None:
     part = {"text": "Hi", field: "x" * 100}
     facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part]}]}).encode())
     assert (1, b"Hi") == (facts.media.images, facts.text)
+
+
+def test_a_null_in_place_of_media_is_none() -> None:
+    """Clients that serialise absent fields as null send no image."""
+    part = {"text": "Hi", "image_embeds": None, "image_url": None, "video_url": None}
+    facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part]}]}).encode())
+    assert (0, 0, b"Hi") == (facts.media.images, facts.media.video, facts.text)
