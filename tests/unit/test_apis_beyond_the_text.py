@@ -93,12 +93,12 @@ def test_what_only_the_server_knows_is_unseen(api: Api, body: dict[str, Any], *,
     assert unseen == is_unseen(api, body)
 
 
-@pytest.mark.parametrize("field", ["image_url", "image_embeds"])
+@pytest.mark.parametrize("field", ["image_url", "image_embeds", "audio_url", "input_audio", "video_url"])
 def test_media_without_a_type_count_next_to_a_text(field: str) -> None:
     """Servers look for media before it looks for text; both are counted."""
     part = {"text": "Hi", field: "x" * 100}
     facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part]}]}).encode())
-    assert (1, b"Hi") == (facts.media.images, facts.text)
+    assert (1, b"Hi") == (facts.media.images + facts.media.audio + facts.media.video, facts.text)
 
 
 def test_a_null_in_place_of_media_is_none() -> None:

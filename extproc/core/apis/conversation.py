@@ -157,11 +157,13 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         case "text" | "input_text" | "output_text" | "refusal" | "thinking":
             prompt.add(part.text, part.refusal, part.thinking)
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
-            prompt.add_image(part.image_url)
             prompt.add(part.text)
+            prompt.add_image(part.image_url)
         case "input_audio" | "audio_url" | "audio_embeds":
+            prompt.add(part.text)
             prompt.audio += 1
         case "video_url" | "video_embeds":
+            prompt.add(part.text)
             prompt.video += 1
         case _:
             prompt.unseen = True
