@@ -62,7 +62,7 @@ class Teacher:
         """Learn from some entries; return their outcomes.
 
         Each step is done for all of them before the next. The code of a step then runs several times in a row, so
-        that it is in the processor's caches: all steps for each entry in turn take a fifth more CPU. An exception
+        that it is in the processor's caches (bench/results.md, "Learning from the access log"). An exception
         is reported to the learner's listener, and its entry has no outcome.
         """
         opened = self._each(lambda entry: self._open(entry, now_s), entries)
