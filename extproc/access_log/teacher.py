@@ -118,13 +118,14 @@ class Teacher:
         if not said.whole:
             raise ResponseNotUnderstood(ResponseFault.WRONG_USAGE)
         usage = checked_usage(said.prompt_tokens, said.completion_tokens, said.cached_tokens, cut_by_length=False)
-        return self._with_end(usage, decision, served_by or decision.pool)
+        return self._with_end(usage, decision, served_by or decision.pool, cut=entry.cut)
 
-    def _with_end(self, usage: Usage, decision: Decision, pool: Pool) -> Usage:
+    def _with_end(self, usage: Usage, decision: Decision, pool: Pool, *, cut: bool) -> Usage:
         """Return the usage with `cut_by_length` inferred, which the log lacks: True if the output reached a limit.
 
-        Nothing can be inferred from several outputs, whose tokens are added up. vLLM stops at the context length
-        or one token before it, depending on the version.
+        True also if the response was cut short after it had reported usage, as vLLM does with every event if
+        asked to. Nothing can be inferred from several outputs, whose tokens are added up. vLLM stops at the
+        context length or one token before it, depending on the version.
         """
         context = self._learner.serving.ladder(decision.model).context_tokens(pool)
         evidence = None if decision.estimate is None else decision.estimate.evidence
@@ -133,7 +134,7 @@ class Teacher:
         limit = evidence.output_limit
         at_limit = limit is not None and usage.completion_tokens >= limit
         at_context = usage.prompt_tokens + usage.completion_tokens >= context - 1
-        if not (at_limit or at_context):
+        if not (cut or at_limit or at_context):
             return usage
         return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, cut_by_length=True)
 

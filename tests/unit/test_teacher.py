@@ -153,6 +153,12 @@ def test_whether_an_output_was_cut_is_derived_from_its_length(
     assert [cut] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]
 
 
+def test_an_output_of_a_response_that_was_cut_short_is_a_lower_bound() -> None:
+    """Messages begins with the usage of one token; if the client then disconnects, the output was not that short."""
+    _, recorder = taught(usage=LoggedUsage(12, 1, 0), cut=True)
+    assert [True] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]
+
+
 def test_several_outputs_were_not_cut_by_the_limit_of_one() -> None:
     """The tokens of three outputs are added up, so their sum says nothing about the limit of each."""
     _, recorder = taught(asked={"n": 3, "max_tokens": 50}, usage=LoggedUsage(12, 60, 0))
