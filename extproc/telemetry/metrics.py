@@ -148,6 +148,10 @@ class Metrics(Series, Listener):
             self.bounds_by_category[key, verdict] += 1
             self.bytes_per_token[model, key] = learning.bytes_per_token
 
+    def left_out(self, decision: Decision) -> None:  # noqa: ARG002  (Listener's signature)
+        """Count a decision that the gateway's log has no room for."""
+        self.evidence_left_out[PLAIN] += 1
+
     def succeeded(self, decision: Decision) -> None:
         """Give the model its own label: a pool knows it."""
         self._models.label(decision.model)

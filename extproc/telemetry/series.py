@@ -67,6 +67,11 @@ class Series(EstimateSeries):
             "access_log_entries_total", "Entries of the gateway's access log, by outcome", "outcome"
         )
 
+        self.evidence_left_out = self._counter(
+            "evidence_left_out_total",
+            "Decisions that did not fit into the gateway's access log, because names are long; they teach nothing",
+        )
+
     def _of_streams(self) -> None:
         """The gateway's streams, and how the process copes with them."""
         self.kept_streams = self._counter("streams_kept_total", "Streams that were kept open for their response")

@@ -227,6 +227,18 @@ def test_an_exception_costs_the_evidence_and_not_the_decision(
     with_a_log(router, act)
 
 
+def test_decisions_that_do_not_fit_are_counted(router: Router, call: type[Any]) -> None:
+    """A request whose names are too long for evidence goes out without, and is counted; others are not."""
+
+    async def act(app: App, channel: grpc.aio.Channel, _log: Log) -> None:
+        for model, left_out in (("short", 0), ("m" * 250, 1)):
+            fields = await decided(call(channel), chat(WORDS).replace(b'"m"', f'"{model}"'.encode()))
+            assert bool(left_out) is ("evidence" not in fields)
+            assert left_out == app.ask(lambda: app._metrics.evidence_left_out[()])
+
+    with_a_log(router, act)
+
+
 def test_evidence_survives_a_reload(router: Router, call: type[Any], eventually: Any) -> None:
     """A process without a key file keeps its key when its configuration changes: entries in flight still teach."""
 
