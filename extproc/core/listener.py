@@ -61,7 +61,7 @@ class Listener:
         """Called when a decision's stream is not kept open for the response."""
 
     def left_out(self, decision: Decision) -> None:
-        """Called when a decision does not fit into the gateway's access log, so that its response teaches nothing."""
+        """Called when a decision does not fit into the gateway's access log; its response then teaches nothing."""
 
     def succeeded(self, decision: Decision) -> None:
         """Called when a pool serves a request: the head of the response has a 2xx status."""

@@ -60,17 +60,17 @@ class Teaching:
     def evidence(self, decision: Decision) -> str | None:
         """Return the sealed decision, which Envoy copies to the log entry; None if there is none.
 
-        If it does not fit, that is reported to the listener; so is an exception, which costs only the evidence, not
-        the decision.
+        Evidence that does not fit is reported to the listener. So is an exception, which costs only the evidence,
+        not the decision.
         """
         try:
             sealed = self.seal.seal(decision, time.time())
-            if sealed is None and decision.estimate is not None:
-                self.listener.left_out(decision)
-            return sealed
         except Exception as error:  # noqa: BLE001  (whatever it is, the decision goes out)
             self.listener.failed(error)
             return None
+        if sealed is None and decision.estimate is not None:
+            self.listener.left_out(decision)
+        return sealed
 
 
 def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) -> Teaching | None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from extproc.access_log import payload
 from extproc.access_log.counts import FINE_BYTES, SIZE, counts_from, packed_counts
 from extproc.access_log.payload import Payloads
 from extproc.access_log.seal import MAX_SEALED_BYTES, SKEW_S, Seal, Unsealed, Untrusted
@@ -171,6 +172,52 @@ def test_conversations_known_elsewhere_are_not_remembered() -> None:
     learning = ours.observe(replace(estimate, evidence=away), Usage(tokens, 5))
     (model,) = ours.state().models
     assert (None, 1, 0) == (learning.refused, model.observations, len(ours._prefixes))
+
+
+def evidence_in(sealed_decision: str) -> Evidence:
+    """Return the evidence that an entry carries."""
+    estimate = make_seal().open(sealed_decision, NOW_S).estimate
+    assert estimate is not None
+    assert isinstance(estimate.evidence, Evidence)
+    return estimate.evidence
+
+
+def test_conversations_of_another_process_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of conversations differ from process to process: another one's entry teaches prices, but no prefix."""
+    evidence = sealed(decided())
+    assert evidence_in(evidence).recalled is not None
+    monkeypatch.setattr(payload, "_ORIGIN", payload._ORIGIN ^ 1)
+    assert evidence_in(evidence).recalled is None
+
+
+def test_coarse_counts_come_without_the_conversation() -> None:
+    """The longer the names, the less the evidence holds: first the conversation goes, only then exact counts.
+
+    The beginning of a conversation cannot be subtracted from coarse counts.
+    """
+    text, kept = "".join(map(chr, range(0x20, 0x700, 3))), set()
+    for name_bytes in range(0, 160, 4):
+        decision = decided(text, "m" * name_bytes)
+        evidence = make_seal().seal(decision, NOW_S)
+        if evidence is not None:
+            assert decision.estimate is not None
+            assert isinstance(decision.estimate.evidence, Evidence)
+            opened = evidence_in(evidence)
+            assert decision.estimate.evidence.x is not None
+            assert opened.x is not None
+            exact = bool(np.allclose(opened.x, decision.estimate.evidence.x, rtol=1e-3))
+            kept.add((exact, opened.recalled is not None))
+    assert {(True, True), (True, False), (False, False)} == kept
+
+
+@pytest.mark.parametrize("name", ["Api", "Source", "Reason", "Refused", "Mode"])
+def test_evidence_of_other_reasons_is_of_another_version(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of closed sets are sent as their numbers, so a release that adds one rejects what others sealed."""
+    evidence = sealed(decided())
+    more = [(*each, "one more") if each.__name__ == name else each for each in payload._CLOSED_SETS]
+    assert len(more) == len(payload._CLOSED_SETS)
+    monkeypatch.setattr(payload, "_CLOSED_SETS", more)
+    assert Untrusted.OTHER_VERSION is refusal(evidence, make_seal())
 
 
 def test_names_without_room_leave_no_evidence() -> None:

@@ -154,7 +154,7 @@ def test_whether_an_output_was_cut_is_derived_from_its_length(
 
 
 def test_an_output_of_a_response_that_was_cut_short_is_a_lower_bound() -> None:
-    """Messages begins with the usage of one token; if the client then disconnects, the output was not that short."""
+    """Messages begins with the usage of one token; if the client disconnects then, the output was longer."""
     _, recorder = taught(usage=LoggedUsage(12, 1, 0), cut=True)
     assert [True] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]
 
