@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -36,23 +37,25 @@ class EndpointReport:
     """One server's reports; None for a page that is missing or not usable.
 
     The list of models may require a key, and SGLang serves metrics only with `--enable-metrics`. `fault` says why
-    some or all of the server's models are unknown, "" if none are.
+    some or all of the server's models are unknown, "" if none are; `load_fault` says why its load is.
     """
 
     url: str
     models: tuple[ModelReport, ...] | None
     load: LoadReport | None
     fault: str = ""
+    load_fault: str = ""
 
 
 def make_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     """Return a client for the pools' servers: no proxy, no compression (a response could be a decompression bomb),
-    and no timeout other than that of each scrape.
+    no cookies (a server could set more and more of them, all to be sent back), and no timeout but that of each scrape.
 
     `context` is for https://; without it, certificates are verified against the usual public authorities.
     """
     headers, transport = {"accept-encoding": "identity"}, _ByServer(context)
-    return httpx.AsyncClient(trust_env=False, transport=transport, headers=headers, timeout=None)  # noqa: S113
+    none = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(trust_env=False, transport=transport, headers=headers, cookies=none, timeout=None)  # noqa: S113
 
 
 class _ByServer(httpx.AsyncBaseTransport):
@@ -102,10 +105,10 @@ async def scrape(
         *(_fetch(client, f"{url}{path}", timeout_s, headers, name) for path in ("/v1/models", "/metrics"))
     )
     models, fault = _models(models_page, url)
-    load = None if isinstance(load_page, ScrapeFailed) else _load(load_page)
+    load, load_fault = _load(load_page, url)
     if models is None and load is None:
         raise ScrapeFailed(fault)
-    return EndpointReport(url, models, load, fault)
+    return EndpointReport(url, models, load, fault, load_fault)
 
 
 def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ...] | None, str]:
@@ -121,11 +124,14 @@ def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ..
     return found.models, ""
 
 
-def _load(page: bytes) -> LoadReport | None:
+def _load(page: bytes | ScrapeFailed, url: str) -> tuple[LoadReport | None, str]:
+    """Return the load on a page, or None and what is wrong with the page."""
+    if isinstance(page, ScrapeFailed):
+        return None, str(page)
     try:
-        return parse_load(page)
-    except ReportNotUnderstood:
-        return None
+        return parse_load(page), ""
+    except ReportNotUnderstood as error:
+        return None, f"{url}/metrics: {error}"[:MAX_MESSAGE_CHARS]
 
 
 async def _fetch(
@@ -137,14 +143,7 @@ async def _fetch(
             return await _page(client, request)
     except TimeoutError:
         return ScrapeFailed(f"{url}: no answer in {timeout_s:g} s")
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        httpx.StreamError,
-        OSError,
-        ValueError,
-        ReportNotUnderstood,
-    ) as error:
+    except Exception as error:  # noqa: BLE001  (an address or a page can make the client raise anything)
         return ScrapeFailed(f"{url}: {type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS])
 
 

@@ -135,7 +135,8 @@ class Survey:
         name, where = watched.pool.name, watched.pool.endpoints
         assert where is not None
         begin, publish = lambda: self.begin(name), lambda report: self.observe(name, report)
-        return PoolWatch(name, where, settings, begin, publish, self._clock, random, watched.known)
+        needs_load = self._spill.enabled
+        return PoolWatch(name, where, settings, begin, publish, self._clock, random, watched.known, needs_load)
 
     def _served(self) -> dict[str, Served]:
         return {name: each.served for name, each in self._watched.items() if each.served is not None}

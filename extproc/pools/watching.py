@@ -27,7 +27,8 @@ log = logging.getLogger("dualpool")
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """The latest reports of one pool's servers: `asked` of them were asked in this round, `answered` responded.
+    """The latest reports of one pool's servers: `asked` of them were asked in this round, `answered` responded,
+    and reported their load if that is needed.
 
     `models` has the models that each server lists, `loads` the load of each. Servers that did not respond in this
     round are included with their previous reports until these are too old. `load_reported`: at least one server
@@ -63,6 +64,8 @@ class Known:
 class PoolWatch:
     """Watches one pool; `known` is what was known of it before.
 
+    If `needs_load`, a server that does not report its load counts as silent.
+
     `begin` is called before each round and `publish` after it, on the loop that runs the watch.
     """
 
@@ -74,6 +77,7 @@ class PoolWatch:
     clock: Callable[[], float]
     random: Random
     known: Known = field(default_factory=Known)
+    needs_load: bool = False
 
     async def run(self) -> None:
         """Poll forever, with a jitter of 10 %, so that several routers do not poll in lockstep."""
@@ -99,6 +103,8 @@ class PoolWatch:
         answered = [each for each in said if isinstance(each, EndpointReport)]
         failures += [str(each) for each in said if isinstance(each, ScrapeFailed)]
         failures += [each.fault for each in answered if each.fault]
+        if self.needs_load:
+            failures += [each.load_fault for each in answered if each.load_fault]
         for report in answered:
             self._store(report, now_s)
         self._forget(urls, now_s)
@@ -106,6 +112,12 @@ class PoolWatch:
         result = self._report(len(urls), answered)
         self.publish(result)
         return result
+
+    def lose(self) -> None:
+        """Publish a round in which no server responded; called when a round could not be finished."""
+        urls = tuple(self.known.latest)
+        self._forget(urls, self.clock())
+        self.publish(self._report(len(urls), []))
 
     async def _urls(self) -> tuple[tuple[str, ...], list[str]]:
         try:
@@ -158,8 +170,8 @@ class PoolWatch:
         latest = [each for _, each in sorted(self.known.latest.items())]
         models = tuple(each.models for each in latest if each.models is not None)
         loads = tuple(each.load for each in latest if each.load is not None)
-        load_reported = any(report.load is not None for report in answered)
-        return PoolReport(models, loads, asked, len(answered), load_reported)
+        with_load = sum(report.load is not None for report in answered)
+        return PoolReport(models, loads, asked, with_load if self.needs_load else len(answered), with_load > 0)
 
     def _log(self, failures: list[str]) -> None:
         """Log once when servers begin to fail, and once when all respond again."""

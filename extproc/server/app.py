@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -105,7 +106,12 @@ class App:
         estimator = CurrentEstimator(lambda: self.router.placer.estimator)
         terms = Terms.of(configuration.estimator)
         self._keeping = Keeping(configuration.state, terms, estimator, self.loop.awaited, metrics)
-        self._background = Background([*self._keeping.jobs, watch_job(lambda: self._streams.routing, metrics)])
+        watching = watch_job(lambda: self._streams.routing, metrics, self._posted(listener.failed))
+        self._background = Background([*self._keeping.jobs, watching], self._posted(metrics.failed))
+
+    def _posted(self, failed: Callable[[Exception], None]) -> Callable[[Exception], None]:
+        """Return a function that reports an exception on the loop, from another thread."""
+        return lambda error: self.loop.post(lambda: failed(error))
 
     def _admin_servers(self, metrics: Metrics, listener: FanOut) -> list[Admin]:
         """Make the servers of the admin port, with the live page and the changes to what was learned."""

@@ -25,10 +25,16 @@ log = logging.getLogger("dualpool")
 
 
 class Background:
-    """Runs jobs from `start` to `stop`; an exception in a job is logged, and the job restarted."""
+    """Runs jobs from `start` to `stop`.
 
-    def __init__(self, jobs: Sequence[Job], again_after_s: float = AGAIN_AFTER_S) -> None:
+    An exception in a job is logged and passed to `failed`, on the thread of the jobs; then the job is restarted.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], failed: Callable[[Exception], None], again_after_s: float = AGAIN_AFTER_S
+    ) -> None:
         self._jobs = tuple(jobs)
+        self._failed = failed
         self._again_after_s = again_after_s
         self._runner = asyncio.Runner(loop_factory=LookingUp)
         self._ending = asyncio.Event()
@@ -61,6 +67,7 @@ class Background:
         while True:
             try:
                 await job()
-            except Exception:
+            except Exception as error:
                 log.exception("a background job failed and is restarted", extra={"fields": {"job": repr(job)}})
+                self._failed(error)
             await asyncio.sleep(self._again_after_s)

@@ -13,11 +13,13 @@ from extproc.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from extproc.pools.survey import Survey
+    from extproc.pools.watching import PoolWatch
 
 __all__ = ["watch_job"]
 
 # How often the configuration in force is checked for changes.
 LOOKS_EVERY_S: Final = 0.5
+AGAIN_AFTER_S: Final = 1.0
 
 
 class _Audience:
@@ -38,11 +40,11 @@ class _Audience:
             routing.router.know(fleet)
 
 
-def watch_job(routing: Callable[[], Routing], metrics: Metrics) -> Job:
+def watch_job(routing: Callable[[], Routing], metrics: Metrics, failed: Callable[[Exception], None]) -> Job:
     """Return the job that polls the servers of all pools with endpoints, until it is cancelled.
 
     `routing` returns the one in force; if its pools, `watch` or `spill` change, the job continues with the new
-    ones.
+    ones. `failed` is called with an exception in our own code.
     """
 
     async def watch() -> None:
@@ -51,7 +53,7 @@ def watch_job(routing: Callable[[], Routing], metrics: Metrics) -> Job:
             configuration = routing().configuration
             metrics.watching({pool.name for pool in configuration.pools if pool.endpoints})
             survey = _surveyed(configuration, routing, metrics, survey)
-            asking = asyncio.create_task(_ask(survey, configuration))
+            asking = asyncio.create_task(_ask(survey, configuration, failed))
             try:
                 while _same(routing().configuration, configuration) and not asking.done():
                     await asyncio.wait({asking}, timeout=LOOKS_EVERY_S)
@@ -76,14 +78,25 @@ def _surveyed(
     return Survey(configuration.pools, configuration.spill, audience, before=before)
 
 
-async def _ask(survey: "Survey | None", configuration: Configuration) -> None:
+async def _ask(survey: "Survey | None", configuration: Configuration, failed: Callable[[Exception], None]) -> None:
     """Poll until cancelled."""
     if survey is None:
         await asyncio.Event().wait()
         return
     async with asyncio.TaskGroup() as group:
         for each in survey.watches(configuration.watch, Random()):  # noqa: S311  (jitter)
-            group.create_task(each.run())
+            group.create_task(_poll(each, failed))
+
+
+async def _poll(watch: "PoolWatch", failed: Callable[[Exception], None]) -> None:
+    """Poll one pool until cancelled; after an exception its servers count as silent, and are polled again."""
+    while True:
+        try:
+            await watch.run()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the next round may succeed)
+            failed(error)
+            watch.lose()
+        await asyncio.sleep(AGAIN_AFTER_S)
 
 
 def _same(one: Configuration, other: Configuration) -> bool:

@@ -110,7 +110,9 @@ class Series(EstimateSeries):
             "pool_endpoints", "Servers of a pool that were polled in the last round", "pool"
         )
         self.pool_answered = self._gauge(
-            "pool_endpoints_answered", "Servers of a pool that responded in the last round", "pool"
+            "pool_endpoints_answered",
+            "Servers of a pool that responded in the last round; with `spill.enabled`, with their load",
+            "pool",
         )
         self.pool_models = self._gauge("pool_models", "Models that a pool is known to serve; 0 if unknown", "pool")
         self.pool_pressure = self._gauge(

@@ -20,7 +20,7 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
         finally:
             cleaned_up.set()
 
-    background = Background([job])
+    background = Background([job], print)
     background.start()
     assert started.wait(10)
     background.stop()
@@ -28,8 +28,9 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
 
 
 def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
-    """A job's failure neither ends it for good nor affects the other jobs."""
+    """A job's failure is reported, and neither ends it for good nor affects the other jobs."""
     attempts: list[int] = []
+    failures: list[Exception] = []
     twice, other = threading.Event(), threading.Event()
 
     async def failing() -> None:
@@ -43,18 +44,19 @@ def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixt
         other.set()
         await asyncio.Event().wait()
 
-    background = Background([failing, sound], again_after_s=0)
+    background = Background([failing, sound], failures.append, again_after_s=0)
     with caplog.at_level(logging.ERROR, "dualpool"):
         background.start()
         assert other.wait(10)
         background.stop()
     assert "is restarted" in caplog.text
+    assert len(attempts) == len(failures)
 
 
 def test_without_jobs_there_is_no_thread() -> None:
     """A router without background jobs starts no thread."""
     threads = threading.active_count()
-    background = Background([])
+    background = Background([], print)
     background.start()
     assert threads == threading.active_count()
     background.stop()

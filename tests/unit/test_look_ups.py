@@ -133,7 +133,7 @@ def test_jobs_continue_and_end_while_a_name_hangs(resolver: Resolver) -> None:
         saved.set()
         await asyncio.Event().wait()
 
-    background = Background([asking, saving])
+    background = Background([asking, saving], print)
     background.start()
     assert saved.wait(10)
     background.stop()
