@@ -49,7 +49,7 @@ class EndpointReport:
 
 def make_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     """Return a client for the pools' servers: no proxy, no compression (a response could be a decompression bomb),
-    no cookies (a server could set more and more of them, all to be sent back), and no timeout but that of each scrape.
+    no cookies (a server could set more and more of them, all to be sent back), no timeout but that of each scrape.
 
     `context` is for https://; without it, certificates are verified against the usual public authorities.
     """
