@@ -2,11 +2,12 @@
 
 Counters and histograms are added, including those of ended processes: Prometheus would take a falling sum for a
 restart, and count the rest of it again. Gauges merge by their meaning. A gauge without a rule here is shown per
-process, with the process's number as a label, which is always correct.
+process, with the process's number as a label, which is always correct; so are attempts, because the successes of some
+processes would hide the failures of others.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 from statistics import fmean
 from typing import Final, NamedTuple
 
@@ -18,6 +19,14 @@ __all__ = ["GAUGE_RULES", "Ended", "Family", "families_of", "merged"]
 Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, str, Labels]
 """The identity of a sample: its family, its own name, its labels."""
+
+PER_PROCESS: Final = frozenset({"dualpool_state_snapshots", "dualpool_state_exchanges"})
+
+
+def _oldest(times: Sequence[float]) -> float:
+    """Return the smallest, or NaN if one is NaN: that process has never done it."""
+    return nan if any(map(isnan, times)) else min(times)
+
 
 # dualpool_bytes_per_token is the last response's, and it is unknown which process had that: so the mean.
 GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
@@ -35,9 +44,9 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_pool_spill_share": fmean,
     "dualpool_ready": max,
     # The oldest, so that the others do not hide a worker that no longer saves.
-    "dualpool_state_exchanged_timestamp_seconds": min,
-    "dualpool_state_replicas": max,
-    "dualpool_state_saved_timestamp_seconds": min,
+    "dualpool_state_exchanged_timestamp_seconds": _oldest,
+    "dualpool_state_replicas": min,  # so that the others do not hide a worker that shares with nobody
+    "dualpool_state_saved_timestamp_seconds": _oldest,
     "dualpool_streams_open": sum,
     "dualpool_workers_serving": sum,
     "process_max_fds": min,
@@ -82,7 +91,7 @@ class Ended:
     def add(self, families: Iterable[Family]) -> None:
         """Add the last known metrics of a process that has ended."""
         for family in families:
-            if family.type in _ADDED:
+            if family.type in _ADDED and _merges(family):
                 self._families[family.name] = family
                 for key, value in _items(family):
                     self._counted[key] = self._counted.get(key, 0.0) + value
@@ -113,13 +122,14 @@ def merged(processes: Mapping[str, Sequence[Family]]) -> Iterator[Metric]:
 
 
 def _gauge(name: str, found: Sequence[float]) -> float:
-    """Merge by the gauge's rule; NaN (unknown) counts only if all processes have it."""
+    """Merge by the gauge's rule; NaN (unknown) counts only if all processes have it, or for `_oldest`."""
     rule: Callable[[Sequence[float]], float] = GAUGE_RULES.get(name, sum)
-    return float(rule([value for value in found if not isnan(value)] or found))
+    known = [value for value in found if not isnan(value)]
+    return float(rule(known if known and rule is not _oldest else found))
 
 
 def _merges(family: Family) -> bool:
-    return family.type in _ADDED or family.name in GAUGE_RULES
+    return family.name not in PER_PROCESS and (family.type in _ADDED or family.name in GAUGE_RULES)
 
 
 def _items(family: Family) -> Iterator[tuple[Key, float]]:

@@ -1,6 +1,7 @@
 """Merging the metrics of several processes."""
 
 from collections.abc import Callable
+from math import isnan, nan
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,8 @@ def test_counters_and_histograms_add() -> None:
         ("dualpool_streams_open", 5),
         ("dualpool_ready", 3),
         ("dualpool_draining", 2),
+        ("dualpool_state_replicas", 2),
+        ("dualpool_state_saved_timestamp_seconds", 2),
         ("dualpool_loop_lag_seconds", 3),
         ("dualpool_bytes_per_token", 2.5),
         ("process_resident_memory_bytes", 5),
@@ -62,6 +65,33 @@ def test_a_gauge_without_a_rule_is_shown_for_each_process() -> None:
     """Merging a gauge of unknown meaning could give a wrong value."""
     found = values({"0": process(queue=2), "1": process(queue=3)})
     assert (2, 3) == (found["queue[('worker', '0')]"], found["queue[('worker', '1')]"])
+
+
+def test_a_worker_that_has_never_saved_is_not_hidden() -> None:
+    """The merged time is unknown until every worker has saved; other unknown values do not hide known ones."""
+    name = "dualpool_state_saved_timestamp_seconds"
+    assert isnan(values({"0": process(**{name: 5}), "1": process(**{name: nan})})[name])
+    name = "dualpool_pool_pressure"
+    assert 5 == values({"0": process(**{name: 5}), "1": process(**{name: nan})})[name]
+
+
+def test_attempts_are_counted_for_each_process() -> None:
+    """One worker's successes do not hide another's failures; a worker that has ended leaves no series behind."""
+    processes = {}
+    for number, outcome in enumerate(("done", "failed")):
+        registry = CollectorRegistry()
+        attempts = Counter("dualpool_state_snapshots_total", "Attempts", ("outcome",), registry=registry)
+        attempts.labels(outcome).inc(3)
+        processes[str(number)] = families_of(registry)
+    ended = Ended()
+    ended.add(processes["1"])
+    found = values(processes | {"ended": ended.families()})
+    name = "dualpool_state_snapshots_total"
+    counted = {key: value for key, value in found.items() if key.startswith(name)}
+    assert counted == {
+        f"{name}[('outcome', 'done'), ('worker', '0')]": 3,
+        f"{name}[('outcome', 'failed'), ('worker', '1')]": 3,
+    }
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
