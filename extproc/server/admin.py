@@ -2,7 +2,7 @@
 
 What belongs to the event loop is read on the event loop; /healthz means that the loop responds in time. The loop
 only hands out frozen objects: encoding them takes longer than a request may wait. The encoded state is cached for
-a while, so that no client can have it encoded over and over.
+a while, until it is changed, so that no client can have it encoded over and over.
 """
 
 import threading
@@ -22,8 +22,10 @@ if TYPE_CHECKING:  # a supervisor serves pages without a loop, and without gRPC
 __all__ = ["PAGES", "PROBES", "AdminPages", "Kept", "Page", "Pages", "text_page"]
 
 LOOP_ANSWERS_WITHIN_S = 2.0
-# A value is cached for this many times the time it took to make, so making it takes at most 1/20 of the time.
+# A value is cached for this many times the time it took to make, so making it takes at most 1/20 of the time, and
+# for at most so many seconds: traffic changes what was learned, too.
 KEEPS_FOR = 20
+MAX_KEPT_S = 10.0
 PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/state")
 # The pages for probes and scrapes; the others show the configuration and the names of models and tenants.
 PROBES = PAGES[:3]
@@ -56,6 +58,7 @@ class AdminPages:
         self._config_json = config_json
         self._loop = loop
         self._state_json = Kept(lambda: to_json(self._ask(self._state)).encode())
+        self.state_changed = self._state_json.forget
 
     def page(self, path: str) -> Page:
         """Return status, content type and body for a path."""
@@ -83,23 +86,29 @@ class AdminPages:
 
 
 class Kept:
-    """A cache of a function's return value; for any thread."""
+    """A cache of a function's return value; for any thread. A value is not used after `version` has changed."""
 
-    def __init__(self, make: Callable[[], bytes]) -> None:
+    def __init__(self, make: Callable[[], bytes], version: Callable[[], object] = lambda: None) -> None:
         self._make = make
-        self._made = b""
+        self._version = version
+        self._forgotten = 0
+        self._made, self._made_of = b"", (0, version())
         self._good_until_s = 0.0
         self._lock = threading.Lock()
 
     def __call__(self) -> bytes:
-        """Return the cached value, or a new one if it has expired."""
+        """Return the cached value, or a new one if it has expired or been forgotten."""
         with self._lock:
-            began_s = time.monotonic()
-            if began_s >= self._good_until_s:
-                self._made = self._make()
+            began_s, current = time.monotonic(), (self._forgotten, self._version())
+            if began_s >= self._good_until_s or current != self._made_of:
+                self._made, self._made_of = self._make(), current
                 ended_s = time.monotonic()
-                self._good_until_s = ended_s + KEEPS_FOR * (ended_s - began_s)
+                self._good_until_s = ended_s + min(KEEPS_FOR * (ended_s - began_s), MAX_KEPT_S)
             return self._made
+
+    def forget(self) -> None:
+        """Forget the cached value, also one that is being made: what it is made of has changed."""
+        self._forgotten += 1
 
 
 def text_page(status: HTTPStatus, text: str) -> Page:

@@ -129,7 +129,9 @@ class App:
             recent,
             lambda watched: self.loop.post(lambda: (listener.add if watched else listener.remove)(recent)),
         )
-        changes = Changes(self._knowledge, self.own_knowledge, StateChangeMetrics(self.registry))
+        changes = Changes(
+            self._knowledge, self.own_knowledge, StateChangeMetrics(self.registry), pages.state_changed
+        )
         return admin_servers(self._configuration.admin, pages, live, changes)
 
     @property

@@ -32,13 +32,21 @@ log = logging.getLogger("dualpool")
 class Changes:
     """The routes; `knowledge` is called for each change, because a reload may have switched to another store.
 
-    An undo applies to `undoing`, this router's own processes, whether or not they share what they learn.
+    An undo applies to `undoing`, this router's own processes, whether or not they share what they learn. `changed`
+    is called after each attempt: one that failed may have changed something, too.
     """
 
-    def __init__(self, knowledge: Callable[[], Knowledge], undoing: Undoing, metrics: StateChangeMetrics) -> None:
+    def __init__(
+        self,
+        knowledge: Callable[[], Knowledge],
+        undoing: Undoing,
+        metrics: StateChangeMetrics,
+        changed: Callable[[], None],
+    ) -> None:
         self._knowledge = knowledge
         self._undoing = undoing
         self._metrics = metrics
+        self._changed = changed
         self._busy = False
 
     def routes(self, *, allowed: bool) -> list[Route]:
@@ -91,6 +99,7 @@ class Changes:
             status = HTTPStatus.SERVICE_UNAVAILABLE
         finally:
             self._busy = False
+            self._changed()
         self._metrics.requested(change, outcome)
         level = logging.INFO if outcome is ChangeOutcome.DONE else logging.WARNING
         fields = {"change": change, "outcome": outcome, "model": model, "said": message}

@@ -2,8 +2,8 @@
 
 Counters and histograms are added, including those of ended processes: Prometheus would take a falling sum for a
 restart, and count the rest of it again. Gauges merge by their meaning. A gauge without a rule here is shown per
-process, with the process's number as a label, which is always correct; so are attempts, because the successes of some
-processes would hide the failures of others.
+process, with the process's number as a label, which is always correct; so are attempts, because the successes of
+some processes would hide the failures of others.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,6 @@
 """The admin pages of a router with several processes: the reports of its workers, merged."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -12,6 +11,7 @@ from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.merging import merged as together
+from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.terms import Terms
 from extproc.server.admin import PAGES, Kept, Page, text_page
 from extproc.state.snapshot import to_json
@@ -41,7 +41,8 @@ class WorkerPages:
         self._metrics.register(_Merging(self))
         self._configuration = configuration
         self._reload = reload
-        self._state_json = Kept(self._state)
+        self._state_json = Kept(self._state, lambda: [slot.pid for slot in slots])
+        self.state_changed = self._state_json.forget
 
     def metrics(self, *, now: bool) -> Iterator[Metric]:
         """Yield the metrics of all processes, merged as if they were one process.
@@ -69,7 +70,10 @@ class WorkerPages:
             case "/config":
                 return HTTPStatus.OK, "application/json", self._config()
             case "/state":
-                return HTTPStatus.OK, "application/json", self._state_json()
+                try:
+                    return HTTPStatus.OK, "application/json", self._state_json()
+                except TimeoutError as error:
+                    return text_page(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
             case _:
                 return text_page(HTTPStatus.NOT_FOUND, f"paths: {' '.join(PAGES)}\n")
 
@@ -93,18 +97,29 @@ class WorkerPages:
     def _state(self) -> bytes:
         """Return the workers' merged state, which is empty while none runs.
 
-        With a shared store, one worker's state is enough: each knows what all of them have learned.
+        With a shared store, one worker's state is enough: each knows what all of them have learned. Raises
+        TimeoutError if a worker does not answer: without it the state would look as if that were all.
         """
-        states = []
-        for slot in self._slots:
-            with suppress(ChannelClosed, TimeoutError):
-                states.append(slot.state())
         configuration = self._configuration()
-        if configuration.state.store is not None:
-            states = states[:1]
-        if not states:
-            states = [make_estimator(configuration.estimator).state()]
-        return to_json(together(states, Terms.of(configuration.estimator))).encode()
+        states = self._states(any_of_them=configuration.state.store is not None)
+        nothing = make_estimator(configuration.estimator).state()
+        return to_json(together(states or [nothing], Terms.of(configuration.estimator))).encode()
+
+    def _states(self, *, any_of_them: bool) -> list[LearnedState]:
+        """Return the states of all workers that run, or of the first that answers."""
+        states, silent = [], []
+        for slot in self._slots:
+            try:
+                states.append(slot.state())
+            except ChannelClosed:
+                continue  # what it knew is lost
+            except TimeoutError:
+                silent.append(slot.number)
+            if any_of_them and states:
+                return states
+        if silent:
+            raise TimeoutError(f"worker {' and '.join(map(str, silent))} has not answered; try again")
+        return states
 
 
 class _Merging(Collector):

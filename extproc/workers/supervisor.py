@@ -65,7 +65,8 @@ class Supervisor:
             None,
             lambda _watched: None,
         )
-        changes = Changes(self._knowledge, WorkersKnowledge(self.slots), StateChangeMetrics(own))
+        undoing, counting = WorkersKnowledge(self.slots), StateChangeMetrics(own)
+        changes = Changes(self._knowledge, undoing, counting, pages.state_changed)
         self._admins = admin_servers(configuration.admin, pages, live, changes)
         self.admin_address = self._admins[0].address
         self._orders: SimpleQueue[None] = SimpleQueue()

@@ -275,7 +275,7 @@ def test_an_address_in_use_ends_the_command_with_2(tmp_path: Path) -> None:
 
 
 def test_commands_read_and_change_a_running_supervisor(
-    tmp_path: Path, eventually: Eventually, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, eventually: Eventually, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A supervisor can be queried even while its workers start, when nothing is known yet.
 
@@ -286,8 +286,15 @@ def test_commands_read_and_change_a_running_supervisor(
     file.write_bytes(framed(to_bytes(taught(7))))
     (tmp_path / "body").write_bytes(CHAT)
     asking = BASE.replace("admin: {", f"admin: {{token_file: '{token}', ")
+    monkeypatch.setattr("extproc.server.admin.KEEPS_FOR", 1e9)
     with supervised(Patience(), asking) as router:
         url, shown = f"http://{router.admin}", ["--token-file", str(token)]
+
+        def learned() -> list[str]:
+            headers = {"authorization": "Bearer a-token"}
+            models = httpx.get(f"{url}/state", headers=headers).json()["models"]
+            return [each["observations"] for each in models]
+
         assert parse(asking) == router_configuration(url, "a-token")
         estimate = ["estimate", str(tmp_path / "body"), "--admin", url, *shown]
         assert 0 == main(estimate)
@@ -299,6 +306,7 @@ def test_commands_read_and_change_a_running_supervisor(
         assert 0 == main(["state", "import", str(file), url, *shown])
         assert 2 == capsys.readouterr().out.count("added 1 models")
         assert [7, 7] == [each.observations for slot in router.slots for each in slot.state().models]
+        assert ["14"] == learned()
         file.write_bytes(file.read_bytes()[:-1])
         assert 2 == main(["state", "import", str(file), url, *shown])
         assert 0 == main(["state", "undo", url, "--model", "m", *shown])
@@ -306,6 +314,7 @@ def test_commands_read_and_change_a_running_supervisor(
         assert 0 == main(["state", "reset", url, "--model", "m", *shown])
         assert 2 == capsys.readouterr().out.count("forgot model 'm'")
         assert [(), ()] == [slot.state().models for slot in router.slots]
+        assert [] == learned()
         assert 3 == router.metric("dualpool_state_changes_total", outcome="done")
         router.slots[1].end(at_once=True)
         assert router.slots[1].wait(time.monotonic() + WITHIN_S)

@@ -15,7 +15,7 @@ from extproc.telemetry.state_changes import StateChangeMetrics
 from extproc.telemetry.workers import WorkerMetrics
 
 
-def process(requests: int = 0, seconds: float = 0.5, **gauges: float) -> list[Family]:
+def process(requests: int = 0, seconds: float = 0.5, /, **gauges: float) -> list[Family]:
     """Return the metrics of a process with these values."""
     registry = CollectorRegistry()
     Counter("requests_total", "Requests", ("pool",), registry=registry).labels("short").inc(requests)

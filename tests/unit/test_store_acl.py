@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ PASSWORD = "secret"  # noqa: S105
 
 
 @pytest.fixture
-def limited(tmp_path: Path) -> Iterator[tuple[RedisServer, dict[str, str]]]:
+def limited(tmp_path: Path) -> Iterator[tuple[RedisServer, dict[str, Any]]]:
     """Run a store whose user may use the documented commands and keys; yield it with the user's settings."""
     text = " ".join(STATE.read_text().split())
     found = re.search(r"the commands ([A-Z, ]+) and SELECT", text)
@@ -35,7 +36,7 @@ def limited(tmp_path: Path) -> Iterator[tuple[RedisServer, dict[str, str]]]:
 
 @pytest.mark.parametrize("database", [0, 1])
 def test_replicas_share_with_the_documented_commands(
-    database: int, limited: tuple[RedisServer, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    database: int, limited: tuple[RedisServer, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exchanges, also those that fold a dead replica, need no other command."""
     server, user = limited
@@ -51,10 +52,11 @@ def test_replicas_share_with_the_documented_commands(
     assert [30, 30] == [replica.responses for replica in others]
 
 
-def test_lost_races_need_no_other_command(limited: tuple[RedisServer, dict[str, str]]) -> None:
+def test_lost_races_need_no_other_command(limited: tuple[RedisServer, dict[str, Any]]) -> None:
     """A base that another router has changed, and a replica that is not silent, are left as they are."""
     server, user = limited
-    names, replica = [], Replica(server.url, **user)
+    names: list[str] = []
+    replica = Replica(server.url, **user)
     replica.learn(10)
     replica.exchange()
 
