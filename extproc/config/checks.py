@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 from extproc.config.header_names import check_header_name
 from extproc.config.ports import MAX_PORT, port_of, taken_twice
-from extproc.config.schema import Configuration
+from extproc.config.schema import Configuration, ListenSettings
 from extproc.core.errors import ConfigurationError, shown
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.placing.pool import Endpoints, EndpointTls
 from extproc.state.settings import LEAST_KEPT_INTERVALS, StoreSettings
 
-__all__ = ["check"]
+__all__ = ["check", "is_id"]
 
 _STORE = re.compile(
     r"rediss?://(\[[0-9a-fA-F:.]+\]|[^][/?#@:\s]+)(:[0-9]+)?(/[0-9]*)?|unix:///[^?#@\s]+(\?db=[0-9]+)?"
@@ -22,6 +22,8 @@ _STORE = re.compile(
 _STORES = "redis://host:port/number, rediss://host:port/number, unix:///path"
 # On Linux, where sockaddr_un holds 108 bytes including the terminating NUL.
 MAX_SOCKET_PATH_BYTES = 107
+# The next number means "unchanged" (chown(2)).
+MAX_ID = (1 << 32) - 2
 
 
 def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterator[str]:
@@ -29,9 +31,7 @@ def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterato
     yield from _pools(configuration.pools)
     if not any(field.partition("[")[0] == "pools" for field in faulty):
         yield from _endpoints(configuration)
-    yield from _listen_address(configuration.listen.address)
-    if configuration.listen.health_address:
-        yield from _address("listen.health_address", configuration.listen.health_address)
+    yield from _listen(configuration.listen)
     yield from _address("admin.address", configuration.admin.address)
     if configuration.admin.probes_address:
         yield from _address("admin.probes_address", configuration.admin.probes_address)
@@ -106,6 +106,13 @@ def _state_path(path: str) -> Iterator[str]:
         yield f"state.path: {shown(path)} given; allowed: the name of a file in an existing directory"
 
 
+def _listen(settings: ListenSettings) -> Iterator[str]:
+    yield from _listen_address(settings.address)
+    yield from _owner(settings.socket_owner)
+    if settings.health_address:
+        yield from _address("listen.health_address", settings.health_address)
+
+
 def _listen_address(address: str) -> Iterator[str]:
     path = address.removeprefix("unix:")
     if path == address:
@@ -114,6 +121,18 @@ def _listen_address(address: str) -> Iterator[str]:
         yield f"listen.address: {shown(address)} given; allowed: host:port, or unix:/path"
     elif len(path.encode()) > MAX_SOCKET_PATH_BYTES:
         yield f"listen.address: {shown(address)} given; a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes"
+
+
+def is_id(name: str) -> bool:
+    """Return whether a user or group is given by its number."""
+    return name.isascii() and name.isdecimal()
+
+
+def _owner(owner: str) -> Iterator[str]:
+    """Reject numbers that are no IDs."""
+    for name in owner.split(":"):
+        if is_id(name) and not (len(name) <= len(str(MAX_ID)) and int(name) <= MAX_ID):
+            yield f"listen.socket_owner: {shown(owner)} given; allowed: names, or numbers from 0 to {MAX_ID}"
 
 
 def _store(settings: StoreSettings) -> Iterator[str]:

@@ -26,7 +26,7 @@ class HeaderMatch:
         elif self.regex is not None:
             found = regex_matches(self.regex, value)
         elif self.numbers is not None:
-            found = value.isdigit() and self.numbers[0] <= int(value) < self.numbers[1]
+            found = value.isdecimal() and self.numbers[0] <= int(value) < self.numbers[1]
         else:
             found = self.present is not False
         return found != self.inverted

@@ -105,7 +105,7 @@ def text_of(values: LocatedMap, name: str, otherwise: str = "") -> str:
 def number_of(values: LocatedMap, name: str, otherwise: int) -> int:
     """Return a non-negative integer in a mapping, or `otherwise` if it is not set."""
     found = text_of(values, name, str(otherwise))
-    if not found.isdigit() or len(found) > MAX_DIGITS:
+    if not found.isdecimal() or len(found) > MAX_DIGITS:
         raise ConfigurationError(f"{_place(values, name)}: {name} is not a whole number")
     return int(found)
 

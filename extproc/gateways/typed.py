@@ -114,7 +114,7 @@ def _steps(path: str) -> tuple[str | int, ...]:
     steps: list[str | int] = []
     for step in re.findall(r"\[\d+\]|\[[^\]]+\]|[^.\[\]]+", path)[1:]:
         inner = step.strip("[]")
-        steps.append(int(inner) if inner.isdigit() and step.startswith("[") else inner)
+        steps.append(int(inner) if inner.isdecimal() and step.startswith("[") else inner)
     return tuple(steps)
 
 

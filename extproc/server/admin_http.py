@@ -78,7 +78,7 @@ class Admin:
         bound_to, bound_port = self._socket.getsockname()[:2]
         self.address = f"{host}:{bound_port}"
         if ipaddress.ip_address(bound_to).is_loopback:
-            app = _OwnNamesOnly(app)
+            app = _OwnNamesOnly(app, host.lower())
         self._server = _Server(app)
         self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
 
@@ -173,20 +173,31 @@ class _Connection(H11Protocol):
 
 
 class _OwnNamesOnly:
-    """Refuses requests for a host name that is not this machine's.
+    """Refuses requests for a host name that is neither this machine's nor `configured`, in lower case.
 
     Otherwise a web page whose name resolves to this machine (DNS rebinding) could read what only this machine may.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, configured: str) -> None:
         self._app = app
+        self._names = {"", "localhost", configured}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
         app = self._app
-        if not _names_this_machine(host):
+        if not self._has(host.lower()):
             app = PlainTextResponse("use the IP address or localhost in the URL\n", 421)
         await app(scope, receive, send)
+
+    def _has(self, host: str) -> bool:
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
 
 
 def _app(pages: Pages, paths: Collection[str], more: Sequence[Route]) -> Starlette:
@@ -203,14 +214,3 @@ def _app(pages: Pages, paths: Collection[str], more: Sequence[Route]) -> Starlet
 
     routes = [*(Route(path, answer) for path in paths), *more]
     return Starlette(routes=routes, exception_handlers={404: not_found})
-
-
-def _names_this_machine(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    if name in {"", "localhost"}:
-        return True
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True

@@ -4,10 +4,11 @@ import grp
 import os
 import pwd
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from extproc.config.checks import is_id
 from extproc.config.schema import ListenSettings
 from extproc.core.errors import ConfigurationError
 
@@ -42,10 +43,11 @@ def bound_as_configured(settings: ListenSettings) -> Iterator[None]:
     try:
         if settings.socket_owner:
             user, _, group = settings.socket_owner.partition(":")
-            os.chown(path, _id_of_user(user), _id_of_group(group))
+            uid = _id(user, lambda name: pwd.getpwnam(name).pw_uid)
+            os.chown(path, uid, _id(group, lambda name: grp.getgrnam(name).gr_gid))
         if settings.socket_mode:
             path.chmod(int(settings.socket_mode, 8))
-    except (OSError, LookupError) as error:
+    except (OSError, LookupError, ValueError) as error:
         raise ConfigurationError(
             f"listen.socket_owner: {settings.socket_owner!r}, listen.socket_mode: {settings.socket_mode!r} given; "
             f"they cannot be applied to {settings.address!r}: {error}"
@@ -60,9 +62,8 @@ def _is_served(path: Path) -> bool:
     return False
 
 
-def _id_of_user(name: str) -> int:
-    return _UNCHANGED if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
-
-
-def _id_of_group(name: str) -> int:
-    return _UNCHANGED if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+def _id(name: str, id_of: Callable[[str], int]) -> int:
+    """Return the ID of a user or group that is given by name or number. Raises LookupError."""
+    if not name:
+        return _UNCHANGED
+    return int(name) if is_id(name) else id_of(name)

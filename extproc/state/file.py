@@ -7,6 +7,7 @@ of months of learning, written by a newer version.
 import logging
 import os
 from collections.abc import Callable
+from errno import EISDIR
 from pathlib import Path
 from typing import Final
 
@@ -118,6 +119,8 @@ def state_in(data: bytes) -> LearnedState:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file atomically: whatever happens, `path` has either the complete new content or the old one."""
+    if not path.name:  # "", "." and "/"
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:

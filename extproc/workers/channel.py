@@ -5,6 +5,7 @@ late answer is not mistaken for the answer to a later question.
 """
 
 import itertools
+import logging
 import os
 import socket
 import threading
@@ -20,6 +21,8 @@ from extproc.core.errors import ConfigurationError, DualpoolError
 from extproc.state.changing import NotDone
 
 __all__ = ["Channel", "ChannelClosed", "Question", "Started", "answer_all"]
+
+log = logging.getLogger("dualpool")
 
 
 class Question(StrEnum):
@@ -46,7 +49,9 @@ class Request(msgspec.Struct, array_like=True):
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """An answer as it is sent. `faults` are those of the content; `late`: the worker could not answer in time."""
+    """An answer as it is sent. `faults` are those of the content; `late`: the worker could not answer, in time or
+    because of an exception in its code.
+    """
 
     number: int
     content: bytes = b""
@@ -141,4 +146,7 @@ def _answer(request: Request, answer: Callable[[Question, bytes], bytes]) -> Ans
     except ConfigurationError as error:
         return Answer(request.number, faults=error.sentences)
     except (TimeoutError, NotDone):
+        return Answer(request.number, late=True)
+    except Exception:
+        log.exception("a question of the supervisor failed", extra={"fields": {"question": request.question}})
         return Answer(request.number, late=True)

@@ -13,6 +13,7 @@ from typing import Final
 
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import check_room
+from extproc.core.errors import ConfigurationError
 from extproc.server.admin_http import admin_servers
 from extproc.server.changes import Changes
 from extproc.server.live import Live, about_router
@@ -76,9 +77,8 @@ class Supervisor:
         try:
             for admin in self._admins:
                 admin.start()
-            with ThreadPoolExecutor(len(self.slots)) as threads:
-                list(threads.map(Slot.start, self.slots))
-            self._serve()
+            if self._start_all():
+                self._serve()
         finally:
             for slot in self.slots:
                 slot.kill()
@@ -119,6 +119,20 @@ class Supervisor:
     def _knowledge(self) -> Knowledge:
         configuration = self._configuration
         return in_store_of(configuration.state, configuration.estimator) or WorkersKnowledge(self.slots)
+
+    def _start_all(self) -> bool:
+        """Start the workers; return False if `end` was called and a worker was ended before it had started.
+
+        A terminal or systemd signals the workers, too, which exit at once while they still load their code.
+        """
+        with ThreadPoolExecutor(len(self.slots)) as threads:
+            try:
+                list(threads.map(Slot.start, self.slots))
+            except ConfigurationError:
+                if not self._end_requested(within_s=CHECKS_SIGNALS_EVERY_S):
+                    raise
+                return False
+        return True
 
     def _serve(self) -> None:
         for slot in self.slots:

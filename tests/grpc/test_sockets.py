@@ -93,12 +93,11 @@ def test_a_unix_socket_has_the_configured_mode_and_owner(tmp_path: Path) -> None
     assert (0o666, os.getuid(), os.getgid()) == (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def test_an_unknown_owner_is_a_configuration_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", ["nobody-of-that-name", "²", ":²", "no\\0body"])
+def test_an_unknown_owner_is_a_configuration_error(owner: str, tmp_path: Path) -> None:
     """The message names the setting and its value."""
-    with pytest.raises(
-        ConfigurationError, match=r"listen\.socket_owner: 'nobody-of-that-name'.*cannot be applied"
-    ):
-        App(configuration(f"address: 'unix:{tmp_path}/s', socket_owner: nobody-of-that-name"))
+    with pytest.raises(ConfigurationError, match=r"listen\.socket_owner: .*cannot be applied|null character"):
+        App(configuration(f"address: 'unix:{tmp_path}/s', socket_owner: \"{owner}\""))
 
 
 def test_the_default_address_accepts_ipv4_and_ipv6(router: Router) -> None:

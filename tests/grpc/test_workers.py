@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.cli.main import main
 from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
 from extproc.gateways.live import router_configuration
 from extproc.state.frame import framed
 from extproc.state.snapshot import to_bytes
@@ -218,6 +219,21 @@ def test_sigterm_drains_all(tmp_path: Path, eventually: Eventually) -> None:
         assert [] == [pid for pid in pids if is_running(pid)]
         stopped = [each.get("worker") for each in lines(tmp_path) if each["message"] == "stopped"]
         assert ({0, 1}, None) == (set(stopped[:2]), stopped[2])
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_end_during_the_start_is_no_failure(monkeypatch: pytest.MonkeyPatch, *, asked: bool) -> None:
+    """Workers that are signalled while they load their code exit, which is an error only if nobody asked for it."""
+    supervisor = Supervisor(parse(BASE), None, 2)
+
+    def start(slot: Slot) -> None:
+        if asked:
+            supervisor.end()
+        raise ConfigurationError(f"worker {slot.number} did not start")
+
+    monkeypatch.setattr(Slot, "start", start)
+    with nullcontext() if asked else pytest.raises(ConfigurationError):
+        supervisor.run()
 
 
 def test_a_second_signal_does_not_wait_for_a_stuck_worker(

@@ -47,6 +47,8 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
         ),
         ("listen: {socket_mode: '999'}", "listen.socket_mode: '999' given; allowed: three or four octal digits"),
         ("listen: {socket_owner: 'a:b:c'}", "listen.socket_owner: 'a:b:c' given; allowed: user, user:group"),
+        ("listen: {socket_owner: '99999999999'}", "socket_owner: '99999999999' given; .*0 to 4294967294"),
+        ("listen: {socket_owner: ':4294967295'}", "socket_owner: ':4294967295' given; .*0 to 4294967294"),
         (f"listen: {{address: 'unix:/{'é' * 54}'}}", "a socket's path has at most 107 bytes"),
         ("listen: {address: 'unix:/run/..'}", "listen.address: 'unix:/run/..' given"),
         ("listen: {address: 'unix:/run/'}", "listen.address: 'unix:/run/' given"),

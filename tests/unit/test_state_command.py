@@ -116,6 +116,9 @@ def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytes
         (("show", "store:{}/plain.yaml"), "no state.store"),
         (("show", "store:{}/nowhere.yaml"), "ConnectionError"),
         (("merge", "{}/state", "--out", "{}/none/out"), "none/out"),
+        (("merge", "{}/state", "--out", ""), "Is a directory"),
+        (("export", "{}/state", "/"), "Is a directory"),
+        (("export", "{}/state", ".."), ".."),
     ],
 )
 def test_failures_are_reported_with_exit_code_2(

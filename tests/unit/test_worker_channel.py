@@ -82,3 +82,16 @@ def test_a_worker_that_ends_is_noticed() -> None:
     assert asking.closed.wait(10)
     with pytest.raises(ChannelClosed):
         asking.ask(Question.ALIVE, within_s=10)
+
+
+def test_an_exception_is_logged_and_does_not_end_the_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """The supervisor does not wait in vain for the answer, and the worker goes on answering."""
+
+    def answer(_: Question, content: bytes) -> bytes:
+        return b"%d" % (1 // int(content))
+
+    with channel(answer) as (asking, _):
+        with pytest.raises(TimeoutError):
+            asking.ask(Question.START, b"0", within_s=60)
+        assert b"1" == asking.ask(Question.START, b"1", within_s=60)
+    assert "ZeroDivisionError" in caplog.text
