@@ -223,7 +223,7 @@ def test_sigterm_drains_all(tmp_path: Path, eventually: Eventually) -> None:
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_an_end_during_the_start_is_no_failure(monkeypatch: pytest.MonkeyPatch, *, asked: bool) -> None:
-    """Workers that are signalled while they load their code exit, which is an error only if nobody asked for it."""
+    """Workers that get a signal while they load their code exit: an error only if nobody asked for it."""
     supervisor = Supervisor(parse(BASE), None, 2)
 
     def start(slot: Slot) -> None:
