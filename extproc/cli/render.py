@@ -29,8 +29,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--mode",
         choices=MODES,
-        default="streamed",
-        help="envoy: how bodies are sent to the router (default: %(default)s)",
+        default=MODES[0],
+        help="envoy: how bodies are sent to the router (default: %(default)s, which the other gateways use)",
     )
     parser.add_argument(
         "--workers",
@@ -52,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(
             f"--workers: {options.workers} given; {options.kind} supports only one port of the router"
         )
+    if options.mode != MODES[0] and options.kind != "envoy":
+        raise ConfigurationError(f"--mode: {options.mode} given; {options.kind} has no other than {MODES[0]}")
     if options.workers < 1:
         raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
     configuration = load(options.config) if options.config else parse("")

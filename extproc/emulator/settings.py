@@ -63,6 +63,8 @@ class EmulatorSettings:
     faults: bool = False
 
     def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigurationError("model: a name is needed, '' given")
         counts = ("max_model_len", "max_num_seqs", "median_completion_tokens")
         speeds = ("prefill_tokens_per_s", "decode_tokens_per_s")
         for field in (*counts, *speeds):

@@ -34,7 +34,7 @@ log = logging.getLogger("dualpool")
 
 
 class Reloader:
-    """Follows a file (None: there is none) from `start` to `stop`.
+    """Follows a file (None: there is none) from `start` to `stop`; a pipe, which is read only once, is not followed.
 
     `apply` is called, on the thread that reads the file, with each configuration to put in force. If it raises
     ConfigurationError or TimeoutError, the file is reported as refused, and the previous configuration stays.
@@ -48,7 +48,7 @@ class Reloader:
         metrics: ReloadMetrics,
     ) -> None:
         self.running = running
-        self._file = file
+        self._file = None if file is not None and file.is_fifo() else file
         self._wanted = running
         self._apply = apply
         self._metrics = metrics
@@ -87,7 +87,9 @@ class Reloader:
         """Read the file; use new content as soon as two reads in a row agree on it, or at once if `at_once`."""
         if self._file is None:
             if at_once:
-                log.warning("there is no configuration file to reload: the router was started without one")
+                log.warning(
+                    "there is no configuration file to reload: the router was started without one, or with a pipe"
+                )
             return
         found = _content(self._file)
         if found == self._taken and not at_once:

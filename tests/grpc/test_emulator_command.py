@@ -24,6 +24,7 @@ def test_the_printed_url_serves_until_sigterm() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--model", ""], "dualpool emulate: model: a name is needed"),
         (["--max-num-seqs", "0"], "dualpool emulate: max_num_seqs: 0 must be above 0"),
         (
             ["--tokenizer", "gpt9"],

@@ -1,6 +1,7 @@
 """Watching a configuration file: when a change is applied, and what happens to an invalid file."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,3 +207,14 @@ def test_without_a_file_nothing_is_read(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.WARNING, "dualpool"):
         reloader.look(at_once=True)
     assert ["there is no configuration file to reload"] == [r.getMessage().split(":")[0] for r in caplog.records]
+
+
+def test_a_pipe_is_not_followed(tmp_path: Path) -> None:
+    """A configuration from a shell's <(...) stays in force: read again, the pipe would be empty, or block."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    metrics = ReloadMetrics(CollectorRegistry())
+    reloader = Reloader(pipe, parse("mode: shadow"), lambda _: None, metrics)
+    for at_once in (False, False, True):
+        reloader.look(at_once=at_once)
+    assert (None, None) == (reloader.report()["file"], reloader.report()["refused"])

@@ -209,12 +209,14 @@ def test_the_configuration_rendered_for_workers_has_no_trap(mode: Mode, settings
         (["istio", "--workers", "2"], "one port"),
         (["vllm", "--workers", "2"], "one port"),
         (["envoy", "--workers", "0"], "at least 1"),
+        (["istio", "--mode", "full-duplex"], "no other than streamed"),
+        (["vllm", "--mode", "buffered"], "no other than streamed"),
     ],
 )
-def test_unsupported_workers_are_refused(
+def test_unsupported_options_are_refused(
     arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A gateway that knows only one port of the router cannot use several workers."""
+    """A gateway that knows only one port of the router cannot use several workers; nor is a mode ignored."""
     assert 2 == main(["render", *arguments])
     assert why in capsys.readouterr().err
 
