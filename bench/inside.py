@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -14,13 +15,18 @@ import extproc
 from bench import messages
 from bench.measuring import Plan, Table
 from bench.stack import Stack
+from extproc.access_log.entry import LogEntry, LoggedUsage
+from extproc.access_log.payload import Payloads
+from extproc.access_log.seal import Seal
+from extproc.access_log.teacher import Teacher
 from extproc.compose import compose
 from extproc.config.loading import parse
 from extproc.core.apis import read_request
 from extproc.core.exchange.events import Close, Event
 from extproc.core.exchange.machine import Exchange
-from extproc.core.facts import Api, RequestHead
+from extproc.core.facts import Api, RequestHead, ResponseHead
 from extproc.core.headers import HeaderNames
+from extproc.core.usage import Usage
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
@@ -28,6 +34,8 @@ from extproc.wire.encode import Encoder
 __all__ = ["BARS", "Exchanges", "calls", "measure"]
 
 BODY_BYTES = 2048
+OUTPUT_TOKENS = 50
+BLOCK = 8
 RELEASED, LEARNED, EVENT = "a released exchange", "a learned exchange", "one event of a streamed response"
 RESPONSES_BEFORE = 300  # enough that the model is no longer new
 NOTES = """\
@@ -94,6 +102,24 @@ class Exchanges:
         exchange = self.opened([*messages.request(messages.http2_pieces(body)), head])
         return lambda: self.take(exchange, self.decoder.next(piece))
 
+    def of_the_log(self) -> dict[str, Callable[[], object]]:
+        """Return the steps of learning from the access log, and all of them together."""
+        decision = self.router.decide(Api.CHAT, RequestHead("POST", "/v1/chat/completions"), self.body)
+        seal = Seal(bytes(32), Payloads(parse("").pools), inf)
+        sealed, now_s = seal.seal(decision, 0.0), 0.0
+        assert sealed is not None
+        opened = seal.open(sealed, now_s)
+        prompt_tokens = round(decision.estimate.prompt_tokens) if decision.estimate is not None else 0
+        head, usage = ResponseHead(200, "", ""), Usage(prompt_tokens, OUTPUT_TOKENS)
+        entry = LogEntry(sealed, 200, usage=LoggedUsage(prompt_tokens, OUTPUT_TOKENS, 0))
+        teacher = Teacher(self.router.learner, seal, {})
+        return {
+            "seal a decision for the access log": partial(seal.seal, decision, now_s),
+            "open it again": partial(seal.open, sealed, now_s),
+            "learn from its usage": partial(self.router.learner.observe, opened, head, usage),
+            "open, learn from and report eight log entries": partial(teacher.take, [entry] * BLOCK, now_s),
+        }
+
     def counted(self) -> dict[str, Callable[[], object]]:
         """Return the operations whose function calls are counted."""
         return {
@@ -115,6 +141,7 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
         "estimate, byte classes": partial(ours.router.placer.estimator.estimate, facts, ""),
         "estimate, the paper's EMA": partial(ema.estimate, facts, ""),
         "decide: facts, estimate, policy, metrics": partial(ours.router.decide, Api.CHAT, head, ours.body),
+        **Exchanges("byteclass").of_the_log(),
         "a complete released exchange": partial(ours.exchange, ours.released),
         "a complete learned exchange": partial(ours.exchange, ours.learned),
     }

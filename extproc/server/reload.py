@@ -34,7 +34,7 @@ log = logging.getLogger("dualpool")
 
 
 class Reloader:
-    """Follows a file (None: there is none) from `start` to `stop`; a pipe, which is read only once, is not followed.
+    """Follows a file (None: there is none) from `start` to `stop`; not a pipe, which can be read only once.
 
     `apply` is called, on the thread that reads the file, with each configuration to put in force. If it raises
     ConfigurationError or TimeoutError, the file is reported as refused, and the previous configuration stays.
