@@ -13,6 +13,7 @@ KINDS = {
     "envoy-gateway": "policies and routes of Envoy Gateway",
     "vllm": "a command for each pool's servers",
 }
+TLS = {"istio": "a DestinationRule with `tls`", "envoy-gateway": "a BackendTLSPolicy"}
 MODES = ("streamed", "buffered", "full-duplex")
 
 
@@ -57,6 +58,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.workers < 1:
         raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
     configuration = load(options.config) if options.config else parse("")
+    if configuration.listen.tls is not None and options.kind in TLS:
+        raise ConfigurationError(
+            f"listen.tls is set, and {options.kind} needs {TLS[options.kind]} for the router, which is not "
+            "rendered; render without listen.tls, and add it"
+        )
     if options.kind == "vllm":
         print(render_vllm(configuration), end="")
         return 0

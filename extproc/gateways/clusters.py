@@ -8,6 +8,7 @@ from envoy.config.core.v3.base_pb2 import RoutingPriority
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.extensions.clusters.aggregate.v3.cluster_pb2 import ClusterConfig
 from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2 import LeastRequest
+from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
 from extproc.gateways.model import Cluster
@@ -49,6 +50,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         discovery="AGGREGATE" if _members(part) else enum_name(EnvoyCluster.DiscoveryType, message.type),
         least_request=_least_request(message),
         http2=http2 is not None,
+        tls=_tls(part),
         connect_timeout_ms=milliseconds(part, "connect_timeout", CONNECT_TIMEOUT_MS),
         max_requests=limits.number("max_requests", REQUESTS) if limits else REQUESTS,
         max_pending_requests=limits.number("max_pending_requests", REQUESTS) if limits else REQUESTS,
@@ -99,6 +101,17 @@ def _http2(part: Part[EnvoyCluster], options: Part[HttpProtocolOptions] | None) 
     if options.message.HasField("auto_config") and part.message.HasField("transport_socket"):
         return automatic.field("http2_protocol_options")
     return None
+
+
+def _tls(part: Part[EnvoyCluster]) -> bool | None:
+    message = part.message
+    if not message.HasField("transport_socket") and not message.transport_socket_matches:
+        return False
+    socket = part.field("transport_socket").field("typed_config").unpacked(UpstreamTlsContext)
+    # A mesh delivers its certificates to the sidecar, and the router's sidecar may end the TLS.
+    if socket is None or socket.message.common_tls_context.tls_certificate_sds_secret_configs:
+        return None
+    return True
 
 
 def _ejects_on_first_failure(part: Part[Any]) -> bool:

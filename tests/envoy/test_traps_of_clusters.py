@@ -1,9 +1,17 @@
 """The effects, on the real Envoy, of traps in the clusters of the router and the pools."""
 
+import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+import trustme
+from ruamel.yaml import YAML
+
+from extproc.config.loading import parse
+from extproc.gateways.render.envoy import render_envoy
+from extproc.gateways.render.numbers import Numbers
 from tests.envoy.harness.biting import SLOW, Bitten, post, refusal
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.calls import SHORT_TEXT, chat
@@ -23,6 +31,39 @@ def test_router_asked_over_http_1(bite: Bitten, tmp_path: Path) -> None:
     caller = bite("router-without-http2", unchecked)
     assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
     assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_router_asked_over_tls(bite: Bitten) -> None:
+    """No message reaches the router: everything goes long."""
+    caller = bite("router-tls")
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+@pytest.mark.parametrize("client_ca", [False, True])
+def test_a_router_with_tls_is_asked_as_rendered(build: Build, tmp_path: Path, *, client_ca: bool) -> None:
+    """The cluster of `dualpool render envoy` reaches a router with `listen.tls`, with and without mTLS."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "router-ca.pem"))
+    for name, host in (("server", "localhost"), ("client", "gateway")):
+        pair = authority.issue_cert(host)
+        pair.private_key_pem.write_to_path(str(tmp_path / f"{name}-key.pem"))
+        pair.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.pem"))
+    tls = {
+        "certificate_file": f"{tmp_path}/server.pem",
+        "private_key_file": f"{tmp_path}/server-key.pem",
+        **({"client_ca_file": f"{tmp_path}/router-ca.pem"} if client_ca else {}),
+    }
+    listen = {"address": "127.0.0.1:0", "tls": tls}
+    rendered = render_envoy(Numbers(parse(json.dumps({"listen": listen}))))
+    socket = cluster(YAML(typ="safe").load(rendered), "dualpool")["transport_socket"]
+    socket = json.loads(json.dumps(socket).replace("/etc/envoy", str(tmp_path)))
+    caller = build(
+        "streamed",
+        change=lambda document: cluster(document, "dualpool").update(transport_socket=socket),
+        listen=listen,
+    )
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
 
 
 def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten) -> None:

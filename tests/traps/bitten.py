@@ -207,6 +207,16 @@ def router_without_http2(document: Document) -> None:
     del cluster(document, "dualpool")["typed_extension_protocol_options"]
 
 
+def router_tls(document: Document) -> None:
+    """Speak TLS with a router that does not."""
+    cluster(document, "dualpool")["transport_socket"] = {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        },
+    }
+
+
 def router_breakers_small(document: Document) -> None:
     """Allow one concurrent request to the router."""
     thresholds = [{"max_requests": 1, "max_pending_requests": 1}]
@@ -356,6 +366,7 @@ _BITES: tuple[Bite, ...] = (
     head_limits,
     spoofable_header,
     router_without_http2,
+    router_tls,
     router_breakers_small,
     router_breakers_large,
     full_duplex_windows,

@@ -211,13 +211,16 @@ def test_the_configuration_rendered_for_workers_has_no_trap(mode: Mode, settings
         (["envoy", "--workers", "0"], "at least 1"),
         (["istio", "--mode", "full-duplex"], "no other than streamed"),
         (["vllm", "--mode", "buffered"], "no other than streamed"),
+        (["istio", "--config", "TLS"], "a DestinationRule with `tls`"),
+        (["envoy-gateway", "--config", "TLS"], "a BackendTLSPolicy"),
     ],
 )
 def test_unsupported_options_are_refused(
-    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A gateway that knows only one port of the router cannot use several workers; nor is a mode ignored."""
-    assert 2 == main(["render", *arguments])
+    """What a gateway cannot have is refused: several workers with one port, another mode, TLS to the router."""
+    (tmp_path / "tls").write_text("listen: {tls: {certificate_file: /c, private_key_file: /k}}")
+    assert 2 == main(["render", *(str(tmp_path / "tls") if each == "TLS" else each for each in arguments)])
     assert why in capsys.readouterr().err
 
 

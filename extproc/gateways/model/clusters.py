@@ -22,6 +22,8 @@ class Cluster:
     """Envoy's discovery type: STATIC, STRICT_DNS, LOGICAL_DNS, EDS ...; or AGGREGATE."""
     least_request: bool
     http2: bool
+    tls: bool | None
+    """Whether Envoy speaks TLS with the servers; None if that depends on the server, or on a mesh."""
     connect_timeout_ms: float
     max_requests: int
     max_pending_requests: int

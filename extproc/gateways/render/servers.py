@@ -16,11 +16,13 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    DataSource,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http2ProtocolOptions,
     Pipe,
     SocketAddress,
+    TransportSocket,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
     ClusterLoadAssignment,
@@ -29,6 +31,12 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LocalityLbEndpoints,
 )
 from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    TlsCertificate,
+    UpstreamTlsContext,
+)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
@@ -106,8 +114,30 @@ def _router(numbers: Numbers) -> Cluster:
         common_lb_config=dead if full_duplex else None,
         outlier_detection=_outliers() if numbers.ejects_dead_routers else None,
         health_checks=[_health(numbers)],
+        transport_socket=_tls(numbers),
         load_assignment=_assigned("dualpool", addresses),
     )
+
+
+def _tls(numbers: Numbers) -> TransportSocket | None:
+    """Return how Envoy speaks TLS with the router, with example names of files on Envoy's side."""
+    files = numbers.configuration.listen.tls
+    if files is None:
+        return None
+    own = TlsCertificate(certificate_chain=_file("client.pem"), private_key=_file("client-key.pem"))
+    context = CommonTlsContext(
+        alpn_protocols=["h2"],
+        tls_certificates=[own] if files.client_ca_file else [],
+        validation_context=CertificateValidationContext(trusted_ca=_file("router-ca.pem")),
+    )
+    return TransportSocket(
+        name="envoy.transport_sockets.tls",
+        typed_config=Any.pack(UpstreamTlsContext(common_tls_context=context, sni="dualpool")),
+    )
+
+
+def _file(name: str) -> DataSource:
+    return DataSource(filename=f"/etc/envoy/{name}")
 
 
 def _health(numbers: Numbers) -> HealthCheck:

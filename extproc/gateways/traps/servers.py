@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Cluster, Gateway
+from extproc.gateways.model import Cluster, Flavour, Gateway
 from extproc.gateways.router import Router
 from extproc.gateways.traps.routing import pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
@@ -27,6 +27,16 @@ def _router_without_http2(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for cluster in _router_clusters(gateway):
         if not cluster.http2:
             yield Hit(cluster.place, f'cluster "{cluster.name}" does not speak HTTP/2')
+
+
+def _router_tls(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    if gateway.flavour is not Flavour.ENVOY:
+        return  # a DestinationRule or a BackendTLSPolicy decides, or the mesh
+    wanted = router.configuration.listen.tls is not None
+    for cluster in _router_clusters(gateway):
+        if cluster.tls is not None and cluster.tls is not wanted:
+            spoken, said = ("TLS", "is not set") if cluster.tls else ("plaintext", "is set")
+            yield Hit(cluster.place, f'cluster "{cluster.name}" speaks {spoken}; listen.tls {said}')
 
 
 def _router_breakers_small(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -138,6 +148,15 @@ TRAPS: Final = (
         "cluster (a Service: appProtocol: grpc).",
         _router_without_http2,
         "test_traps_of_clusters.py::test_router_asked_over_http_1",
+    ),
+    Trap(
+        "router-tls",
+        Severity.ERROR,
+        "If only one side speaks TLS, no message reaches the router, and every request fails open.",
+        "A transport_socket with an UpstreamTlsContext on the router's cluster if listen.tls is set (`dualpool "
+        "render envoy` writes one), and none if not; --config names the router's configuration.",
+        _router_tls,
+        "test_traps_of_clusters.py::test_router_asked_over_tls",
     ),
     Trap(
         "router-breakers-small",
