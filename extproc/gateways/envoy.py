@@ -37,6 +37,7 @@ __all__ = ["gateways_of"]
 
 # Envoy's defaults.
 BUFFER_BYTES: Final = 1 << 20
+WINDOW_BYTES: Final = 16 << 20
 HEADERS: Final = 100
 HEAD_KIB: Final = 60
 IDLE_MS: Final = 300_000.0
@@ -157,15 +158,29 @@ def _leaves_requests(part: Part[HttpFilter]) -> bool:
 
 def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Limits:
     options = manager.field("common_http_protocol_options")
+    size, name, place = min(_buffers(listener, manager))
     return Limits(
-        buffer_bytes=listener.number("per_connection_buffer_limit_bytes", BUFFER_BYTES),
-        buffer_place=listener.place_of("per_connection_buffer_limit_bytes"),
+        buffer_bytes=size,
+        buffer_name=name,
+        buffer_place=place,
         max_headers=options.number("max_headers_count", HEADERS),
         max_head_kib=manager.number("max_request_headers_kb", HEAD_KIB),
         place=manager.place,
         duration_ms=milliseconds(options, "max_stream_duration", 0.0),
         idle_ms=milliseconds(manager, "stream_idle_timeout", IDLE_MS),
     )
+
+
+def _buffers(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Iterator[tuple[int, str, Place]]:
+    """Yield what filters can hold of an HTTP/1.1 and of an HTTP/2 body, and which field says so.
+
+    For a stream of HTTP/2 that is its window (Envoy's FAQ, "How do I configure flow control").
+    """
+    name = "per_connection_buffer_limit_bytes"
+    yield listener.number(name, BUFFER_BYTES), name, listener.place_of(name)
+    if manager.message.codec_type != HttpConnectionManager.HTTP1:
+        options, name = manager.field("http2_protocol_options"), "initial_stream_window_size"
+        yield options.number(name, WINDOW_BYTES), f"http2_protocol_options.{name}", options.place_of(name)
 
 
 def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:

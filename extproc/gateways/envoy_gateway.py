@@ -39,6 +39,7 @@ __all__ = ["bootstrap_of"]
 
 # Defaults of Envoy Gateway 1.9.
 BUFFER_BYTES: Final = 32 << 10
+WINDOW_BYTES: Final = 64 << 10
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 STATUSES: Final = [503]
 _MODES: Final = {
@@ -64,9 +65,12 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
     host = made(place, name="gateway", domains=["*"], routes=routes)
     client = next(iter(manifests.of("ClientTrafficPolicy")), LocatedMap(place))
+    http2 = inner(client, "spec", "http2")
+    window = bytes_of(text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)), http2.place)
     manager = made(
         client.place,
         **{"@type": MANAGER},
+        http2_protocol_options=made(http2.place, initial_stream_window_size=window),
         stat_prefix="http",
         route_config=made(place, name="gateway", virtual_hosts=[host]),
         http_filters=[*filters, router],

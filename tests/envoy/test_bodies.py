@@ -45,6 +45,21 @@ def test_20_megabytes_arrive_byte_for_byte(caller: Caller, framing: str) -> None
     assert len(body) > 20 * MIB
 
 
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+@pytest.mark.parametrize("framing", ["content-length", "none"])
+def test_bodies_over_http2_are_decided_and_arrive(caller: Caller, size: int, framing: str) -> None:
+    """Envoy has another limit for HTTP/2 than for HTTP/1.1: the window of a stream."""
+    body = chat_body(MODEL, "word " * (size // 5), max_tokens=16)
+    content = body if framing == "content-length" else in_pieces(body)
+    response = caller.http2.post("/v1/chat/completions", content=content, headers=JSON)
+    assert ("HTTP/2", "long", sha256(body).hexdigest()) == (
+        response.http_version,
+        response.headers["x-served-by"],
+        response.headers["x-body-sha256"],
+    )
+    assert "early" == caller.received()[-1][1].headers["x-token-budget-reason"]
+
+
 def test_20_megabytes_of_broken_json_arrive_byte_for_byte(caller: Caller) -> None:
     """A body that no pool can parse arrives unchanged and gets the long pool's own refusal."""
     body = b'{"messages": [' + b"\xff\x00{}" * (5 * MIB)

@@ -103,11 +103,18 @@ def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> Non
     repairs(caller)
 
 
-@pytest.mark.parametrize(("size", "reason"), [(64 << 10, "early"), (1 << 20, "early"), (10_000_000, None)])
-def test_bodies_below_and_above_what_is_buffered(caller: Caller, size: int, reason: str | None) -> None:
-    """Bodies over Envoy Gateway's default of 32 KiB are read; those of 8 digits in length bypass the router."""
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize(
+    ("size", "reason"), [(64 << 10, "early"), (100_000, "early"), (1 << 20, "early"), (10_000_000, None)]
+)
+def test_bodies_below_and_above_what_is_buffered(
+    caller: Caller, version: str, size: int, reason: str | None
+) -> None:
+    """Bodies over the gateway's defaults (32 KiB, for HTTP/2 64) are read; those of 8 digits bypass the router."""
     body = chat_body(MODEL, "word " * (size // 5), max_tokens=16)
-    response = caller.http.post(CHAT, content=body, headers=JSON)
+    client = caller.http2 if version == "HTTP/2" else caller.http
+    response = client.post(CHAT, content=body, headers=JSON)
+    assert version == response.http_version
     assert ("long", sha256(body).hexdigest()) == (
         response.headers["x-served-by"],
         response.headers["x-body-sha256"],

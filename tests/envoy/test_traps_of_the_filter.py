@@ -9,7 +9,7 @@ import pytest
 from tests.envoy.harness.biting import BODY, Bitten, post, refusal
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.gateway import Document, ext_proc
+from tests.envoy.harness.gateway import Document, connection_manager, ext_proc
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -117,6 +117,20 @@ def test_buffer_below_what_the_router_holds(build: Build, patient: Callable[...,
     caller = build("streamed", change=BITTEN["buffer-below-early-decision"], router=patient())
     assert "long" == post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16)).headers["x-served-by"]
     assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_a_window_below_what_the_router_holds(build: Build, patient: Callable[..., RouterProcess]) -> None:
+    """For HTTP/2 the limit is the window of a stream: the same body is read over HTTP/1.1."""
+
+    def change(document: Document) -> None:
+        connection_manager(document)["http2_protocol_options"] = {"initial_stream_window_size": 65_536}
+
+    caller = build("streamed", change=change, router=patient())
+    body = chat_body(MODEL, "word " * 60_000, max_tokens=16)
+    for client in (caller.http, caller.http2):
+        response = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+        assert "long" == response.headers["x-served-by"]
+    assert ["fits", "deadline"] == [entry["reason"] for entry in caller.access_log(2)]
 
 
 def test_body_over_the_message_limit(build: Build, patient: Callable[..., RouterProcess]) -> None:

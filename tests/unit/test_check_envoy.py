@@ -15,7 +15,7 @@ from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from extproc.gateways.traps import TRAPS
 from extproc.wire import decode
-from tests.envoy.harness.gateway import FILES, load
+from tests.envoy.harness.gateway import FILES, connection_manager, load
 from tests.traps.bitten import BITTEN, bitten
 from tests.traps.finding import found_in, names_in
 
@@ -78,6 +78,18 @@ def test_the_checker_expects_the_headers_that_the_router_reads() -> None:
 def test_traps_depend_on_the_routers_settings(settings: str, trap: str) -> None:
     """The same file has traps for a router with another configuration."""
     assert {trap} == names_in(load("streamed"), Router(parse(settings)))
+
+
+@pytest.mark.parametrize(("codec", "traps"), [("AUTO", {"buffer-below-early-decision"}), ("HTTP1", set())])
+def test_the_window_of_a_stream_limits_bodies_over_http2(codec: str, traps: set[str]) -> None:
+    """The smaller of the two limits counts, unless the listener speaks HTTP/1.1 only."""
+    document = load("streamed")
+    manager = connection_manager(document)
+    manager["codec_type"] = codec
+    manager["http2_protocol_options"] = {"initial_stream_window_size": 65_536}
+    assert traps == names_in(document)
+    (found, *_) = [*found_in(json.dumps(document)), None]
+    assert found is None or "http2_protocol_options.initial_stream_window_size is 65,536" in found.what
 
 
 def test_a_trap_is_reported_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,7 @@ MANIFESTS: list[tuple[str, str, Change, str]] = [
     ),
     ("envoy gateway", "policy", without("failOpen: true"), "fail-closed"),
     ("envoy gateway", "policy", without("    bufferLimit: 16Mi"), "buffer-below-body-cap"),
+    ("envoy gateway", "policy", without("    initialStreamWindowSize: 16Mi"), "buffer-below-body-cap"),
     ("envoy gateway", "policy", without("    numAttemptsPerPriority: 1"), "repair-same-pool"),
     ("envoy gateway", "policy", without("writableNamespaces: [dualpool]"), "namespace-dropped"),
     ("envoy gateway", "policy", lambda text: text.replace("Buffered}", "Streamed}"), "streamed-without-flag"),

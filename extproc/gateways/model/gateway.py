@@ -25,6 +25,10 @@ class Limits:
     """Limits of the listener and its connection manager."""
 
     buffer_bytes: int
+    """How much of a body filters can hold, unless its route says otherwise: the smaller one of two limits, one for
+    HTTP/1.1 and one for HTTP/2."""
+    buffer_name: str
+    """The field that sets the smaller limit."""
     buffer_place: Place
     max_headers: int
     max_head_kib: int

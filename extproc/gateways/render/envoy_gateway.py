@@ -81,6 +81,7 @@ def _client(numbers: Numbers) -> dict[str, Any]:
         "targetRefs": [_target("llm", "Gateway")],
         "headers": {"earlyRequestHeaders": {"remove": list(numbers.set_headers)}},
         "connection": {"bufferLimit": f"{_buffered_mib(numbers)}Mi"},
+        "http2": {"initialStreamWindowSize": f"{_buffered_mib(numbers)}Mi"},
         "timeout": {"http": {"streamIdleTimeout": "600s"}},
     }
     return _object("ClientTrafficPolicy", "llm", spec)

@@ -33,7 +33,7 @@ def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[H
     held, limits = router.configuration.exchange.max_held_bytes, gateway.limits
     streamed = any(each.modes.request_body == "STREAMED" for each in gateway.processors)
     if streamed and limits.buffer_bytes <= held:
-        what = f"per_connection_buffer_limit_bytes is {limits.buffer_bytes:,}, exchange.max_held_bytes {held:,}"
+        what = f"{limits.buffer_name} is {limits.buffer_bytes:,}, exchange.max_held_bytes {held:,}"
         yield Hit(limits.buffer_place, what)
 
 
@@ -99,7 +99,8 @@ TRAPS: Final = (
         Severity.ERROR,
         "The router waits for a body's end up to max_held_bytes, but Envoy stops sending chunks at its buffer "
         "limit: every body between the two waits for message_timeout.",
-        "per_connection_buffer_limit_bytes (1 MiB unless set) above exchange.max_held_bytes.",
+        "per_connection_buffer_limit_bytes (1 MiB unless set) and, for HTTP/2, the connection manager's "
+        "http2_protocol_options.initial_stream_window_size (16 MiB unless set) above exchange.max_held_bytes.",
         _buffer_below_early_decision,
         "test_traps_of_the_filter.py::test_buffer_below_what_the_router_holds",
     ),
@@ -107,9 +108,9 @@ TRAPS: Final = (
         "buffer-below-body-cap",
         Severity.WARNING,
         "In mode BUFFERED a body over the buffer limit is a 413, which neither the router nor a pool ever sees.",
-        "Raise request_body_buffer_limit (Envoy Gateway: ClientTrafficPolicy connection.bufferLimit), and put "
-        "a route before it that sends larger content-lengths to the largest pool with the router's filter "
-        "off.",
+        "Raise request_body_buffer_limit (Envoy Gateway: ClientTrafficPolicy connection.bufferLimit, and for "
+        "HTTP/2 http2.initialStreamWindowSize, 64 KiB unless set), and put a route before it that sends larger "
+        "content-lengths to the largest pool with the router's filter off.",
         _buffer_below_body_cap,
         "test_bodies.py::test_over_the_buffer_limit",
     ),

@@ -69,16 +69,26 @@ class Caller:
     @cached_property
     def http(self) -> httpx.Client:
         """A plain client, for requests that the others would not send."""
+        return self._client(http2=False)
+
+    @cached_property
+    def http2(self) -> httpx.Client:
+        """A client that speaks HTTP/2 from the start of a connection."""
+        return self._client(http2=True)
+
+    def _client(self, *, http2: bool) -> httpx.Client:
         return httpx.Client(
             base_url=f"{self.stack.gateway.url}{self.root}",
             headers={"x-tenant": self.mark},
             timeout=CLIENT_TIMEOUT_S,
             verify=NO_AUTHORITIES,
+            http1=not http2,
+            http2=http2,
         )
 
     def close(self) -> None:
         """Close the connections of every client that was used."""
-        for name in ("openai", "anthropic", "http"):
+        for name in ("openai", "anthropic", "http", "http2"):
             if (client := self.__dict__.get(name)) is not None:
                 client.close()
 
