@@ -91,6 +91,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     clusters=clusters,
                     trusting_place=_trusting_place(manager),
                     upgrades=any(each.upgrade_type for each in manager.message.upgrade_configs),
+                    passes_expect=manager.message.proxy_100_continue,
                 )
             )
     return found

@@ -16,8 +16,10 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN
 
 MIB = 1 << 20
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON = {"content-type": "application/json"}
 TEXT = chat_body(MODEL, "Is this the short one?", max_tokens=16)
 MEGABYTES_OF_IMAGE = chat_body(MODEL, "", max_tokens=16).replace(
@@ -58,6 +60,50 @@ def test_bodies_over_http2_are_decided_and_arrive(caller: Caller, size: int, fra
         response.headers["x-body-sha256"],
     )
     assert "early" == caller.received()[-1][1].headers["x-token-budget-reason"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "passed_on", "pool", "reason"),
+    [
+        ("streamed", False, "short", "fits"),
+        ("buffered", False, "short", "fits"),
+        ("full-duplex", False, "short", "fits"),
+        ("streamed", True, "long", "deadline"),
+        ("full-duplex", True, "long", "deadline"),
+    ],
+)
+def test_a_client_that_waits_for_100_continue(
+    build: Build, mode: str, pool: str, reason: str, *, passed_on: bool
+) -> None:
+    """Envoy says 100 at once; where it leaves that to the pool, the body comes after the deadline, if at all."""
+
+    def change(document: Document) -> None:
+        connection_manager(document)["proxy_100_continue"] = passed_on
+
+    caller = build(mode, change=change)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", expect="100-continue", content_length=str(len(TEXT)))
+        assert CONTINUE == client.receive(len(CONTINUE))
+        client.send(TEXT)
+        response = client.response()
+        assert (200, pool) == (response.status, response.headers["x-served-by"])
+    assert [reason] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_a_client_that_waits_for_100_continue_waits_in_vain_in_buffered_mode(build: Build) -> None:
+    """Where Envoy leaves the 100 to the pool, the filter waits for the body, and the client for the pool.
+
+    This is the fault without the fix; a request_timeout of 1 s ends it.
+    """
+
+    def change(document: Document) -> None:
+        BITTEN["expect-hangs"](document)
+        connection_manager(document)["request_timeout"] = "1s"
+
+    caller = build("buffered", change=change)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", expect="100-continue", content_length=str(len(TEXT)))
+        assert 408 == client.response().status
 
 
 def test_20_megabytes_of_broken_json_arrive_byte_for_byte(caller: Caller) -> None:

@@ -112,6 +112,11 @@ def headers_skipped(document: Document) -> None:
     ext_proc(document)["processing_mode"]["request_header_mode"] = "SKIP"
 
 
+def expect_hangs(document: Document) -> None:
+    """Leave the answer to `Expect: 100-continue` to the pool."""
+    connection_manager(document)["proxy_100_continue"] = True
+
+
 def body_not_sent(document: Document) -> None:
     """Send no body."""
     ext_proc(document)["processing_mode"]["request_body_mode"] = "NONE"
@@ -326,6 +331,7 @@ def auth_after(document: Document) -> None:
 
 MODES = {
     "buffered-partial": "buffered",
+    "expect-hangs": "buffered",
     "upgrade-hangs": "buffered",
     "full-duplex-without-trailers": "full-duplex",
     "buffer-below-body-cap": "buffered",
@@ -348,6 +354,7 @@ _BITES: tuple[Bite, ...] = (
     response_cut,
     upgrade_hangs,
     headers_skipped,
+    expect_hangs,
     body_not_sent,
     streamed_without_flag,
     buffered_partial,

@@ -57,6 +57,8 @@ class Gateway:
     then Envoy obeys no client (since 1.33)."""
     upgrades: bool = False
     """Requests may switch to another protocol, such as WebSocket."""
+    passes_expect: bool = False
+    """`Expect: 100-continue` goes to the pool, which answers it; otherwise Envoy does so itself."""
     cluster_ips: frozenset[str] = frozenset()
     """Hosts that are known to be a single address for several servers."""
 

@@ -16,6 +16,12 @@ def _headers_skipped(gateway: Gateway, _: Router) -> Iterator[Hit]:
             yield Hit(each.modes_place, "request_header_mode is SKIP")
 
 
+def _expect_hangs(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors if gateway.passes_expect else ():
+        if each.modes.request_body == "BUFFERED":
+            yield Hit(each.modes_place, "proxy_100_continue is set, and the filter waits for the body")
+
+
 def _body_not_sent(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         if each.modes.request_body == "NONE":
@@ -105,6 +111,15 @@ TRAPS: Final = (
         "request_header_mode: SEND (Envoy Gateway: an entry `request` in processingMode).",
         _headers_skipped,
         "test_router_modes.py::test_misconfigured_gateway",
+    ),
+    Trap(
+        "expect-hangs",
+        Severity.ERROR,
+        "A client that sends `Expect: 100-continue` waits for an answer before it sends the body, and the pool, "
+        "which is to give it, gets nothing before the filter has the body.",
+        "Leave proxy_100_continue out of the connection manager: Envoy then answers at once.",
+        _expect_hangs,
+        "test_bodies.py::test_a_client_that_waits_for_100_continue_waits_in_vain_in_buffered_mode",
     ),
     Trap(
         "body-not-sent",
