@@ -25,7 +25,7 @@ from extproc.gateways.manifests import (
     text_of,
     texts_of,
 )
-from extproc.gateways.sources import LocatedMap
+from extproc.gateways.sources import LocatedMap, Place
 from extproc.gateways.type_names import (
     EXT_PROC,
     EXT_PROC_PER_ROUTE,
@@ -40,6 +40,7 @@ __all__ = ["bootstrap_of"]
 # Defaults of Envoy Gateway 1.9.
 BUFFER_BYTES: Final = 32 << 10
 WINDOW_BYTES: Final = 64 << 10
+ANY_HOST: Final = "*"
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 STATUSES: Final = [503]
 _MODES: Final = {
@@ -59,11 +60,8 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         for policy in policies
         for at, given in enumerate(items_of(inner(policy, "spec"), "extProc"))
     ]
-    routes = [route for each in manifests.of("HTTPRoute") for route in _routes(each, manifests, processors)]
-    routes.sort(key=lambda route: weight_of(route["match"]))
     filters = [_filter(name, given) for name, _, given in processors]
     router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
-    host = made(place, name="gateway", domains=["*"], routes=routes)
     client = next(iter(manifests.of("ClientTrafficPolicy")), LocatedMap(place))
     http2 = inner(client, "spec", "http2")
     window = bytes_of(text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)), http2.place)
@@ -72,7 +70,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         **{"@type": MANAGER},
         http2_protocol_options=made(http2.place, initial_stream_window_size=window),
         stat_prefix="http",
-        route_config=made(place, name="gateway", virtual_hosts=[host]),
+        route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, manifests, processors)),
         http_filters=[*filters, router],
         early_header_mutation_extensions=[_stripping(client)],
     )
@@ -148,6 +146,26 @@ def _rules(manifests: Manifests) -> Iterator[tuple[LocatedMap, int, LocatedMap]]
     for each in manifests.of("HTTPRoute"):
         for at, rule in enumerate(items_of(inner(each, "spec"), "rules")):
             yield each, at, rule
+
+
+def _virtual_hosts(
+    place: Place, manifests: Manifests, processors: list[tuple[str, LocatedMap, LocatedMap]]
+) -> list[LocatedMap]:
+    """Return a host for each name, with the routes that name it: the routes of one host serve a request."""
+    routes: dict[str, list[LocatedMap]] = {}
+    for each in manifests.of("HTTPRoute"):
+        for name in _hostnames(each):
+            routes.setdefault(name, []).extend(_routes(each, manifests, processors))
+    for of_host in routes.values():
+        of_host.sort(key=lambda route: weight_of(route["match"]))
+    return [
+        made(place, name="gateway" if name == ANY_HOST else name, domains=[name], routes=of_host)
+        for name, of_host in routes.items()
+    ]
+
+
+def _hostnames(object_: LocatedMap) -> list[str]:
+    return [*texts_of(inner(object_, "spec"), "hostnames")] or [ANY_HOST]
 
 
 def _routes(

@@ -1,5 +1,6 @@
 """Conversion of Envoy's virtual hosts and routes into the model, with each route's overrides of the filters."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -9,10 +10,12 @@ from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExtProcPerRoute
+from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.model import Filter, Host, Kind, Limits, Processor, Retry, Route
 from extproc.gateways.parts import Part, milliseconds
+from extproc.gateways.path_match import PathMatch
 from extproc.gateways.processors import overridden
 from extproc.gateways.retries import retry_of
 from extproc.gateways.sources import Place
@@ -21,7 +24,8 @@ __all__ = ["Surroundings", "hosts_of"]
 
 # Envoy's default.
 ROUTE_TIMEOUT_MS: Final = 15_000.0
-_ANY_PATH: Final = {".*", "/.*", "^/.*$", "^.*$"}
+# A string matcher's pattern as a regular expression for the complete value.
+_AS_REGEX: Final = {"exact": "{}", "prefix": "{}.*", "suffix": ".*{}", "contains": ".*{}.*"}
 _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.FractionalPercent's denominators
 
 
@@ -55,7 +59,7 @@ def _route(
     return Route(
         name=message.name,
         place=part.place,
-        matches_every_path=_matches_every_path(match.message),
+        path=_path(match.message),
         headers=tuple(_header(each.message) for each in match.items("headers")),
         other_conditions=bool(
             match.message.query_parameters
@@ -103,11 +107,12 @@ def _clusters(message: EnvoyRoute) -> Iterator[str]:
         yield each.name
 
 
-def _matches_every_path(match: Any) -> bool:  # noqa: ANN401  (a RouteMatch; the messages have no types)
-    kind = match.WhichOneof("path_specifier")
-    return (kind == "prefix" and match.prefix in ("", "/")) or (
-        kind == "safe_regex" and match.safe_regex.regex in _ANY_PATH
-    )
+def _path(match: Any) -> PathMatch:  # noqa: ANN401  (a RouteMatch; the messages have no types)
+    kind: str = match.WhichOneof("path_specifier") or ""
+    value = match.safe_regex.regex if kind == "safe_regex" else getattr(match, kind, "")
+    if match.HasField("case_sensitive") and not match.case_sensitive.value:
+        kind += " of any case"  # covers only what is written in the same way
+    return PathMatch(kind, value if isinstance(value, str) else "")
 
 
 def _header(message: HeaderMatcher) -> HeaderMatch:
@@ -121,11 +126,22 @@ def _header(message: HeaderMatcher) -> HeaderMatch:
         return replace(found, numbers=(message.range_match.start, message.range_match.end))
     if kind == "present_match":
         return replace(found, present=message.present_match)
-    if kind == "string_match" and message.string_match.WhichOneof("match_pattern") == "exact":
-        return replace(found, exact=message.string_match.exact)
-    if kind == "string_match" and message.string_match.WhichOneof("match_pattern") == "safe_regex":
-        return replace(found, regex=message.string_match.safe_regex.regex)
+    if kind == "string_match":
+        return _of_string(found, message.string_match)
     return found
+
+
+def _of_string(found: HeaderMatch, matcher: StringMatcher) -> HeaderMatch:
+    """Return a condition with a string matcher; one that cannot be evaluated counts as present."""
+    kind = matcher.WhichOneof("match_pattern")
+    if kind == "exact" and not matcher.ignore_case:
+        return replace(found, exact=matcher.exact)
+    if kind == "safe_regex":
+        return replace(found, regex=matcher.safe_regex.regex)
+    if kind not in _AS_REGEX:
+        return found
+    pattern = _AS_REGEX[kind].format(re.escape(getattr(matcher, kind)))
+    return replace(found, regex=("(?i)" if matcher.ignore_case else "") + pattern)
 
 
 def _percent(match: Any) -> float:  # noqa: ANN401  (a RouteMatch)

@@ -87,6 +87,26 @@ def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> 
     assert all(each.place.source in texts and each.place.line for each in found)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_routes_of_other_hosts_do_not_count(first: bool) -> None:  # noqa: FBT001
+    """Another application's HTTPRoute for its own host is none of the router's, in any order of the files."""
+    paths = [path for pattern in DEPLOYED["envoy gateway"] for path in sorted(ROOT.glob(pattern))]
+    documents = [each for path in paths for each in read(path.read_text("utf-8"), path.name)]
+    shop = """
+        apiVersion: gateway.networking.k8s.io/v1
+        kind: HTTPRoute
+        metadata: {name: shop}
+        spec:
+          parentRefs: [{name: llm}]
+          hostnames: [shop.example]
+          rules: [{backendRefs: [{name: shop, port: 80}]}]
+    """
+    others = list(read(shop, "shop.yaml"))
+    router = Router()
+    gateways = read_gateways([*others, *documents] if first else [*documents, *others], router).gateways
+    assert [] == list(find_traps(gateways, router).found)
+
+
 def test_a_cluster_ip_is_recognised_by_its_service() -> None:
     """If Envoy connects to the name of a Service with a ClusterIP, many servers share one address."""
     document = load("streamed")

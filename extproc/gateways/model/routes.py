@@ -5,6 +5,7 @@ from typing import Final
 
 from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.model.filters import Processor
+from extproc.gateways.path_match import PathMatch
 from extproc.gateways.sources import Place
 
 __all__ = ["NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
@@ -53,7 +54,7 @@ class Route:
 
     name: str
     place: Place
-    matches_every_path: bool
+    path: PathMatch
     headers: tuple[HeaderMatch, ...]
     other_conditions: bool
     percent: float
@@ -78,10 +79,14 @@ class Route:
     """Client headers that are removed after the route has been selected."""
 
     @property
+    def takes_path(self) -> bool:
+        """Whether the route takes every request with its path; below 100 % (`runtime_fraction`) it does not."""
+        return not (self.headers or self.other_conditions) and self.percent >= ALL_PERCENT
+
+    @property
     def matches_all(self) -> bool:
-        """Whether the route takes every request; one with a `runtime_fraction` below 100 % does not."""
-        conditional = not self.matches_every_path or self.headers or self.other_conditions
-        return not conditional and self.percent >= ALL_PERCENT
+        """Whether the route takes every request."""
+        return self.takes_path and self.path.is_any
 
     def header(self, name: str) -> HeaderMatch | None:
         """Return the condition on a header, None if there is none or only an inverted one."""

@@ -71,8 +71,7 @@ def _bypasses(host: Host, route: Route, size: int) -> bool:
         and each.percent > 0
         and (match := each.header("content-length")) is not None
         and match.matches(str(size))
-        for each in host.routes
-        if each is not route
+        for each in host.routes[: host.routes.index(route)]
     )
 
 

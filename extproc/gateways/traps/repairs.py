@@ -26,7 +26,7 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(route.place, f'route "{route.name}" does not retry refusals (400)')
         elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
             yield Hit(retry.place, f'route "{route.name}" does not retry requests that find no server')
-        elif len(gateway.priorities(route)) < 2:  # noqa: PLR2004  (short, then long)
+        elif any(len(gateway.servers(name)) < 2 for name in route.clusters):  # noqa: PLR2004  (short, then long)
             yield Hit(route.place, f'route "{route.name}" retries refusals, but has only one pool')
 
 
@@ -40,9 +40,8 @@ def _is_largest_of_its_models(route: Route, router: Router) -> bool:
     """Return whether no later pool serves the models of this route's pool, so that its refusals are final."""
     match = route.header(router.sets[0])
     pools = router.configuration.pools
-    return any(
-        match is not None and match.exact == pool.name and len(pools_from(pools, pool)) == 1 for pool in pools
-    )
+    led_to = [pool for pool in pools[:-1] if match is not None and match.matches(pool.name)]
+    return all(len(pools_from(pools, pool)) == 1 for pool in led_to)
 
 
 def _repair_declined(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -64,10 +63,10 @@ def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
-        cluster = gateway.clusters.get(route.clusters[0])
-        if cluster and gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
-            what = f"allows {cluster.max_retries} repairs at a time"
-            yield Hit(cluster.place, f'cluster "{cluster.name}" {what}')
+        for cluster in (gateway.clusters[name] for name in route.clusters if name in gateway.clusters):
+            if gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
+                what = f"allows {cluster.max_retries} repairs at a time"
+                yield Hit(cluster.place, f'cluster "{cluster.name}" {what}')
 
 
 def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -87,7 +86,9 @@ def _buffers(route: Route) -> bool:
 
 def _picker_chooses(gateway: Gateway) -> bool:
     """Return whether an endpoint picker follows the router: its choice is final, a retry asks no other picker."""
-    return sum(each.kind is Kind.PROCESSOR for each in gateway.filters) > 1
+    names = [each.name for each in gateway.filters]
+    after = gateway.filters[names.index(gateway.processor.name) + 1 :]
+    return any(each.kind is Kind.PROCESSOR and not each.disabled for each in after)
 
 
 TRAPS: Final = (

@@ -18,7 +18,7 @@ def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
     for host in gateway.hosts:
         for route in host.routes:
             match = route.header(router.sets[0])
-            if match and match.exact is not None and match.exact in names and route.clusters:
+            if match and any(map(match.matches, names)) and route.clusters:
                 yield route
 
 
@@ -88,13 +88,29 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
             gateway.processor.place, f'the router\'s filter "{gateway.processor.name}" is off on every route'
         )
     for host in _asking_hosts(gateway):
-        arrived_on = next((route for route in host.routes if route.matches_all), None)
-        if arrived_on and arrived_on.processor is None:
-            name = gateway.processor.name
-            yield Hit(arrived_on.place, f'the router\'s filter "{name}" is off on the route "{arrived_on.name}"')
         for pool in router.configuration.pools[:-1]:
-            if not any(_leads_to(route, header, pool.name) for route in _reached(host)):
+            leading = [route for route in _reached(host) if _leads_to(route, header, pool.name)]
+            if not leading:
                 yield Hit(host.place, f'host "{host.name}" has no reachable route for {header}: {pool.name}')
+            elif (off := _arrives_off(host, leading, header)) is not None:
+                name = gateway.processor.name
+                yield Hit(off.place, f'the router\'s filter "{name}" is off on the route "{off.name}"')
+
+
+def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
+    """Return the route on which requests for a pool arrive, without its header, if the filter is off on it.
+
+    None if the filter is on for some of them: other applications may share the paths.
+    """
+    arriving = [route for route in _reached(host) if route.header(header) is None and route.percent > 0]
+    if any(route.processor and _overlap(route, each) for route in arriving for each in leading):
+        return None
+    off = (route for route in arriving if route.takes_path and any(_overlap(route, each) for each in leading))
+    return next(off, None)
+
+
+def _overlap(one: Route, other: Route) -> bool:
+    return one.path.covers(other.path) or other.path.covers(one.path)
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
@@ -103,11 +119,13 @@ def _leads_to(route: Route, header: str, pool: str) -> bool:
 
 
 def _reached(host: Host) -> Iterator[Route]:
-    """Yield the routes that are reachable: those up to the first that takes everything."""
+    """Yield the routes that are reachable: no route before them takes all that they match."""
+    taken: list[Route] = []
     for route in host.routes:
-        yield route
-        if route.matches_all:
-            return
+        if not any(each.path.covers(route.path) for each in taken):
+            yield route
+        if route.takes_path:
+            taken.append(route)
 
 
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:

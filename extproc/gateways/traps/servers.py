@@ -107,12 +107,12 @@ def _cluster_ip(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _slow_connect(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
-        cluster = gateway.clusters.get(route.clusters[0])
-        first = gateway.clusters.get(cluster.members[0]) if cluster and cluster.members else cluster
-        repaired = gateway.retry(route) and len(gateway.priorities(route)) > 1
-        if first and repaired and first.connect_timeout_ms > MAX_CONNECT_MS:
-            what = f"waits {first.connect_timeout_ms / 1000:g} s for a connection"
-            yield Hit(first.place, f'cluster "{first.name}" of route "{route.name}" {what}')
+        for cluster in (gateway.clusters[name] for name in route.clusters if name in gateway.clusters):
+            first = gateway.clusters.get(cluster.members[0]) if cluster.members else cluster
+            repaired = gateway.retry(route) and len(gateway.servers(cluster.name)) > 1
+            if first and repaired and first.connect_timeout_ms > MAX_CONNECT_MS:
+                what = f"waits {first.connect_timeout_ms / 1000:g} s for a connection"
+                yield Hit(first.place, f'cluster "{first.name}" of route "{route.name}" {what}')
 
 
 def _router_clusters(gateway: Gateway) -> list[Cluster]:
