@@ -195,4 +195,15 @@ def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str]) -> fro
     for each in manager.items("early_header_mutation_extensions"):
         if held := each.field("typed_config").unpacked(HeaderMutation):
             removed += held.message.mutations
-    return frozenset(name for name in names if any(removes(mutation, name) for mutation in removed))
+    internal = _internal_only(manager)
+    return frozenset(
+        name for name in names if name in internal or any(removes(mutation, name) for mutation in removed)
+    )
+
+
+def _internal_only(manager: Part[HttpConnectionManager]) -> frozenset[str]:
+    """Return the headers that only internal clients may send, if this is the edge and no client is internal."""
+    message = manager.message
+    if not message.use_remote_address.value or message.HasField("internal_address_config"):
+        return frozenset()
+    return frozenset(name.lower() for name in message.route_config.internal_only_headers)

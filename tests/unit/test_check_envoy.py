@@ -92,6 +92,19 @@ def test_the_window_of_a_stream_limits_bodies_over_http2(codec: str, traps: set[
     assert found is None or "http2_protocol_options.initial_stream_window_size is 65,536" in found.what
 
 
+@pytest.mark.parametrize("internal", [False, True])
+def test_headers_of_internal_clients_only(internal: bool) -> None:  # noqa: FBT001
+    """Envoy removes them from requests of all others before it chooses a route; nobody is internal by default."""
+    document = load("streamed")
+    manager = connection_manager(document)
+    stripped = manager.pop("early_header_mutation_extensions")
+    names = [each["remove"] for each in stripped[0]["typed_config"]["mutations"]]
+    manager["route_config"]["internal_only_headers"] = names
+    if internal:
+        manager["internal_address_config"] = {"cidr_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}
+    assert internal is ("spoofable-header" in names_in(document))
+
+
 def test_a_trap_is_reported_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The finding names the file and line of the setting, followed by the reason and the fix."""
     text = (FILES / "streamed.yaml").read_text().replace("message_timeout: 0.5s", "message_timeout: 0.1s")

@@ -109,6 +109,52 @@ def test_the_rendered_configuration_has_no_trap(mode: Mode, settings: str) -> No
     assert [] == [(each.trap.name, each.what) for each in find_traps(gateways, router).found]
 
 
+@pytest.mark.parametrize(
+    ("render", "mode"),
+    [
+        *((render_envoy, mode) for mode in Mode),
+        (render_istio, Mode.STREAMED),
+        (render_envoy_gateway, Mode.BUFFERED),
+    ],
+)
+@pytest.mark.parametrize(
+    "settings", ["listen: {max_message_bytes: 1048576}", "exchange: {max_held_bytes: 33554432}"]
+)
+def test_unusual_sizes_give_no_trap(render: Callable[[Numbers], str], mode: Mode, settings: str) -> None:
+    """Whatever the router waits for, the gateway holds more, over HTTP/1.1 and HTTP/2."""
+    configuration = parse(settings)
+    router = Router(configuration)
+    gateways = read_gateways(read(render(Numbers(configuration, mode)), "file.yaml"), router).gateways
+    found = [(each.trap.name, each.what) for each in find_traps(gateways, router).found]
+    assert [] == [each for each in found if each[0] != "head-limits"]
+
+
+def test_messages_below_what_the_router_waits_for_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A body in mode BUFFERED is one message: the two settings exclude each other."""
+    path = tmp_path / "c.yaml"
+    path.write_text("{listen: {max_message_bytes: 1048576}, exchange: {max_held_bytes: 33554432}}")
+    assert 2 == main(["render", "envoy-gateway", "--config", str(path)])
+    assert "listen.max_message_bytes: 1048576 given; mode BUFFERED needs 41943040" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "code"),
+    [
+        ("istio", "upgrade", 2),
+        ("envoy-gateway", "upgrade", 2),
+        ("envoy-gateway", "very-large-body", 2),
+        ("envoy", "upgrade", 0),
+    ],
+)
+def test_names_of_pools_that_routes_have(kind: str, name: str, code: int, tmp_path: Path) -> None:
+    """Where a route's name matters, a pool with the name of another route is refused."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"pools: [{{name: {name}, max_budget_tokens: 1000}}, {{name: long, max_budget_tokens: 9000}}]")
+    assert code == main(["render", kind, "--config", str(path)])
+
+
 def test_settings_are_in_the_rendered_configuration() -> None:
     """Pools, names, times, sizes and addresses are those of the configuration."""
     text = render_envoy(Numbers(parse(SETTINGS)))

@@ -9,6 +9,7 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutatio
 from envoy_data_plane.envoy.config.core.v3 import (
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    Http2ProtocolOptions,
     HttpProtocolOptions,
     SubstitutionFormatString,
     TypedExtensionConfig,
@@ -37,9 +38,11 @@ from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.tables import BUFFER, EXT_PROC, route_table
 from extproc.gateways.router import NAMESPACE
 
-__all__ = ["IDLE", "LOGGED", "connection_manager", "head_limits", "processor", "stripping"]
+__all__ = ["IDLE", "LOGGED", "connection_manager", "head_limits", "processor", "stripping", "window"]
 
 IDLE: Final = timedelta(minutes=10)
+# Envoy's default.
+WINDOW_BYTES: Final = 16 << 20
 SEND, SKIP = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
 _BODIES: Final = {
     Mode.STREAMED: ProcessingModeBodySendMode.STREAMED,
@@ -76,6 +79,7 @@ def connection_manager(numbers: Numbers) -> HttpConnectionManager:
         request_headers_timeout=timedelta(seconds=10),
         max_request_headers_kb=96,
         common_http_protocol_options=HttpProtocolOptions(max_headers_count=200),
+        http2_protocol_options=window(numbers),
         early_header_mutation_extensions=[stripping(numbers)],
         route_config=route_table(numbers),
         http_filters=[*_filters(numbers)],
@@ -95,6 +99,13 @@ def head_limits() -> HttpConnectionManager:
     """Return only the limits for request heads, for gateways that merge them into their own connection manager."""
     options = HttpProtocolOptions(max_headers_count=200)
     return HttpConnectionManager(max_request_headers_kb=96, common_http_protocol_options=options)
+
+
+def window(numbers: Numbers) -> Http2ProtocolOptions | None:
+    """Return a stream window for what Envoy has to hold of an HTTP/2 body, None if the default suffices."""
+    if numbers.buffer_bytes <= WINDOW_BYTES:
+        return None
+    return Http2ProtocolOptions(initial_stream_window_size=numbers.buffer_bytes)
 
 
 def stripping(numbers: Numbers) -> TypedExtensionConfig:

@@ -20,6 +20,7 @@ _NAMESPACE: Final = "dualpool"
 
 def render_envoy_gateway(numbers: Numbers) -> str:
     """Return the policies, Backends and HTTPRoutes as YAML with comments."""
+    numbers.need_other_names("upgrade", "very-large-body")
     numbers = replace(numbers, mode=Mode.BUFFERED)
     smaller = numbers.smaller_pools
     documents = [
@@ -47,7 +48,7 @@ def _target(name: str, kind: str = "HTTPRoute") -> dict[str, str]:
 
 
 def _buffered_mib(numbers: Numbers) -> int:
-    return min(LARGEST_MIB, numbers.body_bytes >> 20)
+    return max(min(LARGEST_MIB, numbers.body_bytes >> 20), numbers.buffer_bytes >> 20)
 
 
 def _extension(numbers: Numbers) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.core.placing.pool import Pool
 from extproc.gateways.model import NUMBER_HEADER, RETRY_HEADERS
-from extproc.gateways.render.chain import IDLE, head_limits, processor, stripping
+from extproc.gateways.render.chain import IDLE, head_limits, processor, stripping, window
 from extproc.gateways.render.comments import ISTIO, ISTIO_TOPS
 from extproc.gateways.render.envoy import plain
 from extproc.gateways.render.numbers import Numbers
@@ -37,6 +37,7 @@ _API: Final = "networking.istio.io/v1"
 
 def render_istio(numbers: Numbers) -> str:
     """Return an EnvoyFilter, a VirtualService and DestinationRules as YAML with comments."""
+    numbers.need_other_names("upgrade")
     rules = [_router_rule(numbers), *map(_pool_rule, numbers.smaller_pools)]
     documents = [_envoy_filter(numbers), _virtual_service(numbers), *rules]
     return documents_of([(each, ISTIO_TOPS[each["kind"]]) for each in documents], ISTIO)
@@ -84,6 +85,7 @@ def _manager_patch(numbers: Numbers) -> dict[str, Any]:
     manager = HttpConnectionManager(
         max_request_headers_kb=limits.max_request_headers_kb,
         common_http_protocol_options=limits.common_http_protocol_options,
+        http2_protocol_options=window(numbers),
         early_header_mutation_extensions=[stripping(numbers)],
     )
     match = {"listener": {"filterChain": {"filter": {"name": _MANAGER}}}}

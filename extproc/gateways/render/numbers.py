@@ -8,6 +8,7 @@ from typing import Final
 
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import check_room, listen_settings_of
+from extproc.core.errors import ConfigurationError
 from extproc.core.placing.pool import Pool
 from extproc.gateways.router import Router, pools_from
 
@@ -63,6 +64,12 @@ class Numbers:
         """Return whether a later pool may serve what this one refuses; not if it is the largest of its models."""
         return len(self.next_pools(pool)) > 1
 
+    def need_other_names(self, *routes: str) -> None:
+        """Raise ConfigurationError for a smaller pool whose route would have the name of one of these routes."""
+        for pool in self.smaller_pools:
+            if pool.name in routes:
+                raise ConfigurationError(f"pools: {pool.name!r} is the name of a route that is rendered, too")
+
     def cluster_of(self, pool: Pool) -> str:
         """Return the name of a pool's cluster."""
         return f"pool_{pool.name}"
@@ -95,8 +102,17 @@ class Numbers:
 
     @property
     def body_bytes(self) -> int:
-        """The largest body that Envoy holds in mode BUFFERED: well below the router's message limit."""
-        return min(LARGEST_BUFFERED, self.configuration.listen.max_message_bytes // 2)
+        """The largest body that Envoy holds in mode BUFFERED: well below the router's message limit if possible.
+
+        Raises ConfigurationError if that is below what the router waits for.
+        """
+        exchange, listen = self.configuration.exchange, self.configuration.listen
+        if self.buffer_bytes > listen.max_message_bytes:
+            raise ConfigurationError(
+                f"listen.max_message_bytes: {listen.max_message_bytes} given; mode BUFFERED needs "
+                f"{self.buffer_bytes}, since exchange.max_held_bytes is {exchange.max_held_bytes}"
+            )
+        return max(min(LARGEST_BUFFERED, listen.max_message_bytes // 2), self.buffer_bytes)
 
     @property
     def bypass_from_bytes(self) -> int:
