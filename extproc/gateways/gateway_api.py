@@ -28,7 +28,8 @@ def _match(given: LocatedMap) -> LocatedMap:
     if method := text_of(given, "method"):
         headers.append(made(given.place, name=":method", string_match={"exact": method}))
     said: dict[str, Any] = {kind: {"regex": value} if kind == "safe_regex" else value}
-    return made(given.place, **said, headers=headers)
+    asked = [{"name": text_of(each, "name")} for each in items_of(given, "queryParams")]
+    return made(given.place, **said, headers=headers, query_parameters=asked)
 
 
 def _header(given: LocatedMap) -> LocatedMap:

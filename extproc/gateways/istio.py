@@ -34,6 +34,10 @@ __all__ = ["bootstrap_of"]
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled"
 PICKER: Final = "envoy.filters.http.ext_proc"
 _ROUTER: Final = "envoy.filters.http.router"
+# Fields of a VirtualService's match: those that are pseudo-headers, and conditions on the client.
+PSEUDO: Final = ("method", "authority", "scheme")
+WHENCE: Final = ("sourceLabels", "sourceNamespace")
+_MANAGERS: Final = ("", "envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
 
 
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
@@ -54,6 +58,8 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         http_filters=_http_filters(manifests, patches, place),
     )
     for patch in _of(patches, "NETWORK_FILTER"):
+        if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
+            continue
         manager = merged(manager, inner(patch, "patch", "value", "typed_config"))
     network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     listener = made(place, name="listener", filter_chains=[made(place, filters=[network])])
@@ -117,15 +123,25 @@ def _virtual_routes(service: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMa
     matches = items_of(rule, "match") or [LocatedMap(rule.place)]
     targets = [_destination(inner(each, "destination"), service) for each in items_of(rule, "route")]
     for match in matches:
-        named = inner(match, "headers")
-        headers = [_header(name, inner(named, name), match.place) for name in named]
+        headers = [*_headers(inner(match, "headers"), match.place)]
+        headers += [_header(f":{name}", inner(match, name), match.place) for name in PSEUDO if name in match]
+        headers += _headers(inner(match, "withoutHeaders"), match.place, invert_match=True)
         uri = inner(match, "uri")
         path = next(iter(uri), "prefix")
         value = text_of(uri, path, "/")
         said: dict[str, Any] = {{"exact": "path", "regex": "safe_regex"}.get(path, "prefix"): value}
         if path == "regex":
             said = {"safe_regex": {"regex": value}}
-        yield _route(rule, made(match.place, **said, headers=headers), targets, _virtual_retry(rule))
+        asked = [{"name": name} for name in inner(match, "queryParams")]
+        # Who asks cannot be known here; that there is such a condition matters.
+        whence = [{"filter": "istio", "path": [{"key": name}]} for name in WHENCE if name in match]
+        conditions = made(match.place, **said, headers=headers, query_parameters=asked, dynamic_metadata=whence)
+        yield _route(rule, conditions, targets, _virtual_retry(rule))
+
+
+def _headers(named: LocatedMap, place: Place, **more: bool) -> Iterator[LocatedMap]:
+    for name in named:
+        yield made(place, **{**_header(name, inner(named, name), place), **more})
 
 
 def _header(name: str, value: LocatedMap, place: Place) -> LocatedMap:
@@ -184,6 +200,7 @@ def _destination(given: LocatedMap, service: LocatedMap) -> str:
 
 def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
     routes = host["routes"]
+    patches = [patch for patch in patches if _is_for(patch, host)]
     for patch in _of(patches, "HTTP_ROUTE"):
         wanted = text_of(inner(patch, "match", "routeConfiguration", "vhost", "route"), "name")
         value = inner(patch, "patch", "value")
@@ -192,6 +209,12 @@ def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
     for patch in _of(patches, "VIRTUAL_HOST"):
         host = merged(host, inner(patch, "patch", "value"))
     return host
+
+
+def _is_for(patch: LocatedMap, host: LocatedMap) -> bool:
+    """Return whether a patch applies to a host, or names none; Istio's name of one is its domain with the port."""
+    name = text_of(inner(patch, "match", "routeConfiguration", "vhost"), "name")
+    return not name or name.rpartition(":")[0] in host["domains"]
 
 
 def _clusters(

@@ -87,11 +87,101 @@ def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> 
     assert all(each.place.source in texts and each.place.line for each in found)
 
 
+def names_of(gateway: str, *more: str, change: Change = str, first: bool = False) -> set[str]:
+    """Return the traps in the manifests of a gateway, with others behind or before them."""
+    paths = [path for pattern in DEPLOYED[gateway] for path in sorted(ROOT.glob(pattern))]
+    ours = [change(path.read_text("utf-8")) for path in paths]
+    texts = [*more, *ours] if first else [*ours, *more]
+    documents = [each for number, text in enumerate(texts) for each in read(text, f"{number}.yaml")]
+    router = Router()
+    return {each.trap.name for each in find_traps(read_gateways(documents, router).gateways, router).found}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "method: {exact: OPTIONS}",
+        "method: {regex: GET|HEAD}",
+        "authority: {prefix: shop}",
+        "scheme: {exact: http}",
+        "queryParams: {debug: {exact: '1'}}",
+        "withoutHeaders: {x-mine: {}}",
+        "sourceLabels: {app: shop}",
+        "headers: {x-mine: {exact: a}}",
+    ],
+)
+def test_a_route_with_a_condition_hides_no_other(condition: str) -> None:
+    """Whatever the condition of a route before ours, it does not take all of our requests."""
+
+    def before(text: str) -> str:
+        route = (
+            f"  http:\n    - match: [{{{condition}}}]\n      name: other\n      directResponse: {{status: 204}}\n"
+        )
+        return text.replace("  http:\n", route, 1)
+
+    assert set() == names_of("istio", change=before)
+
+
+def test_query_parameters_of_an_http_route_are_a_condition() -> None:
+    """A rule for requests with a parameter does not take those without."""
+
+    def before(text: str) -> str:
+        match = "matches: [{queryParams: [{name: debug, value: '1'}]}]"
+        rule = f"  rules:\n    - {match}\n      backendRefs: [{{name: debug, port: 80}}]\n"
+        return text.replace("  rules:\n", rule, 1)
+
+    assert set() == names_of("istio with the Gateway API", change=before)
+
+
+PATCH = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: other, namespace: istio-system}}
+spec:
+  configPatches:
+    - applyTo: {kind}
+      match: {{context: GATEWAY, {match}}}
+      patch: {{operation: MERGE, value: {value}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "match", "value", "traps"),
+    [
+        (
+            "HTTP_ROUTE",
+            "routeConfiguration: {vhost: {name: 'shop.example.com:80'}}",
+            "{route: {timeout: 1s}}",
+            set(),
+        ),
+        (
+            "HTTP_ROUTE",
+            "routeConfiguration: {vhost: {name: 'llm.example.com:80'}}",
+            "{route: {timeout: 1s}}",
+            {"response-cut"},
+        ),
+        (
+            "VIRTUAL_HOST",
+            "routeConfiguration: {vhost: {name: 'shop.example.com:443'}}",
+            "{retry_policy: {retry_on: 5xx}}",
+            set(),
+        ),
+        (
+            "NETWORK_FILTER",
+            "listener: {filterChain: {filter: {name: envoy.filters.network.tcp_proxy}}}",
+            "{typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy}}",  # noqa: E501
+            set(),
+        ),
+    ],
+)
+def test_a_patch_applies_to_what_it_matches(kind: str, match: str, value: str, traps: set[str]) -> None:
+    """Other applications' EnvoyFilters do not change our hosts or our connection manager."""
+    assert traps == names_of("istio", PATCH.format(kind=kind, match=match, value=value))
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_routes_of_other_hosts_do_not_count(first: bool) -> None:  # noqa: FBT001
     """Another application's HTTPRoute for its own host is none of the router's, in any order of the files."""
-    paths = [path for pattern in DEPLOYED["envoy gateway"] for path in sorted(ROOT.glob(pattern))]
-    documents = [each for path in paths for each in read(path.read_text("utf-8"), path.name)]
     shop = """
         apiVersion: gateway.networking.k8s.io/v1
         kind: HTTPRoute
@@ -101,10 +191,7 @@ def test_routes_of_other_hosts_do_not_count(first: bool) -> None:  # noqa: FBT00
           hostnames: [shop.example]
           rules: [{backendRefs: [{name: shop, port: 80}]}]
     """
-    others = list(read(shop, "shop.yaml"))
-    router = Router()
-    gateways = read_gateways([*others, *documents] if first else [*documents, *others], router).gateways
-    assert [] == list(find_traps(gateways, router).found)
+    assert set() == names_of("envoy gateway", shop, first=first)
 
 
 def test_a_cluster_ip_is_recognised_by_its_service() -> None:
