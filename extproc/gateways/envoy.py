@@ -72,6 +72,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
     found = []
     for listener in resources.listeners:
         for manager in _managers(listener):
+            resources.unchecked.extend(_discovered(manager))
             processor = _ours(manager, router)
             if processor is None:
                 continue
@@ -136,6 +137,14 @@ def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | N
             "name, in its cluster's name, or in the metadata namespaces that it receives",
         )
     return next(iter(named or found), None)
+
+
+def _discovered(manager: Part[HttpConnectionManager]) -> Iterator[str]:
+    """Yield a sentence for each filter whose settings come from elsewhere."""
+    for each in manager.items("http_filters"):
+        if each.message.HasField("config_discovery"):
+            name = each.message.name
+            yield f'{each.place}: the settings of the filter "{name}" are not in the input, and so are not checked'
 
 
 def _filter(part: Part[HttpFilter], names: Iterable[str]) -> Filter:

@@ -74,6 +74,7 @@ def _route(
         retry=_retry(part, host) if clusters else None,
         processor=_processor_of_all(levels, around),
         waits_for_whole_body=_waits(levels, around),
+        filters_on=frozenset(each.name for each in around.filters if _is_on(each, levels)),
         body_limit_bytes=limit,
         body_limit_place=limit_place,
         retry_limit_bytes=_retry_limit((part, host)),
@@ -208,16 +209,20 @@ def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | Non
     return processor if on else None
 
 
+def _is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
+    """Return whether a filter other than the router's is enabled on a route; some say so in their own settings."""
+    on = not filter_.disabled
+    for off, settings in _said(levels, filter_.name):
+        per_route = settings.unpacked(BufferPerRoute) if settings and filter_.kind is Kind.BUFFER else None
+        on = not off and not (per_route and per_route.message.disabled)
+    return on
+
+
 def _waits(levels: list[Part[Any]], around: Surroundings) -> bool:
     """Return whether a buffer filter before the router's holds the body of this route's requests."""
     for filter_ in around.filters:
         if filter_.name == around.processor.name:
             return False
-        if filter_.kind is Kind.BUFFER:
-            on = not filter_.disabled
-            for off, settings in _said(levels, filter_.name):
-                per_route = settings.unpacked(BufferPerRoute) if settings else None
-                on = not off and not (per_route and per_route.message.disabled)
-            if on:
-                return True
+        if filter_.kind is Kind.BUFFER and _is_on(filter_, levels):
+            return True
     return False

@@ -51,6 +51,12 @@ class Places:
         return place
 
 
+# Envoy reads a message of the type `type_url` from the fields in `value`.
+_STRUCTS: Final = tuple(
+    f"type.googleapis.com/{name}" for name in ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
+)
+
+
 def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool = False) -> M:
     """Fill a message; for each unknown type, add a sentence with its place to `unknown`.
 
@@ -72,6 +78,9 @@ def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
         url = value.get("@type")
         if url is not None and not isinstance(url, str):
             raise ConfigurationError(f"{value.place}: @type is not the name of a message")
+        if url in _STRUCTS and isinstance(value.get("value"), LocatedMap):
+            held: LocatedMap = value["value"]
+            return _known(LocatedMap(held.place, {**held, "@type": value.get("type_url")}), unknown)
         if url is not None and not _import(url):
             unknown.append(f"{value.place}: {url.rpartition('/')[2]} is not a known Envoy type")
             return {"@type": _OPAQUE, "value": {}}

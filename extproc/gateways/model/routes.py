@@ -71,6 +71,8 @@ class Route:
     body_limit_bytes: int
     """The largest body that Envoy holds in mode BUFFERED."""
     body_limit_place: Place
+    filters_on: frozenset[str] = frozenset()
+    """Names of the filters that are enabled on the route."""
     retry_limit_bytes: int | None = None
     """The largest body that Envoy keeps for a retry, if set separately from the listener's buffer limit."""
     redirects_place: Place | None = None

@@ -21,10 +21,16 @@ def _split(gateway: Gateway) -> tuple[tuple[Filter, ...], tuple[Filter, ...]]:
     return gateway.filters[:at], gateway.filters[at + 1 :]
 
 
+def _is_on(gateway: Gateway, filter_: Filter) -> bool:
+    """Return whether a filter is enabled on a route on which the router is asked."""
+    routes = [route for host in gateway.hosts for route in host.routes if route.processor]
+    return any(filter_.name in route.filters_on for route in routes) if routes else not filter_.disabled
+
+
 def _before(kind: Kind) -> Find:
     def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
         for each in _split(gateway)[0]:
-            if each.kind is kind and not each.disabled:
+            if each.kind is kind and _is_on(gateway, each):
                 yield Hit(each.place, f'"{each.name}" ({kind}) is before the router\'s "{gateway.processor.name}"')
 
     return find
@@ -33,7 +39,7 @@ def _before(kind: Kind) -> Find:
 def _after(kind: Kind) -> Find:
     def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
         for each in _split(gateway)[1]:
-            if each.kind is kind and not each.disabled:
+            if each.kind is kind and _is_on(gateway, each):
                 yield Hit(each.place, f'"{each.name}" ({kind}) is after the router\'s "{gateway.processor.name}"')
 
     return find
@@ -41,7 +47,7 @@ def _after(kind: Kind) -> Find:
 
 def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for each in _split(gateway)[1]:
-        if router.sets[0] in each.changes and not each.disabled:
+        if router.sets[0] in each.changes and _is_on(gateway, each):
             yield Hit(each.place, f'"{each.name}" changes {router.sets[0]} after "{gateway.processor.name}"')
 
 

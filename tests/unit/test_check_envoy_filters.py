@@ -1,0 +1,85 @@
+"""`dualpool check envoy` on filters that are switched per route, or written in other ways."""
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from tests.envoy.harness.gateway import Document, connection_manager, ext_proc, load, route, virtual_host
+from tests.traps.bitten import bitten
+from tests.traps.finding import names_in
+
+STRUCTS = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"]
+
+
+def switched(name: str, *, disabled: bool) -> dict[str, Any]:
+    """Return the settings of a route or host that switch a filter."""
+    kind = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
+    said: dict[str, Any] = {"disabled": True} if disabled else {"config": {}}
+    return {name: {"@type": kind, **said}}
+
+
+def filter_called(document: Document, name: str) -> Document:
+    """Return a filter of the chain."""
+    found: Document = next(each for each in connection_manager(document)["http_filters"] if each["name"] == name)
+    return found
+
+
+def as_struct(document: Document, name: str, kind: str) -> None:
+    """Write a filter's settings as Envoy accepts them from control planes that do not know their type."""
+    chosen = filter_called(document, name)
+    settings = chosen["typed_config"]
+    url = settings.pop("@type")
+    chosen["typed_config"] = {"@type": f"type.googleapis.com/{kind}", "type_url": url, "value": settings}
+
+
+@pytest.mark.parametrize("trap", ["decompressor-after", "decompressor-before"])
+def test_a_filter_that_the_host_enables_is_on(trap: str) -> None:
+    """A filter that is off in the chain counts where a route or host enables it."""
+    document = bitten(trap)
+    filter_called(document, "decompressor")["disabled"] = True
+    assert set() == names_in(document)
+    virtual_host(document).setdefault("typed_per_filter_config", {}).update(
+        switched("decompressor", disabled=False)
+    )
+    assert {trap} == names_in(document)
+
+
+def test_a_filter_that_the_host_disables_is_off() -> None:
+    """A filter that is on in the chain does not count where it is off, unless a route enables it again."""
+    document = bitten("decompressor-after")
+    virtual_host(document).setdefault("typed_per_filter_config", {}).update(
+        switched("decompressor", disabled=True)
+    )
+    assert set() == names_in(document)
+    route(document, "long").setdefault("typed_per_filter_config", {}).update(
+        switched("decompressor", disabled=False)
+    )
+    assert {"decompressor-after"} == names_in(document)
+
+
+@pytest.mark.parametrize("kind", STRUCTS)
+def test_settings_in_a_struct_are_read(kind: str) -> None:
+    """The router's filter is found, and traps in it and in other filters are, too."""
+    document = load("streamed")
+    as_struct(document, "envoy.filters.http.ext_proc", kind)
+    assert set() == names_in(document)
+    document = load("streamed")
+    ext_proc(document)["failure_mode_allow"] = False
+    as_struct(document, "envoy.filters.http.ext_proc", kind)
+    assert {"fail-closed"} == names_in(document)
+    document = bitten("decompressor-after")
+    as_struct(document, "decompressor", kind)
+    assert {"decompressor-after"} == names_in(document)
+
+
+def test_settings_from_elsewhere_are_not_checked() -> None:
+    """A filter that Envoy gets from a discovery service is reported as one that could not be examined."""
+    document = load("streamed")
+    elsewhere = {"name": "wasm", "config_discovery": {"config_source": {"ads": {}}, "type_urls": ["a/b"]}}
+    connection_manager(document)["http_filters"].insert(0, elsewhere)
+    resources = read_gateways(read(json.dumps(document), "file.json"), Router())
+    assert any('the filter "wasm"' in each for each in resources.unchecked)
