@@ -21,6 +21,7 @@ from extproc.gateways.manifests import (
     merged,
     name_of,
     number_of,
+    optional_seconds,
     seconds_of,
     text_of,
     texts_of,
@@ -62,12 +63,13 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     ]
     filters = [_filter(name, given) for name, _, given in processors]
     router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
-    client = next(iter(manifests.of("ClientTrafficPolicy")), LocatedMap(place))
+    client = _client(manifests) or LocatedMap(place)
     http2 = inner(client, "spec", "http2")
     window = bytes_of(text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)), http2.place)
     manager = made(
         client.place,
         **{"@type": MANAGER},
+        stream_idle_timeout=optional_seconds(inner(client, "spec", "timeout", "http"), "streamIdleTimeout"),
         http2_protocol_options=made(http2.place, initial_stream_window_size=window),
         stat_prefix="http",
         route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, manifests, processors)),
@@ -89,6 +91,14 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         *(pool_cluster(each, rule, at, manifests) for each, at, rule in _rules(manifests)),
     ]
     return made(place, static_resources=made(place, listeners=[listener], clusters=clusters))
+
+
+def _client(manifests: Manifests) -> LocatedMap | None:
+    """Return the ClientTrafficPolicy of the Gateway that the routes belong to."""
+    policies = list(manifests.of("ClientTrafficPolicy"))
+    routes = list(manifests.of("HTTPRoute"))
+    of_ours = (each for each in policies if any(targets_route(each, route) for route in routes))
+    return next(of_ours, None)
 
 
 def _filter(name: str, given: LocatedMap) -> LocatedMap:
@@ -180,10 +190,12 @@ def _routes(
         traffic = traffic_of(object_, manifests)
         timeout = text_of(inner(rule, "timeouts"), "request")
         timeout = timeout or text_of(inner(traffic, "timeout", "http"), "requestTimeout")
+        longest = optional_seconds(inner(traffic, "timeout", "http"), "maxStreamDuration")
         action = made(
             rule.place,
             cluster=f"{name_of(object_)}/{at}",
             timeout=seconds_of(timeout, rule.place) if timeout else None,
+            max_stream_duration={"max_stream_duration": longest} if longest else None,
             retry_policy=_retry(traffic),
         )
         for match in matches_of(rule):
@@ -206,4 +218,5 @@ def _retry(traffic: LocatedMap) -> LocatedMap | None:
         retriable_status_codes=texts_of(on, "httpStatusCodes") or STATUSES,
         num_retries=number_of(retry, "numRetries", 2),
         retry_priority=priority if per_priority else None,
+        per_try_timeout=optional_seconds(inner(retry, "perRetry"), "timeout"),
     )

@@ -73,11 +73,21 @@ def traffic_of(route: LocatedMap, manifests: Manifests) -> LocatedMap:
 
 
 def targets_route(policy: LocatedMap, route: LocatedMap) -> bool:
-    """Return whether a policy targets a route or its Gateway."""
+    """Return whether a policy targets a route or its Gateway, by name or by the route's labels."""
     spec = inner(policy, "spec")
-    references = [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
-    targets = {(text_of(each, "kind"), text_of(each, "name")) for each in references}
-    return ("HTTPRoute", name_of(route)) in targets or any(kind == "Gateway" for kind, _ in targets)
+    gateways = [text_of(each, "name") for each in items_of(inner(route, "spec"), "parentRefs")]
+    for each in [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]:
+        kind, name = text_of(each, "kind"), text_of(each, "name")
+        if (kind, name) == ("HTTPRoute", name_of(route)) or (kind == "Gateway" and name in gateways):
+            return True
+    labels = inner(route, "metadata", "labels")
+    for each in items_of(spec, "targetSelectors"):
+        wanted = inner(each, "matchLabels")
+        if text_of(each, "kind") == "Gateway":  # its labels are not known here
+            return True
+        if text_of(each, "kind") == "HTTPRoute" and all(labels.get(key) == wanted[key] for key in wanted):
+            return True
+    return False
 
 
 def _address(given: LocatedMap) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from extproc.gateways.manifests import (
     name_of,
     namespace_of,
     number_of,
+    optional_seconds,
     seconds_of,
     text_of,
     texts_of,
@@ -158,7 +159,12 @@ def _virtual_retry(rule: LocatedMap) -> LocatedMap | None:
     attempts = number_of(retries, "attempts", 2)
     if attempts == 0:
         return None
-    return made(retries.place, retry_on=text_of(retries, "retryOn", RETRY_ON), num_retries=attempts)
+    return made(
+        retries.place,
+        retry_on=text_of(retries, "retryOn", RETRY_ON),
+        num_retries=attempts,
+        per_try_timeout=optional_seconds(retries, "perTryTimeout"),
+    )
 
 
 def _api_routes(object_: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:

@@ -33,7 +33,7 @@ def cluster_of(name: str, manifests: Manifests, place: Place) -> LocatedMap:
     """Return the cluster that Istio generates under this name, which has the form outbound|PORT|SUBSET|HOST."""
     port, host = name.split("|", 2)[1], name.rpartition("|")[2]
     rule = next(_rules_for(host, manifests), None)
-    policy = inner(rule, "spec", "trafficPolicy") if rule else LocatedMap(place)
+    policy = _of_port(inner(rule, "spec", "trafficPolicy"), port) if rule else LocatedMap(place)
     tcp, http = inner(policy, "connectionPool", "tcp"), inner(policy, "connectionPool", "http")
     limits = {
         "max_connections": number_of(tcp, "maxConnections", NO_LIMIT),
@@ -55,10 +55,24 @@ def cluster_of(name: str, manifests: Manifests, place: Place) -> LocatedMap:
     )
 
 
+def _of_port(policy: LocatedMap, port: str) -> LocatedMap:
+    """Return the policy of a port: its own settings replace those for all ports."""
+    own = [
+        each for each in items_of(policy, "portLevelSettings") if text_of(inner(each, "port"), "number") == port
+    ]
+    return made(policy.place, **{**policy, **own[0]}) if own else policy
+
+
 def _rules_for(host: str, manifests: Manifests) -> Iterator[LocatedMap]:
+    """Yield the DestinationRules of a host, those with its own name before those with a wildcard."""
+    of_all = []
     for each in manifests.of("DestinationRule"):
-        if full_name(text_of(inner(each, "spec"), "host"), namespace_of(each)) == host:
+        named = full_name(text_of(inner(each, "spec"), "host"), namespace_of(each))
+        if named == host:
             yield each
+        elif named.startswith("*") and host.endswith(named[1:]):
+            of_all.append(each)
+    yield from sorted(of_all, key=lambda each: -len(text_of(inner(each, "spec"), "host")))
 
 
 def _speaks_http2(host: str, port: str, manifests: Manifests) -> bool:

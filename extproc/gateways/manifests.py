@@ -18,6 +18,7 @@ __all__ = [
     "name_of",
     "namespace_of",
     "number_of",
+    "optional_seconds",
     "seconds_of",
     "text_of",
     "texts_of",
@@ -151,6 +152,12 @@ def seconds_of(text: object, place: Place) -> str:
     if not found or "".join(number + unit for number, unit in found) != str(text):
         raise ConfigurationError(f"{place}: {text!r} is not a duration such as 500ms or 1m30s")
     return f"{sum(float(number) * _UNITS[unit] for number, unit in found):.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def optional_seconds(values: LocatedMap, name: str) -> str | None:
+    """Return a duration in a mapping as `seconds_of` does, None if it is not set or unlimited."""
+    text = text_of(values, name)
+    return seconds_of(text, values.place) if text and text != "0" else None
 
 
 def bytes_of(text: object, place: Place) -> int:

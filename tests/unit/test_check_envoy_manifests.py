@@ -87,6 +87,91 @@ def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> 
     assert all(each.place.source in texts and each.place.line for each in found)
 
 
+@pytest.mark.parametrize(
+    ("gateway", "old", "new"),
+    [
+        ("istio", "- name: short\n", "- name: short\n      retries: {attempts: 1, perTryTimeout: 10s}\n"),
+        ("envoy gateway", "backOff: {baseInterval: 1ms}", "backOff: {baseInterval: 1ms}\n      timeout: 10s"),
+        ("envoy gateway", "streamIdleTimeout: 600s", "streamIdleTimeout: 20s"),
+        (
+            "envoy gateway",
+            "    tcp: {connectTimeout: 1s}",
+            "    http: {maxStreamDuration: 20s}\n    tcp: {connectTimeout: 1s}",
+        ),
+    ],
+)
+def test_responses_that_manifests_cut(gateway: str, old: str, new: str) -> None:
+    """Each setting that ends a response early is found."""
+    assert {"response-cut"} == names_of(gateway, change=lambda text: text.replace(old, new))
+
+
+TARGETS = """  targetRefs:
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm}
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm-short}
+"""
+LABELLED = """  targetSelectors:
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, matchLabels: {routed: "yes"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("gateway", "changes"),
+    [
+        ("istio", {"host: dualpool.dualpool.svc.cluster.local": "host: '*.dualpool.svc.cluster.local'"}),
+        (
+            "envoy gateway",
+            {
+                TARGETS: LABELLED,
+                "{name: llm}": '{name: llm, labels: {routed: "yes"}}',
+                "{name: llm-short}": '{name: llm-short, labels: {routed: "yes"}}',
+            },
+        ),
+    ],
+)
+def test_manifests_that_name_their_targets_otherwise(gateway: str, changes: dict[str, str]) -> None:
+    """Wildcards and selectors reach what names would."""
+    missing = set(changes)
+
+    def change(text: str) -> str:
+        for old, new in changes.items():
+            if old in text:
+                missing.discard(old)
+            text = text.replace(old, new)
+        return text
+
+    assert set() == names_of(gateway, change=change)
+    assert set() == missing
+
+
+def test_limits_of_a_port_count() -> None:
+    """A DestinationRule may set the router's limits for its port only."""
+
+    def change(text: str) -> str:
+        documents = text.split("\n---\n")
+        at = next((number for number, each in enumerate(documents) if "http2MaxRequests" in each), None)
+        if at is None:
+            return text
+        head, _, policy = documents[at].partition("  trafficPolicy:\n")
+        lines = policy.splitlines()
+        lines[0] = "    - port: {number: 9002}\n  " + lines[0]
+        policy = "\n  ".join(lines)
+        documents[at] = f"{head}  trafficPolicy:\n    portLevelSettings:\n{policy}\n"
+        return "\n---\n".join(documents)
+
+    assert set() == names_of("istio", change=change)
+
+
+def test_another_gateways_policy_is_not_ours() -> None:
+    """The ClientTrafficPolicy of another Gateway is ignored, wherever it stands."""
+    other = """
+        apiVersion: gateway.envoyproxy.io/v1alpha1
+        kind: ClientTrafficPolicy
+        metadata: {name: other}
+        spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: other}]}
+    """
+    assert set() == names_of("envoy gateway", other, first=True)
+
+
 def names_of(gateway: str, *more: str, change: Change = str, first: bool = False) -> set[str]:
     """Return the traps in the manifests of a gateway, with others behind or before them."""
     paths = [path for pattern in DEPLOYED[gateway] for path in sorted(ROOT.glob(pattern))]
