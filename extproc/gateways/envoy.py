@@ -76,6 +76,9 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
             processor = _ours(manager, router)
             if processor is None:
                 continue
+            if not processor.cluster:
+                said = "is not reached through envoy_grpc, and so its cluster is not checked"
+                resources.unchecked.append(f'{processor.place}: the server of "{processor.name}" {said}')
             limits = _limits(listener, manager)
             filters = tuple(_filter(each, router.sets) for each in manager.items("http_filters"))
             around = Surroundings(filters, processor, limits)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from extproc.core.errors import ConfigurationError
 from extproc.gateways import envoy_gateway, istio
 from extproc.gateways.envoy import gateways_of
+from extproc.gateways.istio_patches import unapplied
 from extproc.gateways.manifests import Manifests
 from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump
@@ -32,7 +33,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     documents = list(documents)
     manifests = Manifests(tuple(_objects(documents)))
     found: list[Gateway] = []
-    unchecked: list[str] = []
+    unchecked = list(unapplied(manifests))
     for resources, flavour in [*_plain(documents), *_translated(manifests)]:
         found += gateways_of(resources, router, flavour)
         unchecked += resources.unchecked

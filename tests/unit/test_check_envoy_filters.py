@@ -8,7 +8,7 @@ import pytest
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
-from tests.envoy.harness.gateway import Document, connection_manager, ext_proc, load, route, virtual_host
+from tests.envoy.harness.gateway import FILES, Document, connection_manager, ext_proc, load, route, virtual_host
 from tests.traps.bitten import bitten
 from tests.traps.finding import names_in
 
@@ -83,3 +83,32 @@ def test_settings_from_elsewhere_are_not_checked() -> None:
     connection_manager(document)["http_filters"].insert(0, elsewhere)
     resources = read_gateways(read(json.dumps(document), "file.json"), Router())
     assert any('the filter "wasm"' in each for each in resources.unchecked)
+
+
+def test_a_server_outside_of_envoy_s_clusters_is_not_checked() -> None:
+    """Envoy's other gRPC client has no cluster, so the traps of the router's cluster cannot be looked for."""
+    document = load("streamed")
+    ext_proc(document)["grpc_service"] = {
+        "google_grpc": {"target_uri": "dualpool:9002", "stat_prefix": "dualpool"}
+    }
+    found = read_gateways(read(json.dumps(document), "file.json"), Router())
+    assert any("not reached through envoy_grpc" in each for each in found.unchecked)
+
+
+@pytest.mark.parametrize(("operation", "reported"), [("REMOVE", True), ("REPLACE", True), ("MERGE", False)])
+def test_patches_that_are_not_applied_are_reported(operation: str, reported: bool) -> None:  # noqa: FBT001
+    """What an EnvoyFilter removes or replaces is not known, and so is said not to be checked."""
+    ours = [path.read_text("utf-8") for path in sorted((FILES.parent / "deploy/istio").glob("*.yaml"))]
+    other = f"""
+        apiVersion: networking.istio.io/v1alpha3
+        kind: EnvoyFilter
+        metadata: {{name: other, namespace: istio-system}}
+        spec:
+          configPatches:
+            - applyTo: HTTP_FILTER
+              match: {{listener: {{filterChain: {{filter: {{subFilter: {{name: other}}}}}}}}}}
+              patch: {{operation: {operation}, value: {{name: other}}}}
+    """
+    found = read_gateways([each for text in (*ours, other) for each in read(text, "file.yaml")], Router())
+    assert reported is any(f"({operation} HTTP_FILTER) is not applied" in each for each in found.unchecked)
+    assert len(found.unchecked) == reported
