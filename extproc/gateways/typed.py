@@ -78,9 +78,11 @@ def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
         url = value.get("@type")
         if url is not None and not isinstance(url, str):
             raise ConfigurationError(f"{value.place}: @type is not the name of a message")
-        if url in _STRUCTS and isinstance(value.get("value"), LocatedMap):
-            held: LocatedMap = value["value"]
-            return _known(LocatedMap(held.place, {**held, "@type": value.get("type_url")}), unknown)
+        if url in _STRUCTS:
+            held, name = value.get("value", {}), value.get("type_url", value.get("typeUrl", ""))
+            if not isinstance(held, dict):
+                raise ConfigurationError(f"{value.place}: the value of {url.rpartition('/')[2]} is not a mapping")
+            return _known(LocatedMap(value.place, {**held, "@type": name}), unknown)
         if url is not None and not _import(url):
             unknown.append(f"{value.place}: {url.rpartition('/')[2]} is not a known Envoy type")
             return {"@type": _OPAQUE, "value": {}}

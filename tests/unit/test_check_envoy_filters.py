@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from extproc.core.errors import ConfigurationError
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
@@ -28,12 +29,12 @@ def filter_called(document: Document, name: str) -> Document:
     return found
 
 
-def as_struct(document: Document, name: str, kind: str) -> None:
+def as_struct(document: Document, name: str, kind: str, field: str) -> None:
     """Write a filter's settings as Envoy accepts them from control planes that do not know their type."""
     chosen = filter_called(document, name)
     settings = chosen["typed_config"]
     url = settings.pop("@type")
-    chosen["typed_config"] = {"@type": f"type.googleapis.com/{kind}", "type_url": url, "value": settings}
+    chosen["typed_config"] = {"@type": f"type.googleapis.com/{kind}", field: url, "value": settings}
 
 
 @pytest.mark.parametrize("trap", ["decompressor-after", "decompressor-before"])
@@ -62,18 +63,41 @@ def test_a_filter_that_the_host_disables_is_off() -> None:
 
 
 @pytest.mark.parametrize("kind", STRUCTS)
-def test_settings_in_a_struct_are_read(kind: str) -> None:
+@pytest.mark.parametrize("field", ["type_url", "typeUrl"])
+def test_settings_in_a_struct_are_read(kind: str, field: str) -> None:
     """The router's filter is found, and traps in it and in other filters are, too."""
     document = load("streamed")
-    as_struct(document, "envoy.filters.http.ext_proc", kind)
+    as_struct(document, "envoy.filters.http.ext_proc", kind, field)
     assert set() == names_in(document)
     document = load("streamed")
     ext_proc(document)["failure_mode_allow"] = False
-    as_struct(document, "envoy.filters.http.ext_proc", kind)
+    as_struct(document, "envoy.filters.http.ext_proc", kind, field)
     assert {"fail-closed"} == names_in(document)
     document = bitten("decompressor-after")
-    as_struct(document, "decompressor", kind)
+    as_struct(document, "decompressor", kind, field)
     assert {"decompressor-after"} == names_in(document)
+
+
+@pytest.mark.parametrize(
+    "rest", [{}, {"type_url": "type.googleapis.com/a.B", "value": {"x": 1}}, {"type_url": "a"}]
+)
+def test_a_struct_of_unknown_type_is_not_checked(rest: Document) -> None:
+    """A control plane's own filter, or one without a type, is reported as one that could not be examined."""
+    document = load("streamed")
+    settings = {"@type": f"type.googleapis.com/{STRUCTS[0]}", **rest}
+    connection_manager(document)["http_filters"].insert(0, {"name": "wasm", "typed_config": settings})
+    found = read_gateways(read(json.dumps(document), "file.json"), Router())
+    assert any("is not a known Envoy type" in each for each in found.unchecked)
+
+
+@pytest.mark.parametrize("rest", [{"value": [1]}, {"value": "x"}, {"type_url": 1, "value": {}}])
+def test_a_struct_that_is_none_is_a_fault_of_the_file(rest: Document) -> None:
+    """What Envoy would refuse is refused with the place, not with a traceback."""
+    document = load("streamed")
+    settings = {"@type": f"type.googleapis.com/{STRUCTS[1]}", **rest}
+    connection_manager(document)["http_filters"].insert(0, {"name": "wasm", "typed_config": settings})
+    with pytest.raises(ConfigurationError, match="file.json"):
+        read_gateways(read(json.dumps(document), "file.json"), Router())
 
 
 def test_settings_from_elsewhere_are_not_checked() -> None:
