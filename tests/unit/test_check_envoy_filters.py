@@ -96,7 +96,7 @@ def test_a_struct_that_is_none_is_a_fault_of_the_file(rest: Document) -> None:
     document = load("streamed")
     settings = {"@type": f"type.googleapis.com/{STRUCTS[1]}", **rest}
     connection_manager(document)["http_filters"].insert(0, {"name": "wasm", "typed_config": settings})
-    with pytest.raises(ConfigurationError, match="file.json"):
+    with pytest.raises(ConfigurationError, match=r"file\.json"):
         read_gateways(read(json.dumps(document), "file.json"), Router())
 
 
