@@ -24,6 +24,8 @@ __all__ = ["Surroundings", "hosts_of"]
 
 # Envoy's default.
 ROUTE_TIMEOUT_MS: Final = 15_000.0
+# Messages by which a route disables such a filter.
+_PER_ROUTE: Final[dict[Kind, Any]] = {Kind.BUFFER: BufferPerRoute, Kind.PROCESSOR: ExtProcPerRoute}
 # A string matcher's pattern as a regular expression for the complete value.
 _AS_REGEX: Final = {"exact": "{}", "prefix": "{}.*", "suffix": ".*{}", "contains": ".*{}.*"}
 _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.FractionalPercent's denominators
@@ -113,7 +115,7 @@ def _path(match: Any) -> PathMatch:  # noqa: ANN401  (a RouteMatch; the messages
     value = match.safe_regex.regex if kind == "safe_regex" else getattr(match, kind, "")
     if match.HasField("case_sensitive") and not match.case_sensitive.value:
         kind += " of any case"  # covers only what is written in the same way
-    return PathMatch(kind, value if isinstance(value, str) else "")
+    return PathMatch(kind, str(value))  # a message, such as a template's, by its text
 
 
 def _header(message: HeaderMatcher) -> HeaderMatch:
@@ -213,7 +215,8 @@ def _is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
     """Return whether a filter other than the router's is enabled on a route; some say so in their own settings."""
     on = not filter_.disabled
     for off, settings in _said(levels, filter_.name):
-        per_route = settings.unpacked(BufferPerRoute) if settings and filter_.kind is Kind.BUFFER else None
+        kind = _PER_ROUTE.get(filter_.kind)
+        per_route = settings.unpacked(kind) if settings and kind else None
         on = not off and not (per_route and per_route.message.disabled)
     return on
 

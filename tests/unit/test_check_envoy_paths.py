@@ -138,6 +138,96 @@ def test_a_missing_repair_is_found_among_other_traps(change: Callable[[Document]
     assert "repair-missing" in names_in(document)
 
 
+HEADER = "x-token-budget-pool"
+TEMPLATE = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+
+
+def rest_of_the_header(document: Document) -> None:
+    """Send all other values of the pool's header to the long pool, behind the short pool's route."""
+    rest = deepcopy(route(document, "long")) | {"name": "rest"}
+    rest["match"] = {"prefix": "/", "headers": [{"name": HEADER, "present_match": True}]}
+    routes = virtual_host(document)["routes"]
+    routes.insert(routes.index(route(document, "short")) + 1, rest)
+
+
+def canary(document: Document, *names: str) -> None:
+    """Divide the short pool's requests between clusters."""
+    action = route(document, "short")["route"]
+    del action["cluster"]
+    action["weighted_clusters"] = {"clusters": [{"name": name, "weight": 1} for name in names]}
+
+
+def templates(document: Document) -> None:
+    """Serve another application by one template, before the short pool by another one."""
+    for name, path in (("long", "/v1/{rest=**}"), ("short", "/v1/{rest=**}")):
+        match = route(document, name)["match"]
+        del match["prefix"]
+        match["path_match_policy"] = {
+            "name": "template",
+            "typed_config": {"@type": TEMPLATE, "path_template": path},
+        }
+    health = deepcopy(route(document, "long")) | {"name": "health"}
+    health["match"]["path_match_policy"]["typed_config"]["path_template"] = "/health/*"
+    virtual_host(document)["routes"].insert(0, health)
+
+
+def arriving_by_a_pattern(document: Document) -> None:
+    """Let requests arrive on a route whose path cannot be compared, next to another application."""
+    route(document, "short")["match"]["prefix"] = "/v1/"
+    route(document, "long")["match"] = {"safe_regex": {"regex": "/v[12]/.*"}}
+    web = {"name": "web", "match": {"prefix": "/"}, "route": {"cluster": "pool_long", "timeout": "0s"}}
+    virtual_host(document)["routes"].append(web | {"typed_per_filter_config": OFF})
+
+
+def arriving_without_the_header(document: Document) -> None:
+    """Say of the default route that it is for requests without the pool's header."""
+    route(document, "long")["match"]["headers"] = [{"name": HEADER, "present_match": False}]
+
+
+def picker_for_the_short_pool(document: Document) -> None:
+    """Call an endpoint picker after the router, on the short pool's route only; its choice is not retried."""
+    filters = connection_manager(document)["http_filters"]
+    settings = {
+        "@type": ext_proc(document)["@type"],
+        "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
+        "failure_mode_allow": True,
+    }
+    filters.insert(len(filters) - 1, {"name": "picker", "disabled": True, "typed_config": settings})
+    without_retry(document)
+    route(document, "short")["typed_per_filter_config"] = {
+        "picker": {"@type": f"{ext_proc(document)['@type'].rpartition('.')[0]}.ExtProcPerRoute", "overrides": {}}
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rest_of_the_header,
+        lambda d: canary(d, "short_then_long", "pool_long"),
+        lambda d: canary(d, "pool_long", "short_then_long"),
+        templates,
+        arriving_by_a_pattern,
+        arriving_without_the_header,
+        picker_for_the_short_pool,
+    ],
+)
+def test_sound_routes_raise_no_alarm(change: Callable[[Document], None]) -> None:
+    """Routes that do what they should are not reported, however they are written."""
+    document = load("streamed")
+    change(document)
+    assert set() == names_in(document)
+
+
+def test_a_bypass_for_another_path_is_none() -> None:
+    """A route for very large bodies helps only on the paths of the route that would refuse them."""
+    document = load("buffered")
+    under(document, "/v1/")
+    bypass = route(document, "very_large_body")["match"]
+    bypass["path"] = "/other"
+    del bypass["prefix"]
+    assert {"buffer-below-body-cap"} == names_in(document)
+
+
 def matches(path: PathMatch, text: str) -> bool:
     """Return whether Envoy matches a path."""
     pattern = re.escape(path.text)

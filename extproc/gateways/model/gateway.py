@@ -74,9 +74,9 @@ class Gateway:
         found = route.retry or next((each.retry for each in clusters if each.retry), None)
         return found if found and found.acts else None
 
-    def priorities(self, route: Route) -> tuple[frozenset[str], ...]:
-        """Return the servers of a route's first cluster by priority, as `servers` does."""
-        return self.servers(route.clusters[0]) if route.clusters else ()
+    def first_servers(self, route: Route) -> frozenset[frozenset[str]]:
+        """Return the servers of the first priority of each of a route's clusters."""
+        return frozenset(self.servers(name)[0] for name in route.clusters)
 
     def servers(self, name: str) -> tuple[frozenset[str], ...]:
         """Return the servers of a cluster by priority; an unknown cluster counts as one server of its name."""

@@ -85,6 +85,11 @@ class Route:
         """Whether the route takes every request with its path; below 100 % (`runtime_fraction`) it does not."""
         return not (self.headers or self.other_conditions) and self.percent >= ALL_PERCENT
 
+    def takes_with(self, header: str, value: str) -> bool:
+        """Return whether the route takes every request with its path and this value of a header."""
+        matches = all(each.name == header and each.matches(value) for each in self.headers)
+        return matches and not self.other_conditions and self.percent >= ALL_PERCENT
+
     @property
     def matches_all(self) -> bool:
         """Whether the route takes every request."""

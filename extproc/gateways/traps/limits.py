@@ -69,6 +69,7 @@ def _bypasses(host: Host, route: Route, size: int) -> bool:
     return any(
         each.processor is None
         and each.percent > 0
+        and each.path.may_overlap(route.path)
         and (match := each.header("content-length")) is not None
         and match.matches(str(size))
         for each in host.routes[: host.routes.index(route)]

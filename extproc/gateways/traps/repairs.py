@@ -16,9 +16,9 @@ UNCONNECTED: Final = frozenset(["connect-failure", "reset", "reset-before-reques
 
 
 def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    if _picker_chooses(gateway):
-        return
     for route in pool_routes(gateway, router):
+        if _picker_chooses(gateway, route):
+            continue
         if _is_largest_of_its_models(route, router):
             continue
         retry = gateway.retry(route)
@@ -26,7 +26,7 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(route.place, f'route "{route.name}" does not retry refusals (400)')
         elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
             yield Hit(retry.place, f'route "{route.name}" does not retry requests that find no server')
-        elif any(len(gateway.servers(name)) < 2 for name in route.clusters):  # noqa: PLR2004  (short, then long)
+        elif any(len(gateway.servers(name)) < 2 for name in _smaller(gateway, router, route)):  # noqa: PLR2004
             yield Hit(route.place, f'route "{route.name}" retries refusals, but has only one pool')
 
 
@@ -56,14 +56,15 @@ def _repair_declined(gateway: Gateway, router: Router) -> Iterator[Hit]:
 def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         retry = gateway.retry(route)
-        if retry and not retry.previous_priorities and not _picker_chooses(gateway):
+        if retry and not retry.previous_priorities and not _picker_chooses(gateway, route):
             what = "has retries without previous_priorities, or they do not apply from the first failure on"
             yield Hit(retry.place, f'route "{route.name}" {what}')
 
 
 def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
-        for cluster in (gateway.clusters[name] for name in route.clusters if name in gateway.clusters):
+        names = _smaller(gateway, router, route)
+        for cluster in (gateway.clusters[name] for name in names if name in gateway.clusters):
             if gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
                 what = f"allows {cluster.max_retries} repairs at a time"
                 yield Hit(cluster.place, f'cluster "{cluster.name}" {what}')
@@ -84,11 +85,22 @@ def _buffers(route: Route) -> bool:
     return route.processor is not None and route.processor.modes.request_body == "BUFFERED"
 
 
-def _picker_chooses(gateway: Gateway) -> bool:
+def _smaller(gateway: Gateway, router: Router, route: Route) -> list[str]:
+    """Return the clusters of a pool's route but the largest pool's, which may get a share of its requests."""
+    largest = {
+        servers
+        for host in gateway.hosts
+        for each in default_routes(host, router)
+        for servers in gateway.first_servers(each)
+    }
+    return [name for name in route.clusters if gateway.servers(name)[0] not in largest]
+
+
+def _picker_chooses(gateway: Gateway, route: Route) -> bool:
     """Return whether an endpoint picker follows the router: its choice is final, a retry asks no other picker."""
     names = [each.name for each in gateway.filters]
     after = gateway.filters[names.index(gateway.processor.name) + 1 :]
-    return any(each.kind is Kind.PROCESSOR and not each.disabled for each in after)
+    return any(each.kind is Kind.PROCESSOR and each.name in route.filters_on for each in after)
 
 
 TRAPS: Final = (

@@ -16,9 +16,13 @@ def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
     """Yield the routes to which the router sends requests: those of all pools but the default."""
     names = [pool.name for pool in router.configuration.pools[:-1]]
     for host in gateway.hosts:
-        for route in host.routes:
+        for at, route in enumerate(host.routes):
             match = route.header(router.sets[0])
-            if match and any(map(match.matches, names)) and route.clusters:
+            if not match or not route.clusters:
+                continue
+            before = [each for each in host.routes[:at] if each.path.covers(route.path)]
+            left = [name for name in names if not any(each.takes_with(router.sets[0], name) for each in before)]
+            if any(map(match.matches, left)):
                 yield route
 
 
@@ -26,7 +30,8 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
     """Yield the routes on which requests arrive, and stay unless the router sets a header."""
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
-        if route.processor and route.clusters and not said:
+        absent = all(match.inverted or match.present is False for match in route.headers)
+        if route.processor and route.clusters and (absent or not said):
             yield route
 
 
@@ -68,17 +73,17 @@ def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
 
 def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
     largest = router.configuration.pools[-1].name
-    smaller = {gateway.priorities(route)[0]: route for route in pool_routes(gateway, router)}
+    smaller = list(pool_routes(gateway, router))
     for host in _asking_hosts(gateway):
         found = list(default_routes(host, router))
         if not found and not any(route.matches_all and route.clusters for route in host.routes):
             what = "has no route for requests that are not sent to a smaller pool"
             yield Hit(host.place, f'host "{host.name}" {what}')
         for route in found:
-            for name in route.clusters:
-                if other := smaller.get(gateway.servers(name)[0]):
-                    what = f'route "{route.name}" leads to the same servers as route "{other.name}"'
-                    yield Hit(route.place, f'{what}, not to the pool "{largest}"')
+            same = (each for each in smaller if gateway.first_servers(each) <= gateway.first_servers(route))
+            if other := next(same, None):
+                what = f'route "{route.name}" leads to the same servers as route "{other.name}"'
+                yield Hit(route.place, f'{what}, not to the pool "{largest}"')
 
 
 def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -110,7 +115,7 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
 
 
 def _overlap(one: Route, other: Route) -> bool:
-    return one.path.covers(other.path) or other.path.covers(one.path)
+    return one.path.may_overlap(other.path)
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
