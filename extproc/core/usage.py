@@ -10,13 +10,15 @@ class Usage:
     """Token counts of one complete response, as the pool reported them.
 
     `cached_tokens` are part of `prompt_tokens`. `cut_by_length` is True when an output ended at a limit, so that
-    `completion_tokens` is only a lower bound of the length it would have had.
+    `completion_tokens` is only a lower bound of the length it would have had. `several_turns`: `completion_tokens`
+    is the sum of the outputs of several turns, because the server called tools itself.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     cut_by_length: bool = False
+    several_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

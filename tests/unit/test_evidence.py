@@ -96,6 +96,7 @@ def test_only_single_responses_reveal_output_lengths(
 ) -> None:
     """Usage that is summed over sequences, prompts or turns is not a length."""
     assert single == evidence(**others).has_one_output(Usage(1_000, completion))
+    assert not evidence(**others).has_one_output(Usage(1_000, completion, several_turns=True))
 
 
 @pytest.mark.parametrize(

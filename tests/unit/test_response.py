@@ -121,8 +121,23 @@ def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
     for turns in ([100, 1250], [100, 450, 800]):
         details = {"cached_tokens": 900, "input_tokens_per_turn": turns}
         usage = {"input_tokens": 1350, "output_tokens": 60, "input_tokens_details": details}
-        assert read_json(Api.RESPONSES, {"usage": usage}) == Usage(100, 60)
+        assert read_json(Api.RESPONSES, {"usage": usage}) == Usage(100, 60, several_turns=True)
     assert read_json(Api.RESPONSES, {"usage": RESPONSE_USAGE | {"input_tokens_details": None}}) == Usage(11, 5)
+
+
+@pytest.mark.parametrize(("status", "learned"), [("completed", True), ("failed", False), ("cancelled", False)])
+def test_a_response_that_failed_is_not_learned_from(status: str, learned: bool) -> None:  # noqa: FBT001
+    """Its output was not complete, as in a stream that ends with response.failed."""
+    found = read_json(Api.RESPONSES, {"status": status, "usage": RESPONSE_USAGE})
+    assert found == (Usage(11, 5, 4) if learned else ResponseFault.NO_USAGE)
+
+
+@pytest.mark.parametrize(("reason", "cut"), [("stop", False), ("length", True), ("abort", True), ("error", True)])
+def test_an_output_that_was_aborted_was_cut(reason: str, cut: bool) -> None:  # noqa: FBT001
+    """Its length is a lower bound, as at a limit."""
+    found = read_json(Api.CHAT, {"choices": [{"finish_reason": reason}], "usage": CHAT_USAGE})
+    assert isinstance(found, Usage)
+    assert found.cut_by_length is cut
 
 
 def test_a_response_of_one_turn_is_read_as_one_without_turns() -> None:

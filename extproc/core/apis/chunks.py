@@ -58,9 +58,11 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
         return self.object == "error" or is_set(self.error)
 
     def was_cut(self) -> bool:
-        return any(choice.finish_reason == "length" for choice in self.choices or ())
+        return any(choice.finish_reason in _CUTS for choice in self.choices or ())
 
 
+# Reasons for which an output is shorter than it would have been; the last two are vLLM's and SGLang's.
+_CUTS: Final = ("length", "abort", "error")
 _RESPONSE = msgspec.json.Decoder(_Response)
 
 

@@ -6,6 +6,7 @@ unknown type cannot be measured from the body.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -187,6 +188,7 @@ class _Incomplete(msgspec.Struct, frozen=True, gc=False):
 class _Response(msgspec.Struct, frozen=True, gc=False):
     usage: _TokenCounts | None = None
     incomplete_details: _Incomplete | None = None
+    status: str | None = None
 
     def checked(self) -> Usage:
         """Return the counts as a Usage.
@@ -195,18 +197,22 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
         the request's prompt. Raises ResponseNotUnderstood.
         """
         usage = self.usage
-        if usage is None:
+        if usage is None or self.status in _FAILED:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         prompt_tokens = usage.input_tokens
         details = usage.input_tokens_details or _InputDetails()
         cached_tokens = details.cached_tokens
-        if details.input_tokens_per_turn and len(details.input_tokens_per_turn) > 1:
-            prompt_tokens = details.input_tokens_per_turn[0]
+        turns = details.input_tokens_per_turn or []
+        if len(turns) > 1:
+            prompt_tokens = turns[0]
             cached_tokens = None
         cut = self.incomplete_details is not None and self.incomplete_details.reason == "max_output_tokens"
-        return checked_usage(prompt_tokens, usage.output_tokens, cached_tokens, cut_by_length=cut)
+        found = checked_usage(prompt_tokens, usage.output_tokens, cached_tokens, cut_by_length=cut)
+        return replace(found, several_turns=True) if len(turns) > 1 else found
 
 
+# Statuses of responses that have ended without a complete output.
+_FAILED: Final = ("failed", "cancelled")
 _RESPONSE = msgspec.json.Decoder(_Response)
 
 

@@ -112,7 +112,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         """Return whether completion tokens are those of one response rather than the sum of several."""
         limit = self.output_limit
         within = limit is None or usage.completion_tokens <= limit + OUTPUT_SLACK_TOKENS
-        return self.sequences == 1 and self.one_prompt and within
+        return self.sequences == 1 and self.one_prompt and within and not usage.several_turns
 
     def truncated_by_pool(self, usage: Usage, pool_tokens: int | None) -> bool:
         """Return whether the pool's context cut the response: it ended there and before the client's limit."""
