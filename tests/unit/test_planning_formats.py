@@ -203,7 +203,27 @@ def test_undecided_requests_are_left_out_of_an_access_log(tmp_path: Path) -> Non
     """Envoy writes null if the router was unreachable or set no metadata; the note counts these requests."""
     lengths = load(tmp_path, lines([LOG | {"estimate": None, "prompt_tokens": None}, LOG]))
     assert [640] == lengths.prompt.tolist()
-    assert "1 of its 2 requests were decided by no router" in lengths.note
+    assert "1 of its 2 requests have no estimate and are omitted" in lengths.note
+
+
+def test_dates_of_mooncake_s_rows_are_not_milliseconds(tmp_path: Path) -> None:
+    """A number is in milliseconds, as in Mooncake's traces; a date is a date."""
+    for times, span_s in ((("2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z"), 3_600), ((0, 3_600), 3.6)):
+        rows: list[dict[str, object]] = [
+            {"timestamp": time, "input_length": 5, "output_length": 2} for time in times
+        ]
+        arrival_s = load(tmp_path, lines(rows)).arrival_s
+        assert arrival_s is not None
+        assert span_s == pytest.approx(arrival_s[-1])
+
+
+@pytest.mark.parametrize(
+    "header", ["fraction,input_tokens,output_tokens", '"Fraction","Input_Tokens","Output_Tokens"']
+)
+def test_the_header_of_a_cdf_may_be_quoted_and_capitalised(header: str, tmp_path: Path) -> None:
+    """Its points are quantiles, not requests."""
+    lengths = load(tmp_path, f'{header}\n0.5,"100",10\n1,1000,100\n')
+    assert len(lengths.prompt) == 100_000
 
 
 def test_an_access_log_of_undecided_requests_only_is_refused(tmp_path: Path) -> None:

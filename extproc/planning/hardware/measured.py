@@ -24,7 +24,7 @@ import numpy as np
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.roofline import IterationCost
 
-__all__ = ["Engine", "Kernels", "Measured", "measured_cost", "tables_of"]
+__all__ = ["PACKAGE", "Engine", "Kernels", "Measured", "measured_cost", "tables_of"]
 
 PACKAGE = "aiconfigurator-core"
 CONTEXTS = (4_000, 32_000)  # tokens per sequence: attention time is taken as linear through these two

@@ -1,13 +1,14 @@
 """A cache of search results by their inputs: the same task is simulated only once.
 
-The key covers every field of the task, the lengths themselves, and the source code of the planner and of core, so
-a change to any of these is a cache miss.
+The key covers every field of the task, the lengths themselves, the source code of the planner and of core, and the
+version of the package with measured times, so a change to any of these is a cache miss.
 """
 
 import hashlib
 import os
 from contextlib import suppress
 from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ import msgspec
 
 import extproc.core
 import extproc.planning
+from extproc.planning.hardware.measured import PACKAGE
 from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["ResultCache", "Task", "fingerprint"]
@@ -86,4 +88,6 @@ def _code_hash() -> str:
     for package in (extproc.planning, extproc.core):
         for source in sorted(Path(package.__path__[0]).rglob("*.py")):
             digest.update(source.read_bytes())
+    with suppress(PackageNotFoundError):
+        digest.update(version(PACKAGE).encode())
     return digest.hexdigest()

@@ -53,7 +53,8 @@ class JsonRow(msgspec.Struct):
         seconds = nan if self.timestamp is None else read_seconds(self.timestamp)
         if self.input_length is not None and self.output_length is not None:  # Mooncake: times in milliseconds
             prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
-            return Row(seconds * MILLISECONDS, prompt, output, self.hash_ids)
+            unit = 1 if isinstance(self.timestamp, str) else MILLISECONDS  # a date is a date
+            return Row(seconds * unit, prompt, output, self.hash_ids)
         if self.input_tokens is not None and self.output_tokens is not None:
             return Row(seconds, whole_tokens(self.input_tokens), whole_tokens(self.output_tokens))
         if self.prompt_tokens is not None and self.completion_tokens is not None:
@@ -73,7 +74,7 @@ class JsonRow(msgspec.Struct):
 
     @property
     def is_undecided(self) -> bool:
-        """Whether no router decided the row's request: Envoy writes null for missing values."""
+        """Whether no router estimated the row's request: Envoy writes null for missing values."""
         return self.is_access_log and (self.estimate is None or self.prompt_tokens is None)
 
 

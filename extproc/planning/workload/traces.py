@@ -60,9 +60,10 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
         return _json_lines(chain([first], rows), name, number)
     try:
         places = columns_of(first)
+        columns = tuple(column.strip().lower() for column in cells_of(first))
     except ValueError as error:
         raise ConfigurationError(f"{name}: line {number}: {first[:80]!r}: {error}") from error
-    if tuple(column.strip() for column in first.split(",")) == CDF_COLUMNS:
+    if columns == CDF_COLUMNS:
         return _cdf(rows, name, number + 1)
     if places is None:
         raise ConfigurationError(
@@ -101,7 +102,10 @@ def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
         return lengths
     note = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
     if undecided:
-        note += f" {undecided:,} of its {logged:,} requests were decided by no router and are omitted."
+        note += (
+            f" {undecided:,} of its {logged:,} requests have no estimate and are omitted: no router decided them, "
+            "or it sent them to the largest pool early, because of their size."
+        )
     return lengths.noted(note)
 
 
@@ -206,7 +210,7 @@ def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
     points: list[tuple[float, float, float]] = []
     for number, row in _numbered(rows, first_line):
         try:
-            fraction, tokens_in, tokens_out = (float(cell) for cell in row.split(","))
+            fraction, tokens_in, tokens_out = (float(cell) for cell in cells_of(row))
         except ValueError as error:
             raise ConfigurationError(f"{name}: line {number}: {row[:80]!r}: three numbers are needed") from error
         points.append((fraction, tokens_in, tokens_out))
