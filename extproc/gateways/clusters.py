@@ -11,7 +11,7 @@ from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
-from extproc.gateways.model import Cluster
+from extproc.gateways.model import STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.parts import Part, enum_name, milliseconds
 from extproc.gateways.resources import Resources
 from extproc.gateways.retries import retry_of
@@ -23,7 +23,6 @@ CONNECT_TIMEOUT_MS: Final = 5_000.0
 REQUESTS: Final = 1_024
 RETRIES: Final = 3
 MERGE_WINDOW_MS: Final = 1_000.0
-STREAM_WINDOW_BYTES: Final = 16 << 20
 OUTBOUND_FRAMES: Final = 10_000
 LOCAL_FAILURES: Final = 5
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

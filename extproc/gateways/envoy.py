@@ -19,6 +19,7 @@ from extproc.gateways.clusters import clusters_of
 from extproc.gateways.model import (
     NUMBER_HEADER,
     RETRY_HEADERS,
+    STREAM_WINDOW_BYTES,
     Filter,
     Flavour,
     Gateway,
@@ -37,7 +38,6 @@ __all__ = ["gateways_of"]
 
 # Envoy's defaults.
 BUFFER_BYTES: Final = 1 << 20
-WINDOW_BYTES: Final = 16 << 20
 HEADERS: Final = 100
 HEAD_KIB: Final = 60
 IDLE_MS: Final = 300_000.0
@@ -193,7 +193,7 @@ def _buffers(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> 
     yield listener.number(name, BUFFER_BYTES), name, listener.place_of(name)
     if manager.message.codec_type != HttpConnectionManager.HTTP1:
         options, name = manager.field("http2_protocol_options"), "initial_stream_window_size"
-        yield options.number(name, WINDOW_BYTES), f"http2_protocol_options.{name}", options.place_of(name)
+        yield options.number(name, STREAM_WINDOW_BYTES), f"http2_protocol_options.{name}", options.place_of(name)
 
 
 def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:

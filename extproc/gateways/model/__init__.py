@@ -3,7 +3,7 @@
 Settings that a configuration leaves out have Envoy's defaults here.
 """
 
-from extproc.gateways.model.clusters import Cluster
+from extproc.gateways.model.clusters import STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Kind, Modes, Processor
 from extproc.gateways.model.gateway import Flavour, Gateway, Limits
 from extproc.gateways.model.routes import NUMBER_HEADER, RETRY_HEADERS, Host, Retry, Route
@@ -11,6 +11,7 @@ from extproc.gateways.model.routes import NUMBER_HEADER, RETRY_HEADERS, Host, Re
 __all__ = [
     "NUMBER_HEADER",
     "RETRY_HEADERS",
+    "STREAM_WINDOW_BYTES",
     "Cluster",
     "Filter",
     "Flavour",

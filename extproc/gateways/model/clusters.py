@@ -1,11 +1,15 @@
 """Clusters of a gateway: the servers behind a route, or the routers that the ext_proc filter asks."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from extproc.gateways.model.routes import Retry
 from extproc.gateways.sources import Place
 
-__all__ = ["Cluster"]
+__all__ = ["STREAM_WINDOW_BYTES", "Cluster"]
+
+# Envoy's default for both of its sides (1.40).
+STREAM_WINDOW_BYTES: Final = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)

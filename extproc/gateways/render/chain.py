@@ -34,6 +34,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any, Struct
 
+from extproc.gateways.model import STREAM_WINDOW_BYTES
 from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.tables import BUFFER, EXT_PROC, route_table
 from extproc.gateways.router import NAMESPACE
@@ -41,8 +42,6 @@ from extproc.gateways.router import NAMESPACE
 __all__ = ["IDLE", "LOGGED", "connection_manager", "head_limits", "processor", "stripping", "window"]
 
 IDLE: Final = timedelta(minutes=10)
-# Envoy's default.
-WINDOW_BYTES: Final = 16 << 20
 SEND, SKIP = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
 _BODIES: Final = {
     Mode.STREAMED: ProcessingModeBodySendMode.STREAMED,
@@ -103,7 +102,7 @@ def head_limits() -> HttpConnectionManager:
 
 def window(numbers: Numbers) -> Http2ProtocolOptions | None:
     """Return a stream window for what Envoy has to hold of an HTTP/2 body, None if the default suffices."""
-    if numbers.buffer_bytes <= WINDOW_BYTES:
+    if numbers.buffer_bytes <= STREAM_WINDOW_BYTES:
         return None
     return Http2ProtocolOptions(initial_stream_window_size=numbers.buffer_bytes)
 
