@@ -23,6 +23,10 @@ _TYPE: Final = re.compile(r"type\.googleapis\.com/((?:envoy|xds|udpa)(?:\.[a-z0-
 _UNKNOWN_FIELD: Final = re.compile(r'Message type "([^"]+)" has no field named "([^"]+)" at "([^"]+)"')
 _OTHER: Final = re.compile(r".*?(?=\n|\.{3,}$|$)")
 _OPAQUE: Final = "type.googleapis.com/google.protobuf.Struct"
+# Envoy reads a message of the type `type_url` from the fields in `value`.
+_STRUCTS: Final = tuple(
+    f"type.googleapis.com/{name}" for name in ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
+)
 
 
 class Places:
@@ -49,12 +53,6 @@ class Places:
             if isinstance(value, LocatedMap | LocatedList):
                 place = value.place
         return place
-
-
-# Envoy reads a message of the type `type_url` from the fields in `value`.
-_STRUCTS: Final = tuple(
-    f"type.googleapis.com/{name}" for name in ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
-)
 
 
 def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool = False) -> M:

@@ -26,7 +26,7 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(route.place, f'route "{route.name}" does not retry refusals (400)')
         elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
             yield Hit(retry.place, f'route "{route.name}" does not retry requests that find no server')
-        elif any(len(gateway.servers(name)) < 2 for name in _smaller(gateway, router, route)):  # noqa: PLR2004
+        elif any(len(gateway.servers(name)) == 1 for name in _smaller(gateway, router, route)):
             yield Hit(route.place, f'route "{route.name}" retries refusals, but has only one pool')
 
 

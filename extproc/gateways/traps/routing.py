@@ -108,14 +108,10 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
     None if the filter is on for some of them: other applications may share the paths.
     """
     arriving = [route for route in _reached(host) if route.header(header) is None and route.percent > 0]
-    if any(route.processor and _overlap(route, each) for route in arriving for each in leading):
+    near = [route for route in arriving if any(route.path.may_overlap(each.path) for each in leading)]
+    if any(route.processor for route in near):
         return None
-    off = (route for route in arriving if route.takes_path and any(_overlap(route, each) for each in leading))
-    return next(off, None)
-
-
-def _overlap(one: Route, other: Route) -> bool:
-    return one.path.may_overlap(other.path)
+    return next((route for route in near if route.takes_path), None)
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
