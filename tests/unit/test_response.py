@@ -134,10 +134,13 @@ def test_a_response_that_failed_is_not_learned_from(status: str, learned: bool) 
 
 @pytest.mark.parametrize(("reason", "cut"), [("stop", False), ("length", True), ("abort", True), ("error", True)])
 def test_an_output_that_was_aborted_was_cut(reason: str, cut: bool) -> None:  # noqa: FBT001
-    """Its length is a lower bound, as at a limit."""
-    found = read_json(Api.CHAT, {"choices": [{"finish_reason": reason}], "usage": CHAT_USAGE})
-    assert isinstance(found, Usage)
-    assert found.cut_by_length is cut
+    """Its length is a lower bound, as at a limit, in JSON and in a stream."""
+    choices = [{"finish_reason": reason}]
+    in_json = read_json(Api.CHAT, {"choices": choices, "usage": CHAT_USAGE})
+    chunks = {"choices": choices}, {"choices": [], "usage": CHAT_USAGE}, "[DONE]"
+    for found in (in_json, read_events(Api.CHAT, *chunks, named=False)):
+        assert isinstance(found, Usage)
+        assert found.cut_by_length is cut
 
 
 def test_a_response_of_one_turn_is_read_as_one_without_turns() -> None:

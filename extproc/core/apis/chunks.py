@@ -92,7 +92,12 @@ class ChunkReader(EventReader):
             usage_at = data.rfind(_USAGE)
             if usage_at >= 0 and not data.startswith(_NULLS, usage_at + len(_USAGE)):
                 self._with_usage = data
-            if data.rfind(b'"length"') >= 0 or data.startswith(_ERRORS):
+            if (
+                data.rfind(b'"length"') >= 0
+                or data.rfind(b'"abort"') >= 0
+                or data.rfind(b':"error"') >= 0
+                or data.startswith(_ERRORS)
+            ):
                 self._look_into(data)
             elif data == b"[DONE]":
                 self.complete = True
