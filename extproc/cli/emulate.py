@@ -50,6 +50,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     group.add_argument(
         "--faults", action="store_true", help="let requests trigger faults with the header x-emulate-fault"
     )
+    _add_speed(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("speed")
     group.add_argument(
         "--prefill-tokens-per-s",
@@ -72,7 +77,6 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="N",
         help="size of the KV cache; beyond it requests wait and are preempted (default: unlimited)",
     )
-    parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
