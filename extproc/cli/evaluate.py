@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.evaluation.scenarios import Comparison, compare, on_the_mix  # noqa: PLC0415
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415
-    from extproc.evaluation.tokenizers import tokenizer  # noqa: PLC0415
+    from extproc.evaluation.tokenizers import need_known, tokenizer  # noqa: PLC0415
     from extproc.evaluation.unseen import unseen_texts  # noqa: PLC0415
 
     def say(progress: str) -> None:
@@ -92,10 +92,13 @@ def _run(options: argparse.Namespace) -> int:
     _check_outputs(options)
     command = _command(options)
     plan = Plan(requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan(seeds=_seeds(options))
+    names = options.tokenizers.split(",")
+    for name in names:
+        need_known(name)
     texts = all_texts(options.texts)
     unseen = unseen_texts(np.random.default_rng(UNSEEN_SEED), texts["prose"])
     material = Material(texts, read_lengths(options.lengths), unseen)
-    tokenizers = [tokenizer(name, options.cache) for name in options.tokenizers.split(",")]
+    tokenizers = [tokenizer(name, options.cache) for name in names]
 
     def under_a_budget() -> dict[str, Samples]:
         return {one.name: samples(material, one, plan, say) for one in tokenizers}

@@ -68,7 +68,7 @@ def ordinary(texts: Texts) -> Texts:
 def folder_texts(folder: Path) -> Texts:
     """Return the languages of a folder, each a kind named after its file.
 
-    Raises ConfigurationError if there is none, or a file is empty.
+    Raises ConfigurationError if there is none, or a file is empty or too short to be halved.
     """
     texts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.txt"))}
     pages = (folder / f"{script}.html" for script in SCRIPTS)
@@ -76,14 +76,18 @@ def folder_texts(folder: Path) -> Texts:
     if not texts:
         raise ConfigurationError(f"texts: {folder} holds no .txt file; set DUALPOOL_DATA or give --texts FOLDER")
     for kind, text in texts.items():
-        if not text.strip():
-            raise ConfigurationError(f"texts: {folder / kind}.txt is empty; each file has to hold text")
+        if len(text.strip()) < MIN_FILE_BYTES:
+            raise ConfigurationError(
+                f"texts: {folder / kind}.txt holds {len(text.strip())} bytes of text; at least {MIN_FILE_BYTES} "
+                "are needed"
+            )
     return texts
 
 
 def halves(texts: Texts) -> tuple[Texts, Texts]:
-    """Split each text at the first line end after its middle, or in the middle if there is none."""
-    cuts = {kind: text.find(b"\n", len(text) // 2) + 1 or len(text) // 2 for kind, text in texts.items()}
+    """Split each text at the first line end after its middle, or in the middle if only its last line ends."""
+    middles = {kind: len(text) // 2 for kind, text in texts.items()}
+    cuts = {kind: text.find(b"\n", middles[kind], -1) + 1 or middles[kind] for kind, text in texts.items()}
     return {k: t[: cuts[k]] for k, t in texts.items()}, {k: t[cuts[k] :] for k, t in texts.items()}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from extproc.core.errors import ConfigurationError
 from extproc.evaluation.chats import Chat
 
-__all__ = ["NAMES", "Tokenizer", "tokenizer"]
+__all__ = ["NAMES", "Tokenizer", "need_known", "tokenizer"]
 
 
 class Tokenizer:
@@ -93,20 +93,25 @@ XML tags:
 </tool_call>"""
 
 
+def need_known(name: str) -> None:
+    """Raise ConfigurationError if there is no such tokenizer; takes no time, where loading one takes seconds."""
+    if name not in _LOADERS and not (name.endswith(".json") and Path(name).is_file()):
+        raise ConfigurationError(
+            f"tokenizers: {name!r} is unknown; known are {', '.join(NAMES)}, and files FOLDER/tokenizer.json"
+        )
+
+
 def tokenizer(name: str, cache: Path) -> Tokenizer:
     """Load a tokenizer by name.
 
     Raises ConfigurationError for an unknown name, or if its package is not installed.
     """
+    need_known(name)
     if name in _LOADERS:
         load, message_tokens, chat_tokens = _LOADERS[name]
-    elif name.endswith(".json") and Path(name).is_file():
+    else:
         load, message_tokens, chat_tokens = partial(_from_file, Path(name)), *CHATML
         name = Path(name).absolute().parent.name
-    else:
-        raise ConfigurationError(
-            f"tokenizers: {name!r} is unknown; known are {', '.join(NAMES)}, and files FOLDER/tokenizer.json"
-        )
     try:
         encode = load()
     except ImportError as error:

@@ -73,6 +73,7 @@ def test_a_window_wraps_around_and_is_whole_characters() -> None:
 
 def test_halves_hold_different_lines(texts: Texts) -> None:
     """The two parts of each text make up the whole; a text without line ends is split in the middle."""
+    texts = texts | {"one line": b"x" * 1_000 + b"\n"}
     first, second = halves(texts)
     assert {kind: first[kind] + second[kind] for kind in texts} == texts
     assert all(len(first[kind]) > len(texts[kind]) / 3 < len(second[kind]) for kind in texts)
@@ -307,9 +308,10 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n1\n")
     with pytest.raises(ConfigurationError, match="ContextTokens"):
         read_lengths(tmp_path / "trace.csv")
-    (tmp_path / "de.txt").write_text("\n")
-    with pytest.raises(ConfigurationError, match=r"de\.txt is empty"):
-        folder_texts(tmp_path)
+    for text in ("\n", "ein Text\n"):
+        (tmp_path / "de.txt").write_text(text)
+        with pytest.raises(ConfigurationError, match=r"de\.txt holds \d bytes of text; at least 1000 are needed"):
+            folder_texts(tmp_path)
 
 
 def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
