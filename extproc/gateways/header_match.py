@@ -1,5 +1,6 @@
 """Header conditions of routes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from extproc.gateways.matching import regex_matches
@@ -30,3 +31,7 @@ class HeaderMatch:
         else:
             found = self.present is not False
         return found != self.inverted
+
+    def matches_known(self, values: Mapping[str, str]) -> bool:
+        """Return whether a request with these headers matches; False if that depends on others."""
+        return self.name in values and self.matches(values[self.name])

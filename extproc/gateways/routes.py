@@ -15,7 +15,7 @@ from envoy.type.matcher.v3.string_pb2 import StringMatcher
 from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.model import Filter, Host, Kind, Limits, Processor, Retry, Route
 from extproc.gateways.parts import Part, milliseconds
-from extproc.gateways.path_match import PathMatch
+from extproc.gateways.path_match import LITERAL, PathMatch
 from extproc.gateways.processors import overridden
 from extproc.gateways.retries import retry_of
 from extproc.gateways.sources import Place
@@ -63,13 +63,7 @@ def _route(
         place=part.place,
         path=_path(match.message),
         headers=tuple(_header(each.message) for each in match.items("headers")),
-        other_conditions=bool(
-            match.message.query_parameters
-            or match.message.dynamic_metadata
-            or match.message.filter_state
-            or match.message.HasField("grpc")
-            or match.message.HasField("tls_context")
-        ),
+        other_conditions=_other_conditions(match.message),
         percent=_percent(match.message),
         clusters=clusters,
         timeout_ms=_timeout_ms(part.field("route"), around.limits) if clusters else 0.0,
@@ -113,9 +107,15 @@ def _clusters(message: EnvoyRoute) -> Iterator[str]:
 def _path(match: Any) -> PathMatch:  # noqa: ANN401  (a RouteMatch; the messages have no types)
     kind: str = match.WhichOneof("path_specifier") or ""
     value = match.safe_regex.regex if kind == "safe_regex" else getattr(match, kind, "")
-    if match.HasField("case_sensitive") and not match.case_sensitive.value:
-        kind += " of any case"  # covers only what is written in the same way
-    return PathMatch(kind, str(value))  # a message, such as a template's, by its text
+    any_case = kind in LITERAL and match.HasField("case_sensitive") and not match.case_sensitive.value
+    return PathMatch(kind, str(value), any_case)  # a message, such as a template's, by its text
+
+
+def _other_conditions(match: Any) -> frozenset[str]:  # noqa: ANN401  (a RouteMatch)
+    """Return each condition on something other than path and headers, as text."""
+    many = [*match.query_parameters, *match.dynamic_metadata, *match.filter_state]
+    single = [getattr(match, name) for name in ("grpc", "tls_context") if match.HasField(name)]
+    return frozenset(f"{each.DESCRIPTOR.full_name} {each}" for each in many + single)
 
 
 def _header(message: HeaderMatcher) -> HeaderMatch:

@@ -16,7 +16,6 @@ from tests.traps.finding import names_in
 FILTER = "envoy.filters.http.ext_proc"
 OFF = {FILTER: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
 KINDS = ("prefix", "path", "path_separated_prefix")
-PATHS = st.text("/av", min_size=1, max_size=4)
 
 
 def under(document: Document, prefix: str) -> None:
@@ -230,27 +229,53 @@ def test_a_bypass_for_another_path_is_none() -> None:
 
 def matches(path: PathMatch, text: str) -> bool:
     """Return whether Envoy matches a path."""
-    pattern = re.escape(path.text)
-    end = {"prefix": ".*", "path": "", "path_separated_prefix": "(/.*)?"}[path.kind]
-    return re.fullmatch(pattern + end, text) is not None
+    end = {"prefix": ".*", "path": "", "path_separated_prefix": "(/.*)?"}
+    pattern = path.text if path.kind == "safe_regex" else re.escape(path.text) + end[path.kind]
+    return re.fullmatch(pattern, text, re.IGNORECASE if path.any_case else re.NOFLAG) is not None
 
 
-@given(st.sampled_from(KINDS), PATHS, st.sampled_from(KINDS), PATHS, st.lists(st.text("/av", max_size=4)))
-def test_what_a_path_covers_it_matches(one: str, text: str, other: str, its: str, tails: list[str]) -> None:
+LITERALS = st.builds(
+    PathMatch, st.sampled_from(KINDS), st.text("/aA", max_size=3).map(lambda text: f"/{text}"), st.booleans()
+)
+REGEXES = st.builds(
+    lambda parts: PathMatch("safe_regex", "".join(parts)),
+    st.lists(
+        st.sampled_from(["/", "a", "A", ".*", "(a|/)", "|", "[aA]", "(/|", ")", "\\.*", "$", "(", "\\("]),
+        max_size=5,
+    ),
+).filter(lambda path: can_be_compiled(path.text))
+
+
+def can_be_compiled(pattern: str) -> bool:
+    """Return whether Python takes a pattern."""
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+@given(LITERALS | REGEXES, LITERALS, st.lists(st.text("/aA.", max_size=4)))
+def test_what_a_path_covers_it_matches(covering: PathMatch, covered: PathMatch, tails: list[str]) -> None:
     """Whatever matches a covered condition matches the covering one; a path condition is covered if it matches."""
-    covering, covered = PathMatch(one, text), PathMatch(other, f"/{its}")
-    found = [each for each in (its, *(its + tail for tail in tails)) if matches(covered, f"/{each}")]
+    text = covered.text
+    found = [each for each in (text, *(text + tail for tail in tails)) if matches(covered, each)]
+    found += [each.swapcase() for each in found if covered.any_case]
     if covering.covers(covered):
-        assert all(matches(covering, f"/{each}") for each in found)
-    if other == "path":
-        assert covering.covers(covered) is matches(covering, f"/{its}")
+        assert all(matches(covering, each) for each in found)
+    if any(matches(covering, each) for each in found):
+        assert covering.may_overlap(covered)
+        assert covered.may_overlap(covering)
+    if covered.kind == "path" and not covered.any_case:
+        assert covering.covers(covered) is matches(covering, text)
 
 
 @pytest.mark.parametrize("regex", [".*", "/.*"])
 def test_a_regular_expression_for_every_path_covers_all(regex: str) -> None:
-    """Only expressions that match every path cover others; nothing else is known about one but itself."""
+    """Expressions are compared with paths and prefixes; of two expressions it is known only if they are equal."""
     anything, some = PathMatch("safe_regex", regex), PathMatch("safe_regex", "/v1/.*")
     assert anything.covers(some)
     assert some.covers(some)
-    assert not some.covers(PathMatch("prefix", "/v1/x"))
+    assert some.covers(PathMatch("prefix", "/v1/x"))
+    assert not some.covers(PathMatch("safe_regex", "/v1/x.*"))
     assert not PathMatch("prefix", "/v1").covers(some)

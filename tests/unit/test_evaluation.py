@@ -73,7 +73,7 @@ def test_a_window_wraps_around_and_is_whole_characters() -> None:
 
 def test_halves_hold_different_lines(texts: Texts) -> None:
     """The two parts of each text make up the whole; a text without line ends is split in the middle."""
-    texts = texts | {"one line": b"x" * 1_000 + b"\n"}
+    texts = {**texts, "one line": b"x" * 1_000 + b"\n"}
     first, second = halves(texts)
     assert {kind: first[kind] + second[kind] for kind in texts} == texts
     assert all(len(first[kind]) > len(texts[kind]) / 3 < len(second[kind]) for kind in texts)

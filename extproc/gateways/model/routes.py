@@ -1,6 +1,8 @@
 """Routes of a gateway, and their retry policies."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from extproc.gateways.header_match import HeaderMatch
@@ -56,7 +58,8 @@ class Route:
     place: Place
     path: PathMatch
     headers: tuple[HeaderMatch, ...]
-    other_conditions: bool
+    other_conditions: frozenset[str]
+    """Conditions on something other than path and headers, as text."""
     percent: float
     """Share of the matching requests that the route takes (`runtime_fraction`), in percent; 100 if not set."""
     clusters: tuple[str, ...]
@@ -85,10 +88,19 @@ class Route:
         """Whether the route takes every request with its path; below 100 % (`runtime_fraction`) it does not."""
         return not (self.headers or self.other_conditions) and self.percent >= ALL_PERCENT
 
-    def takes_with(self, header: str, value: str) -> bool:
-        """Return whether the route takes every request with its path and this value of a header."""
-        matches = all(each.name == header and each.matches(value) for each in self.headers)
-        return matches and not self.other_conditions and self.percent >= ALL_PERCENT
+    def takes_all_of(self, other: "Route", sent: Mapping[str, str] = MappingProxyType({})) -> bool:
+        """Return whether the route takes every request that another matches and that has the headers `sent`.
+
+        False if that is not known.
+        """
+        known = {each.name: each.exact for each in other.headers if each.exact is not None and not each.inverted}
+        known |= sent
+        return (
+            self.percent >= ALL_PERCENT
+            and self.path.covers(other.path)
+            and self.other_conditions <= other.other_conditions
+            and all(each in other.headers or each.matches_known(known) for each in self.headers)
+        )
 
     @property
     def matches_all(self) -> bool:

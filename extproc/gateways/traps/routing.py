@@ -1,6 +1,6 @@
 """Traps of routes: where requests end up, and what cuts them off there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
@@ -14,15 +14,15 @@ MIN_TIMEOUT_MS: Final = 300_000
 
 def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
     """Yield the routes to which the router sends requests: those of all pools but the default."""
-    names = [pool.name for pool in router.configuration.pools[:-1]]
+    header, names = router.sets[0], [pool.name for pool in router.configuration.pools[:-1]]
     for host in gateway.hosts:
-        for at, route in enumerate(host.routes):
-            match = route.header(router.sets[0])
-            if not match or not route.clusters:
-                continue
-            before = [each for each in host.routes[:at] if each.path.covers(route.path)]
-            left = [name for name in names if not any(each.takes_with(router.sets[0], name) for each in before)]
-            if any(map(match.matches, left)):
+        for route in host.routes:
+            match = route.header(header)
+            if (
+                match
+                and route.clusters
+                and any(match.matches(name) and _is_reached(route, host, {header: name}) for name in names)
+            ):
                 yield route
 
 
@@ -94,7 +94,11 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
         )
     for host in _asking_hosts(gateway):
         for pool in router.configuration.pools[:-1]:
-            leading = [route for route in _reached(host) if _leads_to(route, header, pool.name)]
+            leading = [
+                route
+                for route in host.routes
+                if _leads_to(route, header, pool.name) and _is_reached(route, host, {header: pool.name})
+            ]
             if not leading:
                 yield Hit(host.place, f'host "{host.name}" has no reachable route for {header}: {pool.name}')
             elif (off := _arrives_off(host, leading, header)) is not None:
@@ -107,8 +111,14 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
 
     None if the filter is on for some of them: other applications may share the paths.
     """
-    arriving = [route for route in _reached(host) if route.header(header) is None and route.percent > 0]
-    near = [route for route in arriving if any(route.path.may_overlap(each.path) for each in leading)]
+    near = [
+        route
+        for route in host.routes
+        if route.header(header) is None
+        and route.percent > 0
+        and _is_reached(route, host, {})
+        and any(route.path.may_overlap(each.path) for each in leading)
+    ]
     if any(route.processor for route in near):
         return None
     return next((route for route in near if route.takes_path), None)
@@ -119,14 +129,9 @@ def _leads_to(route: Route, header: str, pool: str) -> bool:
     return match is not None and match.matches(pool) and route.percent > 0
 
 
-def _reached(host: Host) -> Iterator[Route]:
-    """Yield the routes that are reachable: no route before them takes all that they match."""
-    taken: list[Route] = []
-    for route in host.routes:
-        if not any(each.path.covers(route.path) for each in taken):
-            yield route
-        if route.takes_path:
-            taken.append(route)
+def _is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:
+    """Return whether no route before this one takes all of its requests that have the headers `sent`."""
+    return not any(each.takes_all_of(route, sent) for each in host.routes[: host.routes.index(route)])
 
 
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
