@@ -211,7 +211,7 @@ def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
         answered = "http.ingress.ext_proc.stream_msgs_received"
         eventually(lambda: gateway.statistic(answered) == 1, "the headers are answered")
         # Wait for one message_timeout on Envoy's own clock: stop the router and send another request. The router's
-        # deadline (150 ms, with a timeout of 500 ms) passes in the meantime.
+        # deadline (400 ms, with a timeout of 500 ms) passes in the meantime.
         router.signal(signal.SIGSTOP)
         assert "long" == chat(caller, "Is this the short one?")["x-served-by"]
         assert 1 == gateway.statistic("http.ingress.ext_proc.message_timeouts")
