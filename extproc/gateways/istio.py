@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from extproc.gateways.gateway_api import matches_of, weight_of
 from extproc.gateways.istio_clusters import cluster_of, full_name
+from extproc.gateways.istio_scope import patches_of
 from extproc.gateways.manifests import (
     Manifests,
     inner,
@@ -43,13 +44,7 @@ _MANAGERS: Final = ("", "envoy.filters.network.http_connection_manager", "envoy.
 
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
     """Return the bootstrap of a gateway that has these EnvoyFilters."""
-    filters = list(manifests.of("EnvoyFilter"))
-    place = filters[0].place
-    patches = [
-        patch
-        for each in sorted(filters, key=lambda each: number_of(inner(each, "spec"), "priority", 0))
-        for patch in items_of(inner(each, "spec"), "configPatches")
-    ]
+    place, patches = next(manifests.of("EnvoyFilter")).place, patches_of(manifests)
     hosts = [_patched_host(host, patches) for host in _hosts(manifests)]
     manager = made(
         place,

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.manifests import Manifests, inner, items_of, text_of
+from extproc.gateways.istio_scope import patches_of
+from extproc.gateways.manifests import Manifests, inner, text_of
 
 __all__ = ["unapplied"]
 
@@ -20,8 +21,7 @@ APPLIED: Final = {
 
 def unapplied(manifests: Manifests) -> Iterator[str]:
     """Yield a sentence for each patch whose effect is not known."""
-    for each in manifests.of("EnvoyFilter"):
-        for patch in items_of(inner(each, "spec"), "configPatches"):
-            kind, operation = text_of(patch, "applyTo"), text_of(inner(patch, "patch"), "operation")
-            if operation not in APPLIED.get(kind, ()):
-                yield f"{patch.place}: the patch ({operation} {kind}) is not applied, and so is not checked"
+    for patch in patches_of(manifests):
+        kind, operation = text_of(patch, "applyTo"), text_of(inner(patch, "patch"), "operation")
+        if operation not in APPLIED.get(kind, ()):
+            yield f"{patch.place}: the patch ({operation} {kind}) is not applied, and so is not checked"

@@ -24,7 +24,7 @@ CONFIGURATION: dict[str, object] = {
     "tenant_header": TENANT_HEADER,
     # Learn from every response, however many requests the tests send.
     "learning": {"messages_per_s": 1e6, "burst_messages": 1e6},
-    # Above the default, so that a busy machine does not make the router late; below Envoy's message_timeout of 500 ms.
+    # Above the default, so that a busy machine does not make the router late; below message_timeout (500 ms).
     "exchange": {"deadline_ms": 400},
     "drain_s": 0.5,
     "log_level": "debug",
