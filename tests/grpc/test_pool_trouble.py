@@ -12,9 +12,9 @@ from extproc.core.placing.pool import Endpoints
 from extproc.pools.scraping import make_client
 from extproc.pools.settings import WatchSettings
 from extproc.pools.watching import PoolReport, PoolWatch
-from tests.grpc.test_pool_watching import MODELS, serving
 from tests.grpc.test_spill_over import Router, Server, shown
 from tests.grpc.test_spill_over import serving as serving_pools
+from tests.grpc.watched import MODELS, serving
 
 
 def watching(where: Endpoints, *, needs_load: bool = False) -> PoolWatch:

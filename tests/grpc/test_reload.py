@@ -12,8 +12,8 @@ import httpx
 
 from extproc.config.loading import parse
 from tests.grpc.served import App
-from tests.grpc.test_pool_watching import serving
 from tests.grpc.test_serve_command import started
+from tests.grpc.watched import serving
 
 Router = Callable[..., Any]
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":90}'

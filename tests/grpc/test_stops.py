@@ -1,0 +1,95 @@
+"""What a stop does to open streams: each ends, and no body is cut."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from tests.grpc.messages import Router, chat, echo, mutation
+
+
+def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[Any]) -> None:
+    """A stream kept for its response ends with OK when the router stops: the response continues without us."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(chat())
+            await stream.response_headers()
+            replied_to = [(await stream.read()).WhichOneof("response") for _ in range(3)]
+            assert replied_to == ["request_headers", "request_body", "response_headers"]
+            await app.stop()
+            assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) -> None:
+    """In full duplex mode a stopping router echoes the body to its end before it closes: no byte is lost."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            stopping = asyncio.ensure_future(app.stop())
+            await stream.body(b"first", end=False)
+            assert b"first" == echo(await stream.read())
+            await stream.body(b"last")
+            assert b"last" == echo(await stream.read())
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """Chunks of the last message that are not yet written are written before the stream ends."""
+    body = b'{"pad":"' + b"a" * 8_000_000 + b'",' + chat()[1:]
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            (served,) = app._streams.open
+            await stream.body(body[:5], end=False)
+            assert body[:5] == echo(await stream.read())
+            await stream.body(body[5:])
+            # The gateway reads nothing, so the router is in the middle of its writes.
+            await eventually(lambda: not served._exchange._duplex.under_way)
+            stopping = asyncio.ensure_future(app.stop())
+            await eventually(lambda: app._streams.draining)
+            back = body[:5]
+            while (reply := await stream.read()) is not None:
+                back += echo(reply)
+            assert body == back
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_does_not_wait_for_the_response_to_a_full_duplex_body(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """A stream kept for its response ends with OK as soon as the whole body has been echoed."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers(mode="FULL_DUPLEX_STREAMED")
+            await stream.body(chat()[:9], end=False)
+            await eventually(lambda: len(app._streams.open) == 1)
+            stopping = asyncio.ensure_future(app.stop())
+            await stream.body(chat()[9:])
+            assert mutation(await stream.read())["x-token-budget-reason"] == "fits"
+            assert [chat()[:9], chat()[9:]] == [echo(await stream.read()) for _ in range(2)]
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())

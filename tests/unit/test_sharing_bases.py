@@ -1,0 +1,86 @@
+"""Knowledge of replicas that are gone, or that came from a file: the base that the others share."""
+
+import numpy as np
+import pytest
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.length_counts import FADING
+from extproc.core.estimator.merging import merged
+from extproc.core.estimator.packing import unpacked
+from extproc.core.estimator.sharing import Share
+from extproc.core.estimator.state_tables import state_of
+from tests.unit.byteclass_lessons import teach
+from tests.unit.sharing_fleet import SETTINGS, TERMS, lesson
+
+
+def test_knowledge_from_a_file_is_not_published_as_own() -> None:
+    """Knowledge that a replica started with belongs to others, so the replica does not publish it again."""
+    taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    teach(taught, 60)
+    estimator.load(taught.state())
+    share.adopt(estimator.state())
+    teach(estimator, 5)
+    own = state_of(share.exchange(estimator.state(), [], taught.state()).own)
+    assert own.models[0].observations == 5
+    assert 5 == sum(row.observations for row in own.categories if row.category.key)
+    assert estimator.state().models[0].observations == 65
+
+
+def test_a_router_that_joins_does_not_age_the_base() -> None:
+    """All of the base is new to it, but not learned since, so it must not write the base back faded."""
+    taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    teach(taught, 400)
+    before = merged([taught.state()], TERMS)
+    base = share.exchange(estimator.state(), [], before).base
+    assert base is not None
+    assert before.models == base.models
+    assert before.categories == base.categories
+    teach(estimator, 20)
+    base = Share(TERMS).exchange(estimator.state(), [], before).base
+    assert base is not None
+    assert before.models[0].weight == pytest.approx(base.models[0].weight)
+
+
+def test_the_base_of_former_routers_fades_as_own_knowledge_does() -> None:
+    """A base is used along with everything else, ages with the responses
+    that arrive, and belongs to no replica.
+    """
+    taught, estimator = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS)
+    share, rng = Share(TERMS), np.random.default_rng(11)
+    for _ in range(60):
+        lesson(rng, [taught])
+    bases = [taught.state()]
+    for responses in (0, 10):
+        for _ in range(responses):
+            lesson(rng, [estimator])
+        exchanged = share.exchange(estimator.state(), [], bases[-1])
+        assert estimator.shift(exchanged.change).is_nothing
+        assert exchanged.base is not None
+        bases.append(exchanged.base)
+    _, before, after = (merged([base], TERMS) for base in bases)
+    assert pytest.approx(before.models[0].weight * 0.9995**10) == after.models[0].weight
+    for name, kept in (("sums_b", 0.9995), ("scale_b", 0.999)):
+        old, faded = (unpacked(getattr(each.models[0], name)) for each in (before, after))
+        assert old * kept**10 == pytest.approx(faded)
+    ended = [
+        sum(sum(unpacked(row.ended)) for row in each.outputs if not row.category.key) for each in (before, after)
+    ]
+    assert ended[0] * FADING**10 == pytest.approx(ended[1])
+    assert (10, 70) == (state_of(exchanged.own).models[0].observations, estimator.state().models[0].observations)
+    assert share.exchange(estimator.state(), []).base is None
+
+
+def test_knowledge_that_was_handed_over_is_no_longer_own() -> None:
+    """A replica that handed over its knowledge publishes no response a second time."""
+    estimator, share, rng = ByteClassEstimator(SETTINGS), Share(TERMS), np.random.default_rng(12)
+    for _ in range(30):
+        lesson(rng, [estimator])
+    left = state_of(share.exchange(estimator.state(), []).own)
+    assert 30 == left.models[0].observations
+    share.give_up()
+    for _ in range(4):
+        lesson(rng, [estimator])
+    own = state_of(share.exchange(estimator.state(), [], left).own)
+    assert 4 == own.models[0].observations
+    assert 4 == sum(row.observations for row in own.outputs if not row.category.key)
+    assert 4 == sum(row.observations for row in own.categories if row.category.key)
