@@ -38,7 +38,7 @@ TRACES: dict[str, tuple[str | bytes, str]] = {
     "points that descend": ('{"cdf": [[1, 0.5], [2, 0.4]]}', "must ascend"),
     "no list of points": ('{"cdf": "x"}', "line 1"),
     "triples": ("[[1, 2, 3], [4, 5, 6]]", "known are CSV"),
-    "half a document": ('{"cdf": [[1, 0.5], [2,', "known are CSV"),
+    "half a document": ('{"cdf": [[1, 0.5], [2,', "the file ends too early"),
     "brackets without end": ("[" * 100_000, "known are CSV"),
     "negative points": ('{"cdf": [[-5, 0.5], [9, 1.0]]}', "negative"),
     "points beyond all": ('{"cdf": [[1e300, 0.5], [1e301, 1.0]]}', "is beyond 10,000,000"),
@@ -52,7 +52,7 @@ TRACES: dict[str, tuple[str | bytes, str]] = {
 }
 ZIPPED: dict[str, tuple[bytes, str]] = {
     "not zipped": (b"no gzip", "line 1 is 'no gzip', not a header"),
-    "cut off": (gzip.compress(CSV.encode() + b"5,5\n")[:-9], "end-of-stream"),
+    "cut off": (gzip.compress(CSV.encode() + b"5,5\n")[:-9], "the file ends too early"),
 }
 # Options added to a workload and a rate, and a part of the error sentence.
 OPTIONS: dict[str, str] = {

@@ -13,7 +13,7 @@ from math import nan
 import msgspec
 from msgspec import UNSET, UnsetType
 
-__all__ = ["Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
+__all__ = ["KNOWN", "Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
 
 PROMPT_NAMES = ("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len")
 OUTPUT_NAMES = (
@@ -22,6 +22,11 @@ OUTPUT_NAMES = (
 )
 TIME_NAMES = ("timestamp", "arrival_time", "time")
 MILLISECONDS = 1e-3
+KNOWN = (
+    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others), "
+    "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
+    "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,8 @@ def _is_address(source: str) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text"
+    if isinstance(error, EOFError):
+        return "the file ends too early: the rest of the gzip archive is missing"
     if isinstance(error, HTTPException):
         return f"no HTTP address or no HTTP server: {' '.join(str(error).split()) or type(error).__name__}"
     return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
