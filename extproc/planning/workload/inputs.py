@@ -20,6 +20,7 @@ from extproc.files import read_file
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.workload.day import Day, day_of_trace, parse_day
+from extproc.planning.workload.joining import joined
 from extproc.planning.workload.lengths import Lengths, from_means
 from extproc.planning.workload.live import Scrape, lengths_between, parse_scrape, rate_between
 from extproc.planning.workload.traces import parse_trace
@@ -46,30 +47,12 @@ class LiveInput:
 
 
 def load_traces(paths: Sequence[str]) -> Lengths:
-    """Read one or more traces and merge their requests, sorted by arrival if all have times.
+    """Read one or more traces and join their requests, in order of arrival if all have times.
 
     Raises ConfigurationError for a file that is missing, too large, not text, or invalid.
     """
     traces = [_load_trace(Path(path)) for path in paths]
-    if len(traces) == 1:
-        return traces[0]
-    prompt, output = (np.concatenate([getattr(t, name) for t in traces]) for name in ("prompt", "output"))
-    name = " + ".join(trace.source for trace in traces)
-    cached = None
-    if all(trace.cached is not None for trace in traces):
-        cached = np.concatenate([trace.cached for trace in traces if trace.cached is not None])
-    times = [trace.arrival_s for trace in traces if trace.arrival_s is not None]
-    if len(times) < len(traces):
-        return Lengths(prompt, output, name, cached=cached)
-    arrival = np.concatenate(times)
-    order = np.argsort(arrival, kind="stable")
-    return Lengths(
-        prompt[order],
-        output[order],
-        name,
-        arrival[order],
-        cached=None if cached is None else cached[order],
-    )
+    return traces[0] if len(traces) == 1 else joined(traces)
 
 
 def live_input(sources: Sequence[str], interval_s: float | None, model: str | None = None) -> LiveInput:

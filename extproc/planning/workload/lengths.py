@@ -19,10 +19,12 @@ MAX_TOKENS = 10_000_000  # no model has a context this long; a larger number is 
 class Lengths:
     """Requests of a workload: prompt and output tokens, each an int64 array of shape (requests,).
 
-    `arrival_s` holds the trace's arrival times, counted from its first request, or is None. `note` is a sentence
-    on what the source does not contain. `budget` holds the tokens that a router really budgeted for each request,
-    or is None if that was not measured; `cached` holds the prompt tokens in a prefix cache, None for none. Raises
-    ConfigurationError for lengths that no request can have.
+    `arrival_s` holds the trace's arrival times, counted from its first request, or is None; `start_s` is that
+    request's time by the trace's own clock. `note` is a sentence on what the source does not contain. `budget`
+    holds the tokens that a router really budgeted for each request, or is None if that was not measured; `cached`
+    holds the prompt tokens in a prefix cache, None for none.
+
+    Raises ConfigurationError for lengths that no request can have.
     """
 
     prompt: Tokens
@@ -32,6 +34,7 @@ class Lengths:
     note: str = ""
     budget: Tokens | None = None
     cached: Tokens | None = None
+    start_s: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:

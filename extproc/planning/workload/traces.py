@@ -124,10 +124,16 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
     arrival = np.array(seconds)
     timed = len(arrival) > 1 and bool(np.isfinite(arrival).all())
     order = np.argsort(arrival, kind="stable") if timed else np.arange(len(arrival))
-    arrival_s = arrival[order] - arrival.min() if timed else None
+    start_s = float(arrival.min()) if timed else 0.0
     prompts = np.array(prompt, np.int64)[order]
-    cached = _cached(prompts, [blocks[at] for at in order]) if any(blocks) else None
-    return Lengths(prompts, np.array(output, np.int64)[order], name, arrival_s, cached=cached)
+    return Lengths(
+        prompts,
+        np.array(output, np.int64)[order],
+        name,
+        arrival[order] - start_s if timed else None,
+        cached=_cached(prompts, [blocks[at] for at in order]) if any(blocks) else None,
+        start_s=start_s,
+    )
 
 
 def _reason(text: str, error: Exception, *, last: bool) -> str:
