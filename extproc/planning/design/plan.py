@@ -212,4 +212,5 @@ def _figures(lengths: Lengths) -> WorkloadFigures:
         p50_total=round(median),
         p99_total=round(tail),
         max_total=int(lengths.total.max()),
+        left_out=lengths.left_out,
     )

@@ -13,6 +13,8 @@ from math import nan
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from extproc.core.placing.policy import Reason
+
 __all__ = ["KNOWN", "Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
 
 PROMPT_NAMES = ("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len")
@@ -49,6 +51,7 @@ class JsonRow(msgspec.Struct):
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     estimate: float | UnsetType | None = UNSET
+    reason: str | None = None
     timestamp: float | str | None = None
     time: float | str | None = None
     hash_ids: tuple[int, ...] = ()
@@ -81,6 +84,11 @@ class JsonRow(msgspec.Struct):
     def is_undecided(self) -> bool:
         """Whether no router estimated the row's request: Envoy writes null for missing values."""
         return self.is_access_log and (self.estimate is None or self.prompt_tokens is None)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the router did not estimate the row's request because of its size."""
+        return self.is_undecided and self.reason == Reason.EARLY
 
 
 class Document(msgspec.Struct):

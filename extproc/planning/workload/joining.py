@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from extproc.planning.workload.lengths import Floats, Lengths
+from extproc.planning.workload.lengths import Floats, LeftOut, Lengths
 
 __all__ = ["joined"]
 
@@ -28,9 +28,15 @@ def joined(traces: Sequence[Lengths]) -> Lengths:
     cached = None
     if all(trace.cached is not None for trace in traces):
         cached = np.concatenate([trace.cached for trace in traces if trace.cached is not None])
+    counts = [trace.left_out for trace in traces]
+    left_out = LeftOut(
+        sum(each.early for each in counts),
+        sum(each.undecided for each in counts),
+        sum(each.requests for each in counts),
+    )
     timed = [trace for trace in traces if trace.arrival_s is not None]
     if len(timed) < len(traces):
-        return Lengths(prompt, output, source, None, " ".join(notes), cached=cached)
+        return Lengths(prompt, output, source, None, " ".join(notes), cached=cached, left_out=left_out)
     how = _overlaid(timed)
     if how:
         source, notes = f"{source} (overlaid)", notes | {how: None}
@@ -44,6 +50,7 @@ def joined(traces: Sequence[Lengths]) -> Lengths:
         " ".join(notes),
         cached=None if cached is None else cached[order],
         start_s=start_s,
+        left_out=left_out,
     )
 
 

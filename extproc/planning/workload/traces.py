@@ -8,6 +8,7 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import nan
@@ -32,7 +33,7 @@ from extproc.planning.workload.formats import (
     read_seconds,
     whole_tokens,
 )
-from extproc.planning.workload.lengths import MAX_TOKENS, Lengths, Tokens, from_quantiles
+from extproc.planning.workload.lengths import MAX_TOKENS, LeftOut, Lengths, Tokens, from_quantiles
 
 __all__ = ["parse_trace"]
 
@@ -70,27 +71,26 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
 
 
 def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
-    logged = undecided = 0
+    logged = early = undecided = 0
 
     def read(text: str) -> Row | None:
-        nonlocal logged, undecided
+        nonlocal logged, early, undecided
         decoded = _DECODER.decode(text)
         logged += decoded.is_access_log
+        early += decoded.is_early
         if decoded.is_undecided:
-            undecided += 1
+            undecided += not decoded.is_early
             return None
         return decoded.row()
 
     lengths = _columns(rows, name, first_line, read)
     if not logged:
         return lengths
-    note = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
-    if undecided:
-        note += (
-            f" {undecided:,} of its {logged:,} requests have no estimate and are omitted: no router decided them, "
-            "or it sent them to the largest pool early, because of their size."
-        )
-    return lengths.noted(note)
+    return replace(
+        lengths,
+        note="Lengths of an access log are the router's estimates: the output is what was declared or expected.",
+        left_out=LeftOut(early, undecided, logged),
+    )
 
 
 def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row | None]) -> Lengths:
