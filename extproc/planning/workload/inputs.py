@@ -55,10 +55,13 @@ def load_traces(paths: Sequence[str]) -> Lengths:
     return traces[0] if len(traces) == 1 else joined(traces)
 
 
-def live_input(sources: Sequence[str], interval_s: float | None, model: str | None = None) -> LiveInput:
+def live_input(
+    sources: Sequence[str], interval_s: float | None, model: str | None = None, *, needs_rate: bool = True
+) -> LiveInput:
     """Read one or two scrapes (files or HTTP addresses, the earlier one first), of one model or all.
 
-    A single address with an interval is scraped twice. Raises ConfigurationError if a source cannot be read.
+    A single address with an interval is scraped twice. Without `needs_rate` the rate is not computed. Raises
+    ConfigurationError if a source cannot be read.
     """
     if len(sources) > MAX_SCRAPES:
         raise ConfigurationError(f"--metrics: {len(sources)} scrapes are given: one or two are read")
@@ -71,10 +74,10 @@ def live_input(sources: Sequence[str], interval_s: float | None, model: str | No
     first = _scrape(sources[0], model)
     if len(sources) == 1 and interval_s is not None:
         time.sleep(interval_s)
-        return _between(first, _scrape(sources[0], model), interval_s)
+        return _between(first, _scrape(sources[0], model), interval_s if needs_rate else None)
     if len(sources) == 1:
         return LiveInput(lengths_between(None, first), None)
-    return _between(first, _scrape(sources[1], model), interval_s)
+    return _between(first, _scrape(sources[1], model), interval_s if needs_rate else None)
 
 
 def lengths_of_means(text: str) -> Lengths:

@@ -136,13 +136,14 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     before = first.buckets if first is not None else {}
     counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
     if fallen := [key for key, each in counts.items() if min(each.values(), default=0.0) < 0]:
-        restarted = "; did the router restart between the scrapes?" if first is not None else ""
+        restarted = "" if first is None else f"; {first.name} is not the earlier scrape, or the router restarted"
         raise ConfigurationError(
             f"{second.name}: the buckets of {fallen[0]} have lower counts than those below{restarted}"
         )
     responses = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
     if responses == 0:
-        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response")
+        since = "" if first is None else f" since {first.name}: two scrapes with traffic between them are needed"
+        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response{since}")
     requests = min(responses, MAX_REQUESTS)
     prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
     if sum(counts[TOTAL].values()) > 0:
