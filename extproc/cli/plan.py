@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.cli.folders import cache_folder
-from extproc.cli.plan_options import add_options, profile_options, refuse_unused, workload_options
+from extproc.cli.plan_options import add_options, profile_options, workload_options
 from extproc.cli.plan_simulation import head_room_of, simulation_options, start_minutes_of, tuning_of
+from extproc.cli.plan_unused import RULES, paper_rules, refuse_unused
 from extproc.cli.progress import progress_bar
 from extproc.core.errors import ConfigurationError
 
@@ -55,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from extproc.planning.workload.inputs import load_catalogue, load_day  # noqa: PLC0415
     from extproc.planning.workload.options import workload_of  # noqa: PLC0415
 
-    if not args.simulate:
-        refuse_unused(args, frozenset(vars(args)) - SIMULATION_USES, "is only used with --simulate")
+    refuse_unused(args, RULES)
     write = _report_writer() if args.report is not None else None
     if args.report is not None:
         check_directory("--report", args.report)
@@ -143,7 +143,7 @@ def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.simulation.options import check_runs  # noqa: PLC0415
     from extproc.planning.workload.inputs import load_traces  # noqa: PLC0415
 
-    refuse_unused(args, PAPER_USES, "is not used by `dualpool plan paper`")
+    refuse_unused(args, paper_rules(args))
     requests = args.requests if args.requests is not None else PAPER_REQUESTS
     check_runs(requests, args.seeds, args.jobs)
     azure = load_traces(args.trace or _azure_files())
@@ -166,25 +166,6 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 PAPER_REQUESTS = 100_000
-SIMULATION_USES = frozenset(
-    {
-        "threshold",
-        "tune",
-        "pools",
-        "head_room",
-        "requests",
-        "seeds",
-        "router",
-        "balance",
-        "choice_count",
-        "day_curve",
-        "start_minutes",
-        "spill",
-        "arrivals",
-    }
-    | {"jobs", "apply"}
-)
-PAPER_USES = frozenset({"what", "trace", "requests", "seeds", "jobs", "cache", "json", "run", "defaults"})
 
 
 def _azure_files() -> list[str]:

@@ -4,18 +4,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from extproc.cli.plan_simulation import add_simulation_options
-from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from extproc.planning.model.options import ProfileOptions
     from extproc.planning.workload.options import WorkloadOptions
 
-__all__ = [
-    "add_options",
-    "profile_options",
-    "refuse_unused",
-    "workload_options",
-]
+__all__ = ["add_options", "profile_options", "workload_options"]
 
 DECLARED = ("truth", "1.5x", "1024", "4096", "none")
 
@@ -209,10 +203,3 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
         times=args.times,
         engine=args.engine,
     )
-
-
-def refuse_unused(args: argparse.Namespace, used: frozenset[str], why: str) -> None:
-    """Raise ConfigurationError for an option that is given but not in `used`, since it would have no effect."""
-    for name, value in vars(args).items():
-        if name not in used and value != getattr(args.defaults, name, value):
-            raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")

@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from extproc.planning.hardware.profiles import Catalogue, GpuProfile
     from extproc.planning.simulation.options import SimulationOptions
 
-__all__ = ["add_simulation_options", "head_room_of", "simulation_options", "start_minutes_of", "tuning_of"]
+__all__ = [
+    "add_simulation_options",
+    "head_room_of",
+    "searches_knobs",
+    "searches_parallelism",
+    "simulation_options",
+    "start_minutes_of",
+    "tuning_of",
+]
 
 MAX_HEAD_ROOM = 16
 MAX_START_MINUTES = 720
@@ -38,7 +46,11 @@ def _add_designs(group: "argparse._ArgumentGroup") -> None:
         "(default: all)",
     )
     group.add_argument(
-        "--pools", type=int, choices=[2, 3], default=2, help="largest number of pools (default: %(default)s)"
+        "--pools",
+        type=int,
+        choices=[2, 3],
+        default=2,
+        help="largest number of pools; three only by a search (default: %(default)s)",
     )
     group.add_argument(
         "--head-room",
@@ -131,27 +143,28 @@ def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
 def tuning_of(args: argparse.Namespace, catalogue: "Catalogue") -> "Tuning":
     """Return what the search may change in each pool; what the user has fixed stays.
 
-    Raises ConfigurationError for several GPUs if nothing is searched or a price is missing.
+    Raises ConfigurationError for several GPUs if a price is missing.
     """
     from extproc.planning.design.pool import Tuning  # noqa: PLC0415
 
     gpus: tuple[tuple[str, GpuProfile, float | None], ...] = ()
     if len(args.gpu) > 1:
-        if not args.simulate or args.tune == "none" or args.price is not None:
-            raise ConfigurationError(
-                f"--gpu {' '.join(args.gpu)}: several are compared with --simulate and by the catalogue's prices, "
-                "not with --tune none or --price"
-            )
         gpus = tuple((name, gpu := catalogue.gpu(name), gpu.price_usd_h) for name in args.gpu)
         if unknown := [name for name, _, price in gpus if price is None]:
             raise ConfigurationError(
                 f"--gpu {' '.join(args.gpu)}: the price of {unknown[0]} is not known; a --catalogue can give it"
             )
-    return Tuning(
-        gpus=gpus,
-        parallelism=args.tune != "none" and args.tp is None and args.dp is None,
-        knobs=args.tune == "all" and args.batched_tokens is None,
-    )
+    return Tuning(gpus=gpus, parallelism=searches_parallelism(args), knobs=searches_knobs(args))
+
+
+def searches_parallelism(args: argparse.Namespace) -> bool:
+    """Return whether the GPUs per instance are searched."""
+    return args.tune != "none" and args.tp is None and args.dp is None
+
+
+def searches_knobs(args: argparse.Namespace) -> bool:
+    """Return whether the scheduler's settings are searched."""
+    return args.tune == "all" and args.batched_tokens is None
 
 
 def head_room_of(args: argparse.Namespace) -> float:
@@ -162,9 +175,7 @@ def head_room_of(args: argparse.Namespace) -> float:
 
 
 def start_minutes_of(args: argparse.Namespace) -> float:
-    """Return the start time of an instance. Raises ConfigurationError if it is out of range or not used."""
-    if args.day_curve is None and args.start_minutes != args.defaults.start_minutes:
-        raise ConfigurationError(f"--start-minutes {args.start_minutes:g}: is only used with --day-curve")
+    """Return the start time of an instance. Raises ConfigurationError if it is out of range."""
     if not 0 <= args.start_minutes <= MAX_START_MINUTES:
         raise ConfigurationError(f"--start-minutes {args.start_minutes:g}: 0 to {MAX_START_MINUTES} are allowed")
     return float(args.start_minutes)

@@ -13,6 +13,7 @@ import pytest
 from extproc.cli import main as command_line
 from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.inputs import live_input
+from extproc.planning.workload.lengths import LeftOut
 from tests.grpc.served import App
 
 Router = Callable[..., Any]
@@ -39,6 +40,17 @@ async def scrape(app: App) -> str:
     """Fetch a router's metrics."""
     async with httpx.AsyncClient() as client:
         return (await client.get(f"http://{app.admin_address}/metrics")).text
+
+
+async def send_long(app: App, call: type[Any]) -> None:
+    """Send a request that is decided by the number of its bytes."""
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        stream = call(channel)
+        await stream.headers()
+        await stream.body(json.dumps({"model": "m", "prompt": "tide " * 100_000}).encode())
+        while await stream.read() is not None:
+            pass
+    await app.calls_over()
 
 
 def saved(folder: Path, *texts: str) -> list[str]:
@@ -69,6 +81,22 @@ def test_two_scrapes_of_a_router_give_lengths_and_rate(router: Router, call: typ
     assert live.lengths.output.max() <= 512
     # The budgets are upper bounds, and the prior prices are far off for one word repeated.
     assert "75.0% under 4,096, 75.0% under 8,192, 100.0% under 16,384" in live.lengths.note
+
+
+def test_requests_that_a_router_decided_early_are_counted(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """They are in no histogram of lengths, so the planner takes their number from the counter of requests."""
+
+    async def scenario() -> str:
+        async with router("mode: shadow") as app:
+            for each in EXCHANGES[:2]:  # a model has a label once a response has named it
+                await exchange(app, call, *each)
+            await send_long(app, call)
+            return await scrape(app)
+
+    paths = saved(tmp_path, asyncio.run(scenario()))
+    for model, requests in ((None, 3), ("m", 2)):
+        lengths = live_input(paths, None, model).lengths
+        assert (2, LeftOut(early=1, undecided=0, requests=requests)) == (len(lengths), lengths.left_out)
 
 
 def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> None:

@@ -103,4 +103,4 @@ def test_files_need_a_simulation(capsys: pytest.CaptureFixture[str], monkeypatch
     """The cost model alone makes no recommendation that could be applied."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     refused = refusal_of(["--mean-tokens", "500,100", "--rate", "9", "--apply", "out"], capsys)
-    assert "--apply: is only used with --simulate" in refused
+    assert "--apply out: is only used with --simulate" in refused

@@ -24,7 +24,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
 
-    return lambda *arguments: refusal_of(["--cache", "none", *map(str, arguments)], capsys)
+    return lambda *arguments: refusal_of([*map(str, arguments)], capsys)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,34 @@ def test_one_file_has_no_interval(refused: Refused, metrics: Path) -> None:
     """A file is scraped once; an interval for it would have no effect, so it is refused."""
     message = refused("--metrics", metrics, "--scrape-interval", "5", "--rate", "9")
     assert "is one file; a second scrape or an address is needed" in message
-    assert "is only used with --metrics" in refused(
-        "--mean-tokens", "5,5", "--rate", "9", "--scrape-interval", "5"
-    )
+
+
+@pytest.mark.parametrize(
+    ("scrapes", "said"),
+    [
+        ([5, 5], "has counted no response since {0}: two scrapes with traffic between them are needed"),
+        ([5, 3], "lower counts than those below; {0} is not the earlier scrape, or the router restarted"),
+    ],
+)
+def test_two_scrapes_without_traffic_between_them_are_refused(
+    refused: Refused, tmp_path: Path, scrapes: list[int], said: str
+) -> None:
+    """The error names both files, and which of them has to be the earlier one."""
+    paths = [tmp_path / "first", tmp_path / "second"]
+    for path, count in zip(paths, scrapes, strict=True):
+        names = ("prompt", "completion")
+        rows = [f'dualpool_actual_{name}_tokens_bucket{{le="+Inf"}} {count}' for name in names]
+        path.write_text("\n".join(rows) + "\n")
+    message = refused("--metrics", *paths, "--rate", "9")
+    assert f"{paths[1]}: " in message
+    assert said.format(paths[0]) in message
+
+
+def test_two_scrapes_without_rate_or_seconds_are_refused(refused: Refused, metrics: Path) -> None:
+    """The error says what gives the rate."""
+    metrics.with_name("later").write_text(metrics.read_text().replace("} 1", "} 2"))
+    message = refused("--metrics", metrics, metrics.with_name("later"))
+    assert "(the seconds between the two scrapes, with --scrape-interval, give it, too)" in message
 
 
 def test_a_third_scrape_is_refused(refused: Refused, metrics: Path) -> None:

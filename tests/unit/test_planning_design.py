@@ -204,3 +204,22 @@ def test_three_pools_are_searched_at_each_pair_of_thresholds(
     assert ["two pools at 2,048", "three pools at 512 and 2,048"] == [each.name for each in designs[2:]]
     assert 1 + 3 + 3 == len(searched)
     assert (640, 2_560, 65_536) == designs[3].model_lens
+
+
+def test_gpus_are_compared_where_nothing_else_is_searched(
+    lengths: Lengths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the GPUs per instance and the batch given, each pool still takes its cheapest GPU."""
+    tuning = Tuning(parallelism=False, knobs=False, gpus=(("other", built_in().gpu("h200"), 1.0),))
+    question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(), tuning)
+    asked: list[Tuning] = []
+
+    def sized(asks: Question, limits: Sequence[tuple[int, ...]], *_: object) -> list[Sized]:
+        asked.append(asks.tuning)
+        return [Sized(each, tuple(PoolChoice(setup(), 1, 2.0) for _ in each)) for each in limits]
+
+    monkeypatch.setattr(rules, "sized_designs", sized)
+    runs = RunOptions(2_000, 2_000, 1, (2_048,), "oracle", Balancing(), "poisson", 1)
+    options = plan.PlanOptions(runs, tuning)
+    _, searched = plan._designs(question, cast("Analysis", None), options, ResultCache(None), lambda *_: None)
+    assert ([tuning], 2) == (asked, len(searched))

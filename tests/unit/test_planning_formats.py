@@ -11,7 +11,7 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.inputs import load_traces
-from extproc.planning.workload.lengths import Lengths
+from extproc.planning.workload.lengths import LeftOut, Lengths
 from extproc.planning.workload.options import WorkloadOptions, workload_of
 
 MOONCAKE = [
@@ -200,10 +200,10 @@ def test_a_benchmark_without_lengths_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_undecided_requests_are_left_out_of_an_access_log(tmp_path: Path) -> None:
-    """Envoy writes null if the router was unreachable or set no metadata; the note counts these requests."""
+    """Envoy writes null if the router was unreachable or set no metadata; these requests are counted."""
     lengths = load(tmp_path, lines([LOG | {"estimate": None, "prompt_tokens": None}, LOG]))
     assert [640] == lengths.prompt.tolist()
-    assert "1 of its 2 requests have no estimate and are omitted" in lengths.note
+    assert LeftOut(0, 1, 2) == lengths.left_out
 
 
 def test_dates_of_mooncake_s_rows_are_not_milliseconds(tmp_path: Path) -> None:

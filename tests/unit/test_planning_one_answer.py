@@ -119,7 +119,7 @@ CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
     "three pools": (
         "three pools at 1,024 and 8,192",
         [USUAL, TUNED, TWO, Fleet("three pools at 1,024 and 8,192", (1_024, 8_192), (3, 2, 1), (1, 2, 2))],
-        ("--pools", "3"),
+        (),
     ),
     "other GPUs": ("two pools at 2,048", [USUAL, replace(TUNED, instances=(30,)), replace(TWO, gpu="mi300x")], ()),
     "fewer GPUs that cost more": (

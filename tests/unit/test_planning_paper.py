@@ -130,7 +130,7 @@ def test_options_that_the_replay_does_not_use_are_refused(run: Run, small: list[
     """The paper fixes these settings: an option without effect is an error."""
     code, out, error = run(*small, *option)
     assert (code, out) == (2, "")
-    assert f"{option[0]}: is not used by `dualpool plan paper`" in error
+    assert f"{' '.join(option)}: is not used by `dualpool plan paper`" in error
 
 
 @pytest.mark.parametrize("requests", ["-5", "300", "10000000000000"])

@@ -1,6 +1,5 @@
-"""The output of `dualpool plan --json` matches its schema; options that would have no effect are refused."""
+"""The output of `dualpool plan --json` matches its schema."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import pytest
 
 from extproc.cli import main as command_line
-from extproc.cli.plan_simulation import add_simulation_options
 from extproc.planning.output.schema import plan_schema
-from tests.unit.planning_command import refusal_of, write_trace
+from tests.unit.planning_command import write_trace
 
 KINDS: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -50,7 +48,7 @@ def faults(value: Any, schema: dict[str, Any], at: str = "plan") -> list[str]:
     return [] if right else [f"{at}: {value!r} is not {kinds}"]
 
 
-@pytest.mark.parametrize("more", [(), ("--simulate", "--tune", "none", "--threshold", "4096")])
+@pytest.mark.parametrize("more", [(), ("--simulate", "--tune", "none", "--threshold", "4096", "--cache", "none")])
 def test_a_plan_matches_the_schema(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +63,7 @@ def test_a_plan_matches_the_schema(
         if more
         else []
     )
-    assert command_line.main([*question, "--cache", "none", "--times", "roofline", *more, *short]) == 0
+    assert command_line.main([*question, "--times", "roofline", *more, *short]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [] == faults(plan, SCHEMA)
     assert bool(more) == bool(plan["fleets"])
@@ -78,28 +76,3 @@ def test_a_violated_schema_is_detected() -> None:
     assert ["plan: ['b']"] == faults({"a": 1, "b": 2}, part)
     assert ["plan: ['a']"] == faults({}, part)
     assert ["plan.a: 'x' is not ['number', 'null']"] == faults({"a": "x"}, part)
-
-
-def options() -> list[tuple[str, list[str]]]:
-    """Return the options that only a simulation uses, each with a value that is not its default."""
-    parser = argparse.ArgumentParser()
-    add_simulation_options(parser)
-    found = []
-    for action in parser._actions:
-        if action.dest in {"help", "simulate", "cache"}:
-            continue
-        defaults = action.default if isinstance(action.default, list) else [action.default]
-        values = [str(choice) for choice in action.choices or () if choice not in defaults]
-        value = [] if action.nargs == 0 else [values[0] if values else "7"]
-        found.append((action.option_strings[0], value))
-    return found
-
-
-@pytest.mark.parametrize(("option", "value"), options())
-def test_options_of_the_simulation_are_refused_without_it(
-    option: str, value: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """This covers options that are added later, too: none is silently ignored."""
-    monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
-    message = refusal_of(["--mean-tokens", "100,100", "--rate", "9", option, *value], capsys)
-    assert f"{option}: is only used with --simulate" in message

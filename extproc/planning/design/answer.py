@@ -7,13 +7,14 @@ from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
+from extproc.planning.workload.lengths import LeftOut
 
 __all__ = ["Plan", "PoolPlan", "SearchedDesign", "WorkloadFigures"]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadFigures:
-    """Summary figures of a workload (in tokens)."""
+    """Summary figures of a workload (in tokens); `left_out` are requests that it lacks."""
 
     source: str
     requests: int
@@ -22,6 +23,7 @@ class WorkloadFigures:
     p50_total: int
     p99_total: int
     max_total: int
+    left_out: LeftOut
 
 
 @dataclass(frozen=True, slots=True)

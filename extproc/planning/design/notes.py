@@ -1,6 +1,6 @@
 """The notes printed next to a plan's figures, one sentence each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from extproc.planning.hardware.published import LARGEST_GAP_GIB
 from extproc.planning.model.engine import Engine
@@ -8,7 +8,7 @@ from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
-from extproc.planning.workload.lengths import Lengths
+from extproc.planning.workload.lengths import LeftOut, Lengths
 
 __all__ = ["failure_notes", "memory_notes", "steady_notes", "workload_notes"]
 
@@ -52,9 +52,29 @@ def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
     return (text,)
 
 
+def _left_out_notes(left_out: LeftOut) -> Iterator[str]:
+    """Yield how many requests of the source the plan lacks, and what that does to it."""
+    if left_out.early:
+        yield (
+            f"{_part(left_out.early, left_out)} are left out because of their size: the router sent them to the "
+            "largest pool early, before it had read them. They are longer than what fits any other pool. Where "
+            "the plan's rate counts them, they are planned like the others: its largest pool is too small for "
+            "them, and its long context may be."
+        )
+    if left_out.undecided:
+        yield (
+            f"{_part(left_out.undecided, left_out)} are left out because no router estimated them. They may have "
+            "any length; where the plan's rate counts them, they are planned like the others."
+        )
+
+
+def _part(requests: int, left_out: LeftOut) -> str:
+    return f"{requests:,} of {left_out.requests:,} requests ({requests / max(1, left_out.requests):.1%})"
+
+
 def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
     """Return the caveats about the lengths, the instances and the cost model."""
-    notes = [lengths.note] if lengths.note else []
+    notes = [*([lengths.note] if lengths.note else []), *_left_out_notes(lengths.left_out)]
     if (ranks := setup.instance.data_parallel) > 1:
         notes.append(
             f"The attention is replicated: KV cache and max_num_seqs are per replica; the {ranks} replicas run in "

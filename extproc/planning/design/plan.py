@@ -131,7 +131,8 @@ def _designs(
     assert runs is not None, "designs are for simulating"
     long = question.setup.long_context
     thresholds = runs.thresholds or _thresholds(question, analysis)
-    if not (options.tuning.parallelism or options.tuning.knobs or runs.also):
+    tuning = options.tuning
+    if not (tuning.parallelism or tuning.knobs or tuning.gpus or runs.also):
         twos = [Design(f"two pools at {t:,}", (t, long), (), (question.model_len(t), long)) for t in thresholds]
         contexts = sorted({long, analysis.right_sized.context_tokens}, reverse=True)
         return [*(Design(f"one pool of {context:,}", (context,)) for context in contexts), *twos], []
@@ -212,4 +213,5 @@ def _figures(lengths: Lengths) -> WorkloadFigures:
         p50_total=round(median),
         p99_total=round(tail),
         max_total=int(lengths.total.max()),
+        left_out=lengths.left_out,
     )

@@ -13,7 +13,9 @@ from math import nan
 import msgspec
 from msgspec import UNSET, UnsetType
 
-__all__ = ["Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
+from extproc.core.placing.policy import Reason
+
+__all__ = ["KNOWN", "Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
 
 PROMPT_NAMES = ("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len")
 OUTPUT_NAMES = (
@@ -22,6 +24,11 @@ OUTPUT_NAMES = (
 )
 TIME_NAMES = ("timestamp", "arrival_time", "time")
 MILLISECONDS = 1e-3
+KNOWN = (
+    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others), "
+    "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
+    "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class JsonRow(msgspec.Struct):
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     estimate: float | UnsetType | None = UNSET
+    reason: str | None = None
     timestamp: float | str | None = None
     time: float | str | None = None
     hash_ids: tuple[int, ...] = ()
@@ -76,6 +84,11 @@ class JsonRow(msgspec.Struct):
     def is_undecided(self) -> bool:
         """Whether no router estimated the row's request: Envoy writes null for missing values."""
         return self.is_access_log and (self.estimate is None or self.prompt_tokens is None)
+
+    @property
+    def is_early(self) -> bool:
+        """Whether the router did not estimate the row's request because of its size."""
+        return self.is_undecided and self.reason == Reason.EARLY
 
 
 class Document(msgspec.Struct):

@@ -20,6 +20,7 @@ from extproc.files import read_file
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.workload.day import Day, day_of_trace, parse_day
+from extproc.planning.workload.joining import joined
 from extproc.planning.workload.lengths import Lengths, from_means
 from extproc.planning.workload.live import Scrape, lengths_between, parse_scrape, rate_between
 from extproc.planning.workload.traces import parse_trace
@@ -46,36 +47,21 @@ class LiveInput:
 
 
 def load_traces(paths: Sequence[str]) -> Lengths:
-    """Read one or more traces and merge their requests, sorted by arrival if all have times.
+    """Read one or more traces and join their requests, in order of arrival if all have times.
 
     Raises ConfigurationError for a file that is missing, too large, not text, or invalid.
     """
     traces = [_load_trace(Path(path)) for path in paths]
-    if len(traces) == 1:
-        return traces[0]
-    prompt, output = (np.concatenate([getattr(t, name) for t in traces]) for name in ("prompt", "output"))
-    name = " + ".join(trace.source for trace in traces)
-    cached = None
-    if all(trace.cached is not None for trace in traces):
-        cached = np.concatenate([trace.cached for trace in traces if trace.cached is not None])
-    times = [trace.arrival_s for trace in traces if trace.arrival_s is not None]
-    if len(times) < len(traces):
-        return Lengths(prompt, output, name, cached=cached)
-    arrival = np.concatenate(times)
-    order = np.argsort(arrival, kind="stable")
-    return Lengths(
-        prompt[order],
-        output[order],
-        name,
-        arrival[order],
-        cached=None if cached is None else cached[order],
-    )
+    return traces[0] if len(traces) == 1 else joined(traces)
 
 
-def live_input(sources: Sequence[str], interval_s: float | None, model: str | None = None) -> LiveInput:
+def live_input(
+    sources: Sequence[str], interval_s: float | None, model: str | None = None, *, needs_rate: bool = True
+) -> LiveInput:
     """Read one or two scrapes (files or HTTP addresses, the earlier one first), of one model or all.
 
-    A single address with an interval is scraped twice. Raises ConfigurationError if a source cannot be read.
+    A single address with an interval is scraped twice. Without `needs_rate` the rate is not computed. Raises
+    ConfigurationError if a source cannot be read.
     """
     if len(sources) > MAX_SCRAPES:
         raise ConfigurationError(f"--metrics: {len(sources)} scrapes are given: one or two are read")
@@ -88,10 +74,10 @@ def live_input(sources: Sequence[str], interval_s: float | None, model: str | No
     first = _scrape(sources[0], model)
     if len(sources) == 1 and interval_s is not None:
         time.sleep(interval_s)
-        return _between(first, _scrape(sources[0], model), interval_s)
+        return _between(first, _scrape(sources[0], model), interval_s if needs_rate else None)
     if len(sources) == 1:
         return LiveInput(lengths_between(None, first), None)
-    return _between(first, _scrape(sources[1], model), interval_s)
+    return _between(first, _scrape(sources[1], model), interval_s if needs_rate else None)
 
 
 def lengths_of_means(text: str) -> Lengths:
@@ -197,6 +183,8 @@ def _is_address(source: str) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text"
+    if isinstance(error, EOFError):
+        return "the file ends too early: the rest of the gzip archive is missing"
     if isinstance(error, HTTPException):
         return f"no HTTP address or no HTTP server: {' '.join(str(error).split()) or type(error).__name__}"
     return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)

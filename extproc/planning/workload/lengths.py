@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["MAX_TOKENS", "Floats", "Lengths", "Tokens", "from_means", "from_quantiles"]
+__all__ = ["MAX_TOKENS", "Floats", "LeftOut", "Lengths", "Tokens", "from_means", "from_quantiles"]
 
 Tokens = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -15,14 +15,30 @@ Floats = npt.NDArray[np.float64]
 MAX_TOKENS = 10_000_000  # no model has a context this long; a larger number is bytes, milliseconds or a mistake
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Requests whose lengths the sources of a workload do not contain, of all `requests` that a router counted.
+
+    The router sent `early` ones to the largest pool because of their size, before it had read them; `undecided`
+    ones it did not estimate for other reasons, or never saw.
+    """
+
+    early: int = 0
+    undecided: int = 0
+    requests: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
     """Requests of a workload: prompt and output tokens, each an int64 array of shape (requests,).
 
-    `arrival_s` holds the trace's arrival times, counted from its first request, or is None. `note` is a sentence
-    on what the source does not contain. `budget` holds the tokens that a router really budgeted for each request,
-    or is None if that was not measured; `cached` holds the prompt tokens in a prefix cache, None for none. Raises
-    ConfigurationError for lengths that no request can have.
+    `arrival_s` holds the trace's arrival times, counted from its first request, or is None; `start_s` is that
+    request's time by the trace's own clock. `note` is a sentence on what the source does not contain. `budget`
+    holds the tokens that a router really budgeted for each request, or is None if that was not measured; `cached`
+    holds the prompt tokens in a prefix cache, None for none. `left_out` counts requests that the source had
+    without their lengths.
+
+    Raises ConfigurationError for lengths that no request can have.
     """
 
     prompt: Tokens
@@ -32,6 +48,8 @@ class Lengths:
     note: str = ""
     budget: Tokens | None = None
     cached: Tokens | None = None
+    start_s: float = 0.0
+    left_out: LeftOut = LeftOut()
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:

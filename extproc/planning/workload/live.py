@@ -6,6 +6,9 @@ within a bucket; prompts and completions are paired so that their totals match t
 at random if the router has none. The histogram of budgets shows the share that the router would really send to a
 short pool, with the max_tokens that clients really declare: it becomes `Lengths.budget`, from which alpha is
 computed.
+
+Only requests that the router estimated are in the histograms. Those that it decided without, most of them early
+because of their size, are counted by reason: they become `Lengths.left_out`.
 """
 
 from bisect import bisect_left
@@ -17,7 +20,8 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import ConfigurationError, shown
-from extproc.planning.workload.lengths import MAX_TOKENS, Floats, Lengths, Tokens
+from extproc.core.placing.policy import Reason
+from extproc.planning.workload.lengths import MAX_TOKENS, Floats, LeftOut, Lengths, Tokens
 
 __all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
 
@@ -26,6 +30,8 @@ COMPLETION = "dualpool_actual_completion_tokens"
 TOTAL = "dualpool_actual_total_tokens"
 BUDGET = "dualpool_budget_tokens"
 REQUESTS = "dualpool_requests_total"
+# Reasons of decisions without an estimate: the router had not read the request, or not all of it.
+UNREAD = frozenset({Reason.EARLY, Reason.NOT_UNDERSTOOD, Reason.CUT_OFF, Reason.DEADLINE, Reason.SHED})
 MAX_REQUESTS = 100_000
 MODELS_NAMED = 8
 PAIRING_ROUNDS = 10
@@ -36,13 +42,15 @@ BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
 class Scrape:
     """Cumulative counts of one scrape: buckets by upper bound (tokens) of each histogram, and all requests.
 
-    `models` are the models that were added up, most responses first.
+    `models` are the models that were added up, most responses first. Requests that were not estimated have no
+    model: they are in `left_out` whichever model is asked for, but then not in `requests`.
     """
 
     buckets: dict[str, dict[float, float]]
     requests: float
     name: str
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...]
+    left_out: LeftOut
 
 
 def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
@@ -54,22 +62,25 @@ def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
         key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
     }
     requests = 0.0
+    unread: dict[str, float] = defaultdict(float)
     responses: dict[str, float] = defaultdict(float)
     announced: set[str] = set()  # a router that has seen no response lists its histograms without samples
     try:
         for family in text_string_to_metric_families(text):
             announced.add(family.name)
             for sample in family.samples:
-                of = sample.labels.get("model", "")
+                of, reason = sample.labels.get("model", ""), sample.labels.get("reason", "")
                 if sample.name == f"{PROMPT}_count":
                     responses[of] += _count(sample.value)
+                if sample.name == REQUESTS and reason in UNREAD:
+                    unread[reason] += _count(sample.value)
                 if model not in {None, of}:
                     continue
                 histogram = buckets.get(sample.name.removesuffix("_bucket"))
                 if histogram is not None and sample.name.endswith("_bucket"):
                     histogram[_edge(sample.labels["le"])] += _count(sample.value)
                 elif sample.name == REQUESTS:
-                    requests += sample.value
+                    requests += _count(sample.value)
     except (ValueError, KeyError) as error:
         raise ConfigurationError(f"{name}: not the Prometheus text of a router: {error}") from error
     models = _models(responses, model, name) if responses else ()
@@ -78,7 +89,10 @@ def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
         raise ConfigurationError(
             f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"
         )
-    return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name, models)
+    early, all_unread = unread[Reason.EARLY], sum(unread.values())
+    counted = requests if model is None else requests + all_unread
+    left_out = LeftOut(round(early), round(all_unread - early), round(counted))
+    return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name, models, left_out)
 
 
 def _models(responses: dict[str, float], wanted: str | None, name: str) -> tuple[str, ...]:
@@ -122,19 +136,30 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     before = first.buckets if first is not None else {}
     counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
     if fallen := [key for key, each in counts.items() if min(each.values(), default=0.0) < 0]:
-        restarted = "; did the router restart between the scrapes?" if first is not None else ""
+        restarted = "" if first is None else f"; {first.name} is not the earlier scrape, or the router restarted"
         raise ConfigurationError(
             f"{second.name}: the buckets of {fallen[0]} have lower counts than those below{restarted}"
         )
     responses = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
     if responses == 0:
-        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response")
+        since = "" if first is None else f" since {first.name}: two scrapes with traffic between them are needed"
+        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response{since}")
     requests = min(responses, MAX_REQUESTS)
     prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
     if sum(counts[TOTAL].values()) > 0:
         prompt, output = _paired(prompt, output, counts[TOTAL])
     note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET]) + _models_note(second)
-    return Lengths(prompt, output, second.name, None, note, _budgets(counts[BUDGET], prompt + output))
+    budget = _budgets(counts[BUDGET], prompt + output)
+    left_out = _grown(first.left_out if first is not None else LeftOut(), second.left_out)
+    return Lengths(prompt, output, second.name, None, note, budget, left_out=left_out)
+
+
+def _grown(before: LeftOut, after: LeftOut) -> LeftOut:
+    return LeftOut(
+        max(0, after.early - before.early),
+        max(0, after.undecided - before.undecided),
+        max(0, after.requests - before.requests),
+    )
 
 
 def _budgets(counts: dict[float, float], total: Tokens) -> Tokens | None:

@@ -40,20 +40,18 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
     """
     if sum(map(bool, (options.trace, options.metrics, options.mean_tokens is not None))) != 1:
         raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
-    if options.scrape_interval is not None and not options.metrics:
-        raise ConfigurationError(f"--scrape-interval {options.scrape_interval:g}: is only used with --metrics")
-    if options.metrics_model is not None and not options.metrics:
-        raise ConfigurationError(f"--metrics-model {options.metrics_model}: is only used with --metrics")
     rate = options.rate
     if options.trace:
         lengths = load_traces(options.trace)
     elif options.metrics:
-        live = live_input(options.metrics, options.scrape_interval, options.metrics_model)
+        live = live_input(options.metrics, options.scrape_interval, options.metrics_model, needs_rate=rate is None)
         lengths, rate = live.lengths, rate if rate is not None else live.rate
     else:
         lengths = lengths_of_means(options.mean_tokens or "")
     if rate is None:
-        raise ConfigurationError("--rate is needed: requests per second (or two scrapes and --scrape-interval)")
+        more = "the seconds between the two scrapes, with --scrape-interval, give it, too"
+        more = more if len(options.metrics) > 1 else "or two scrapes and --scrape-interval"
+        raise ConfigurationError(f"--rate is needed: requests per second ({more})")
     if not 0 < rate <= MAX_RATE:
         raise ConfigurationError(f"rate {rate:g}: requests per second must be positive and at most {MAX_RATE:g}")
     return _with_cache(lengths, options.prefix_cache), rate

@@ -8,6 +8,7 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from math import nan
@@ -16,8 +17,15 @@ import msgspec
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.documents import (
+    CDF_REQUESTS,
+    check_points,
+    ends_early,
+    is_document,
+    parse_document,
+)
 from extproc.planning.workload.formats import (
-    Document,
+    KNOWN,
     JsonRow,
     Row,
     cells_of,
@@ -25,22 +33,14 @@ from extproc.planning.workload.formats import (
     read_seconds,
     whole_tokens,
 )
-from extproc.planning.workload.lengths import MAX_TOKENS, Lengths, Tokens, from_quantiles
+from extproc.planning.workload.lengths import MAX_TOKENS, LeftOut, Lengths, Tokens, from_quantiles
 
 __all__ = ["parse_trace"]
 
 CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
-CDF_REQUESTS = 100_000
-FEWEST_POINTS = 2
-FLEET_SIM_INPUT = 0.8  # prompt's share of the total: fleet-sim's default for its CDF files
 MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit or a mistake
 PREFIX_BLOCK = 512  # tokens per id in Mooncake's hash_ids
 VLLM_BLOCK = 16
-KNOWN = (
-    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others), "
-    "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
-    "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
-)
 
 
 def parse_trace(lines: Iterable[str], name: str) -> Lengths:
@@ -52,11 +52,9 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
     number, first = next(_numbered(rows, 1), (1, ""))
     if not first:
         raise ConfigurationError(f"{name}: empty; {KNOWN}")
-    if first.startswith("["):
-        return _document("".join(chain([first], rows)), name)
+    if is_document(first):
+        return parse_document("".join(chain([first], rows)), name, number)
     if first.startswith("{"):
-        if _is_document(first):
-            return _document("".join(chain([first], rows)), name)
         return _json_lines(chain([first], rows), name, number)
     try:
         places = columns_of(first)
@@ -72,52 +70,40 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
     return _columns(rows, name, number + 1, partial(_csv_row, places=places))
 
 
-def _is_document(first: str) -> bool:
-    """Return whether a first line begins a JSON document rather than being a row."""
-    try:
-        document = msgspec.json.decode(first, type=Document)
-    except msgspec.ValidationError:
-        return False
-    except RecursionError:
-        return False
-    except msgspec.DecodeError:  # the value continues on the next line
-        return first in {"{", "["} or '"cdf"' in first
-    return document.cdf is not None or document.input_lens is not None
-
-
 def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
-    logged = undecided = 0
+    logged = early = undecided = 0
 
     def read(text: str) -> Row | None:
-        nonlocal logged, undecided
+        nonlocal logged, early, undecided
         decoded = _DECODER.decode(text)
         logged += decoded.is_access_log
+        early += decoded.is_early
         if decoded.is_undecided:
-            undecided += 1
+            undecided += not decoded.is_early
             return None
         return decoded.row()
 
     lengths = _columns(rows, name, first_line, read)
     if not logged:
         return lengths
-    note = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
-    if undecided:
-        note += (
-            f" {undecided:,} of its {logged:,} requests have no estimate and are omitted: no router decided them, "
-            "or it sent them to the largest pool early, because of their size."
-        )
-    return lengths.noted(note)
+    return replace(
+        lengths,
+        note="Lengths of an access log are the router's estimates: the output is what was declared or expected.",
+        left_out=LeftOut(early, undecided, logged),
+    )
 
 
 def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row | None]) -> Lengths:
     """Collect the requests of all lines that hold one, sorted by arrival if all have a time."""
     seconds, prompt, output = array("d"), array("q"), array("q")
     blocks: list[tuple[int, ...]] = []
-    for number, text in _numbered(rows, first_line):
+    numbered = _numbered(rows, first_line)
+    for number, text in numbered:
         try:
             row = parse(text)
         except (ValueError, OverflowError, RecursionError, msgspec.DecodeError) as error:
-            raise ConfigurationError(f"{name}: line {number}: {text[:80]!r}: {error}") from error
+            reason = _reason(text, error, last=next(numbered, None) is None)
+            raise ConfigurationError(f"{name}: line {number}: {text[:80]!r}: {reason}") from error
         if row is None:
             continue
         if row.prompt < 0 or row.output < 0:
@@ -138,10 +124,25 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
     arrival = np.array(seconds)
     timed = len(arrival) > 1 and bool(np.isfinite(arrival).all())
     order = np.argsort(arrival, kind="stable") if timed else np.arange(len(arrival))
-    arrival_s = arrival[order] - arrival.min() if timed else None
+    start_s = float(arrival.min()) if timed else 0.0
     prompts = np.array(prompt, np.int64)[order]
-    cached = _cached(prompts, [blocks[at] for at in order]) if any(blocks) else None
-    return Lengths(prompts, np.array(output, np.int64)[order], name, arrival_s, cached=cached)
+    return Lengths(
+        prompts,
+        np.array(output, np.int64)[order],
+        name,
+        arrival[order] - start_s if timed else None,
+        cached=_cached(prompts, [blocks[at] for at in order]) if any(blocks) else None,
+        start_s=start_s,
+    )
+
+
+def _reason(text: str, error: Exception, *, last: bool) -> str:
+    """Return what is wrong with a row."""
+    if not isinstance(error, msgspec.DecodeError) or not ends_early(text):
+        return str(error)
+    if last:
+        return "the file ends too early: the JSON of its last line is not complete"
+    return "the JSON of this line is not complete"
 
 
 def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
@@ -173,39 +174,6 @@ def _csv_row(row: str, *, places: tuple[int | None, int, int]) -> Row:
 _DECODER = msgspec.json.Decoder(JsonRow)
 
 
-def _document(text: str, name: str) -> Lengths:
-    """Parse a JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
-    try:
-        if text.startswith("["):
-            document = Document(cdf=msgspec.json.decode(text, type=list[tuple[float, float]]))
-        else:
-            document = msgspec.json.decode(text, type=Document)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{name}: {error}; {KNOWN}") from error
-    if document.cdf is not None:
-        points = np.array(document.cdf, np.float64).reshape(-1, 2)
-        _check_points(len(points), name)
-        total = points[:, 0]
-        lengths = from_quantiles(
-            points[:, 1], FLEET_SIM_INPUT * total, (1 - FLEET_SIM_INPUT) * total, name, CDF_REQUESTS
-        )
-        return lengths.noted(
-            f"Only totals are given: {FLEET_SIM_INPUT:.0%} of each is taken as the prompt, as fleet-sim does."
-        )
-    if not document.input_lens or len(document.input_lens) != len(document.output_lens or []):
-        raise ConfigurationError(f"{name}: no cdf in it, nor input_lens and output_lens of one length; {KNOWN}")
-    try:
-        lens = [np.array(each, np.int64) for each in (document.input_lens, document.output_lens)]
-    except OverflowError as error:
-        raise ConfigurationError(f"{name}: tokens are beyond {MAX_TOKENS:,}") from error
-    return Lengths(lens[0], lens[1], name)
-
-
-def _check_points(points: int, name: str) -> None:
-    if points < FEWEST_POINTS:
-        raise ConfigurationError(f"{name}: {points} point(s) of a CDF: at least {FEWEST_POINTS} are needed")
-
-
 def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
     points: list[tuple[float, float, float]] = []
     for number, row in _numbered(rows, first_line):
@@ -214,7 +182,7 @@ def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
         except ValueError as error:
             raise ConfigurationError(f"{name}: line {number}: {row[:80]!r}: three numbers are needed") from error
         points.append((fraction, tokens_in, tokens_out))
-    _check_points(len(points), name)
+    check_points(len(points), name)
     table = np.array(points).reshape(-1, 3)
     return from_quantiles(table[:, 0], table[:, 1], table[:, 2], name, CDF_REQUESTS)
 
