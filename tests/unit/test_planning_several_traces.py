@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.arrivals import check_arrivals
 from extproc.planning.workload.inputs import load_day, load_traces
 from extproc.planning.workload.lengths import Lengths
 
@@ -64,6 +65,15 @@ def test_absolute_times_keep_the_distance_between_the_files(tmp_path: Path, seco
     assert [0, 1_800, 5_400, 7_200] == arrivals(joined)
     assert [100, 100, 101, 101] == joined.prompt.tolist()
     assert joined.note == ""
+
+
+def test_arrivals_with_a_long_gap_are_refused(tmp_path: Path) -> None:
+    """Between traces of two months nothing arrives, and the rest would arrive at hundreds of times the rate."""
+    months = loaded(tmp_path, at(*np.linspace(0, 1, 20)), at(*np.linspace(700, 701, 20)))
+    with pytest.raises(ConfigurationError, match="nothing arrives for 699 of its 701 hours"):
+        check_arrivals(months)
+    weekend = loaded(tmp_path, at(*np.linspace(0, 24, 20)), at(*np.linspace(48, 72, 20)))
+    assert 40 == len(check_arrivals(weekend))
 
 
 def test_relative_times_that_go_on_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from extproc.planning.workload.texts import Texts, draw_texts
 
 __all__ = ["Workload", "check_arrivals", "poisson_workload", "trace_workload"]
 
+MOST_WITHOUT = 0.5  # of a trace's time
+FEWEST_TO_TELL = 10
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
@@ -49,11 +52,21 @@ def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.ra
 
 
 def check_arrivals(lengths: Lengths) -> Floats:
-    """Return a trace's arrival times; raises ConfigurationError if it has none or all are the same."""
+    """Return a trace's arrival times.
+
+    Raises ConfigurationError if it has none, if all are the same, or if nothing arrives for most of the time, as
+    in traces of different months: the requests would have to arrive at many times the rate.
+    """
     arrival = lengths.arrival_s
     if arrival is None or arrival[-1] <= 0:
         raise ConfigurationError(
             f"{lengths.source}: it has no arrival times; only Poisson arrivals can be simulated"
+        )
+    longest_s = float(np.diff(arrival).max())
+    if longest_s > MOST_WITHOUT * arrival[-1] and len(arrival) >= FEWEST_TO_TELL:
+        raise ConfigurationError(
+            f"{lengths.source}: nothing arrives for {longest_s / 3600:.3g} of its {arrival[-1] / 3600:.3g} hours; "
+            "to simulate its arrival times it needs requests throughout"
         )
     return arrival
 
