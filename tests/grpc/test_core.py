@@ -76,9 +76,10 @@ class Refusing(Submitted):
 
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
-    """The queue of the next core."""
+    """The queue of the next core, for which no time passes."""
     scripted = Queue()
     monkeypatch.setattr(grpc_core, "CompletionQueue", lambda: scripted)
+    monkeypatch.setattr(grpc_core, "time", SimpleNamespace(monotonic=lambda: 0.0, time=lambda: 0.0))
     return scripted
 
 
@@ -156,7 +157,7 @@ def test_replies_do_not_wait_for_slow_handlers(core: Core, queue: Queue, monkeyp
     """After RUN_S, what was sent so far is submitted; the events that are left come next, without a poll."""
     log: list[str] = []
     now_s = [0.0]
-    monkeypatch.setattr("extproc.server.grpc_core.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr(grpc_core, "time", SimpleNamespace(monotonic=lambda: now_s[0], time=lambda: 0.0))
     reply = sends(core, Submitted(log))
 
     def slow(event: Any) -> None:

@@ -381,6 +381,7 @@ def test_the_command_can_write_one_part_alone(
     texts = {**material.texts, "prose": b"Some. " * 999}
     monkeypatch.setattr("extproc.evaluation.texts.all_texts", lambda _: texts)
     monkeypatch.setattr("extproc.evaluation.unseen.unseen_texts", lambda *_: {})
+    monkeypatch.setattr("extproc.evaluation.tokenizers.need_known", lambda _: None)
     monkeypatch.setattr("extproc.evaluation.tokenizers.tokenizer", lambda *_: toy)
     monkeypatch.setattr("extproc.evaluation.sampled.TIMES_AS_MANY", 1)
     (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n30,10\n90,50\n")
