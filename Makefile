@@ -75,9 +75,10 @@ demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)
 
 # A selection of tests covers only part of the code, so the coverage gate (pyproject.toml) applies only without ARGS.
-# Two processes, because tests/envoy spends most of its time waiting, while tests/unit computes.
+# Three processes on two cores, because tests/envoy and tests/grpc spend most of their time waiting, while tests/unit
+# computes.
 test: $(READY) $(CHECKS)
-	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses=2 --dist=worksteal)
+	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses=3 --dist=worksteal)
 
 mutants: $(READY)
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/mutants.txt

@@ -17,10 +17,10 @@ pytest.register_assert_rewrite("tests.envoy.harness.promises")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exclude the planner's tests from coverage, which makes each step of a simulation three times as slow.
+    """Exclude the tests of the planner and of evaluations from coverage, which makes each step three times as slow.
 
     Core has to be covered by its own tests; lines that a simulated fleet happens to execute do not count.
     """
     for item in items:
-        if item.path.name.startswith("test_planning_"):
+        if item.path.name.startswith(("test_planning_", "test_evaluation")):
             item.add_marker(pytest.mark.no_cover)
