@@ -17,7 +17,7 @@ pytest.register_assert_rewrite("tests.envoy.harness.promises")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exclude the tests of the planner and of evaluations from coverage, which makes each step three times as slow.
+    """Exclude the tests of planner and evaluation from coverage, which makes each step three times as slow.
 
     Core has to be covered by its own tests; lines that a simulated fleet happens to execute do not count.
     """

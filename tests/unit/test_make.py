@@ -115,7 +115,7 @@ def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> N
 
 @pytest.mark.parametrize(
     ("arguments", "options"),
-    [((), "--cov --numprocesses=2 --dist=worksteal"), (("ARGS=-k placing",), "-k placing")],
+    [((), "--cov --numprocesses=3 --dist=worksteal"), (("ARGS=-k placing",), "-k placing")],
 )
 def test_coverage_is_required_only_of_the_whole_suite(arguments: tuple[str, ...], options: str) -> None:
     """`make test` measures coverage, and fails below the threshold in pyproject.toml; with ARGS it does not."""
