@@ -10,9 +10,11 @@ after the first starts where the previous one ended.
 The required length of a run is not known in advance: a fleet that is overloaded by one per cent looks fine for a
 while. So the search is repeated with runs four times as long, starting from the result of the shorter ones, until
 two lengths agree within AGREE; the longer one's answer counts. A pool of long answers may take longer to fill than
-a short run lasts, whatever its size: only longer runs can show whether it meets the objective. If `longest` is
-reached before two lengths agree, the fleet is reported as not steady, with both sizes. Fixed long runs were
-rejected: most designs lose early, and most workloads agree at once.
+a short run lasts, whatever its size: only longer runs can show whether it meets the objective. Nor is a size an
+answer if smaller ones failed only because their queue grew in runs in which they could not have filled
+(`steady.py`): it may be far too large. If `longest` is reached before two lengths agree, the fleet is reported as
+not steady, with both sizes. Fixed long runs were rejected: most designs lose early, and most workloads agree at
+once.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,6 +46,7 @@ NEXT_STEP = 0.02  # of the size that another seed or shorter runs needed
 COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
 LONGER = 4  # times as many requests in the next runs
 AGREE = 0.025  # share of the instances
+TOO_SHORT = "runs too short to judge"
 ROUTED_FIRST = 10_000  # requests routed before the simulation to find each pool's share
 
 
@@ -113,13 +116,14 @@ def _steady(
             found, why = again, f"only runs of {requests:,} requests are long enough to judge"
             continue
         before, found = found, replace(again, runs=again.runs + found.runs, shorter=found.total)
-        if abs(found.total - before.total) <= max(1, int(AGREE * found.total)) and not found.summary.too_short:
+        if abs(found.total - before.total) > max(1, int(AGREE * found.total)):
+            why = f"runs of {before.requests:,} and {requests:,} requests do not agree"
+        elif found.not_steady:
+            why = f"even runs of {requests:,} requests are too short to judge"
+        else:
             return found
-        why = f"runs of {before.requests:,} and {requests:,} requests do not agree"
     assert found is not None, "the last search found a fleet"
-    if len(lengths) == 1:
-        why = "runs too short to judge" if found.summary.too_short else ""
-    return replace(found, not_steady=why)
+    return replace(found, not_steady=why if len(lengths) > 1 else found.not_steady)
 
 
 def _run_lengths(task: SearchTask) -> Iterator[int]:
@@ -146,17 +150,19 @@ def _search(
             run = run_fleet if whole else run_unless_hopeless
             simulated[sizes] = run(task, workload, sizes, progress)
         summary = simulated[sizes]
-        passed = [False] * len(brackets)
+        passed = doubtful = (False,) * len(brackets)
         if summary is not None:
             _check_success(task, summary)
             judged = verdict(summary, task.setup.objective)
             _check_reachable(task, brackets, judged)
-            passed = list(judged.passed)
+            passed = judged.passed
+            doubtful = judged.doubtful
             if all(passed) and all(bracket.done for bracket in brackets):
+                why = TOO_SHORT if summary.too_short or any(bracket.doubtful for bracket in brackets) else ""
                 total = sum(sizes)
-                return FoundFleet(task.design, seed, sizes, summary, len(simulated), task.requests, "", total)
-        for bracket, good in zip(brackets, passed, strict=True):
-            bracket.judge(passed=good)
+                return FoundFleet(task.design, seed, sizes, summary, len(simulated), task.requests, why, total)
+        for bracket, good, doubt in zip(brackets, passed, doubtful, strict=True):
+            bracket.judge(passed=good, doubtful=doubt)
 
 
 def _start(task: SearchTask) -> tuple[int, ...]:

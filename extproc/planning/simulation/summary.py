@@ -49,13 +49,14 @@ class ClassFigures:
 class PoolFigures:
     """The requests of one pool: `late` counts those beyond the loosest times of the objective (TTFT, TPOT),
     `late_by_class` those beyond the times of their class. `grows` marks a pool that kept filling until the end of
-    the run.
+    the run, `doubtful` one whose run was too short to tell that from a pool that is not yet full.
     """
 
     latency: Latency
     late: tuple[int, int]
     late_by_class: tuple[tuple[int, int], ...]
     grows: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ def _pool(run: FleetRun, selected: npt.NDArray[np.bool_], objective: Objective, 
         _late(run, selected & (index == place), each.ttft_s, each.tpot_s)
         for place, each in enumerate(objective.classes)
     )
-    return PoolFigures(_latency(run, selected), _late(run, selected, *loosest), by_class, state.grows)
+    return PoolFigures(
+        _latency(run, selected), _late(run, selected, *loosest), by_class, state.grows, state.doubtful
+    )
 
 
 def _late(run: FleetRun, selected: npt.NDArray[np.bool_], ttft_s: float, tpot_s: float) -> tuple[int, int]:

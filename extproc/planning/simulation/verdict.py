@@ -31,10 +31,13 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether each pool passed, and what was missed."""
+    """Whether each pool passed, and what was missed; `doubtful` marks pools that failed only because their queue
+    grows in a run too short to tell whether it would stop.
+    """
 
     passed: tuple[bool, ...]
     misses: tuple[Miss, ...]
+    doubtful: tuple[bool, ...]
 
     @property
     def only_grows(self) -> bool:
@@ -49,6 +52,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
     )
     misses: list[Miss] = []
     blamed: set[int] = set()
+    growing = {index for index, pool in enumerate(summary.by_pool) if pool.grows}
     for place, (required, figures) in enumerate(zip(objective.classes, summary.judged, strict=True)):
         if figures.latency.requests < FEWEST_JUDGED:
             continue
@@ -57,8 +61,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
                 misses.append(_class_miss(required, figures, kind, named=len(objective.classes) > 1))
                 blamed |= _to_blame(summary, place, kind, required.late * figures.latency.requests)
     for index, pool in enumerate(summary.by_pool):
-        if pool.grows:
-            blamed.add(index)
+        if index in growing:
             misses.append(Miss(f"the queue of pool {summary.pools[index].name}", GROWS, "steady"))
         late = [count > LATE * pool.latency.requests for count in pool.late]
         # If a class may be late more often than LATE (a pool that serves part of a class), only the class counts.
@@ -66,7 +69,11 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
             blamed.add(index)
             if not misses:
                 misses += [_pool_miss(summary, index, loosest, kind) for kind in (0, 1) if late[kind]]
-    return Verdict(tuple(index not in blamed for index in range(len(summary.by_pool))), tuple(misses))
+    return Verdict(
+        passed=tuple(index not in blamed | growing for index in range(len(summary.by_pool))),
+        misses=tuple(misses),
+        doubtful=tuple(pool.doubtful and index not in blamed for index, pool in enumerate(summary.by_pool)),
+    )
 
 
 def _to_blame(summary: Summary, place: int, kind: int, allowed: float) -> set[int]:
