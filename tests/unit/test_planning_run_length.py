@@ -1,18 +1,24 @@
 """Runs that are too short: what they must not be taken to show, and how long runs are instead."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from extproc.planning.design import pool
+from extproc.planning.design.pool import PoolTask, Tuning, best_pool
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
+from extproc.planning.simulation import search
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.bracket import Bracket
-from extproc.planning.simulation.search import smallest_fleets
+from extproc.planning.simulation.search import FoundFleet, rough_fleet, smallest_fleets
 from extproc.planning.simulation.steady import steadiness
+from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import Design, SearchTask, make_workload, run_fleet
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
@@ -88,3 +94,53 @@ def test_lengths_that_agree_are_no_answer_while_a_smaller_size_is_in_doubt() -> 
     (found,) = smallest_fleets(replace(task(3_000), longest=4_000))
     assert (10, 10) == (found.shorter, found.total)
     assert "even runs of 4,000 requests are too short to judge" == found.not_steady
+
+
+def pool_task(lengths: Lengths, rate: float) -> PoolTask:
+    """Return the search of the best pool for all requests, with nothing tuned."""
+    base = task(2_000)
+    tuning = Tuning(parallelism=False, knobs=False)
+    return PoolTask(lengths, rate, LONG, base.setup, Objective(), base.rule, base.balancing, tuning)
+
+
+def test_a_pool_of_long_answers_is_not_sized_by_how_long_it_fills() -> None:
+    """Answers of 2,000 tokens fill the pool for most of a minute, in which ten instances seem to grow; nine are
+    enough, as runs of 16 minutes show.
+    """
+    found = best_pool(pool_task(Lengths(np.full(100, 200), np.full(100, 2_000), "long answers"), 50))
+    assert found is not None
+    assert 9 == found.instances
+
+
+@pytest.mark.parametrize("rate", [20, 200, 1_600])
+def test_pools_are_searched_with_a_minute_of_traffic_at_any_rate(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is short beside the time that requests stay shows only how a pool fills."""
+    asked: list[SearchTask] = []
+
+    def found(question: SearchTask) -> FoundFleet:
+        asked.append(question)
+        return cast("FoundFleet", SimpleNamespace(total=3, requests=question.requests))
+
+    monkeypatch.setattr(pool, "rough_fleet", found)
+    assert best_pool(pool_task(chat(), rate)) is not None
+    assert all(each.requests >= 60 * rate and each.longest > each.requests for each in asked)
+
+
+@pytest.mark.parametrize(("doubtful_below", "asked_for"), [(0, 1), (3_000, 2), (99_000, 3)])
+def test_pools_are_searched_with_longer_runs_only_while_their_size_is_in_doubt(
+    doubtful_below: int, asked_for: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One length is enough to compare pools unless smaller ones only seem to grow; the longest counts anyway."""
+    asked: list[int] = []
+
+    def searched(question: SearchTask, *_: object) -> FoundFleet:
+        asked.append(question.requests)
+        summary, doubtful = cast("Summary", SimpleNamespace()), question.requests < doubtful_below
+        return FoundFleet(question.design, 1, (3,), summary, 1, question.requests, "short" * doubtful, 3, doubtful)
+
+    monkeypatch.setattr(search, "_search", searched)
+    monkeypatch.setattr(search, "_start", lambda _: (1,))
+    assert (3,) == rough_fleet(replace(task(2_000), longest=8_000)).instances
+    assert [2_000 * 2**n for n in range(asked_for)] == asked

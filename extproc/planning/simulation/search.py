@@ -38,13 +38,14 @@ from extproc.planning.simulation.task import (
 from extproc.planning.simulation.verdict import Verdict, verdict
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["FoundFleet", "ObjectiveNotMet", "smallest_fleets"]
+__all__ = ["FoundFleet", "ObjectiveNotMet", "rough_fleet", "smallest_fleets"]
 
 MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed or shorter runs needed
 COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
 LONGER = 4  # times as many requests in the next runs
+LONGER_ROUGH = 2  # the same where longer runs need not show a steady state, only remove doubt
 AGREE = 0.025  # share of the instances
 TOO_SHORT = "runs too short to judge"
 ROUTED_FIRST = 10_000  # requests routed before the simulation to find each pool's share
@@ -62,7 +63,8 @@ class _StillGrowsError(Exception):
 class FoundFleet:
     """The smallest fleet of one design and seed: the instances of each pool, their figures in runs of `requests`,
     the number of runs simulated, and why the fleet is not known to be steady ('' if it is). `shorter` is the size
-    found by runs a quarter as long (the same size if there were none).
+    found by runs a quarter as long (the same size if there were none). `doubtful` says that smaller sizes failed
+    only because their queues grew in runs too short to tell.
     """
 
     design: Design
@@ -73,6 +75,7 @@ class FoundFleet:
     requests: int = 0
     not_steady: str = ""
     shorter: int = 0
+    doubtful: bool = False
 
     @property
     def total(self) -> int:
@@ -95,12 +98,27 @@ def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = N
     return tuple(found)
 
 
+def rough_fleet(task: SearchTask) -> FoundFleet:
+    """Search with one seed and the shortest runs that can tell, for comparing designs: one length is enough unless
+    it leaves smaller sizes in doubt. Raises ObjectiveNotMet as `smallest_fleets` does.
+    """
+    return _steady(task, 1, _start(task), FIRST_STEP, None, rough=True)
+
+
 def _steady(
-    task: SearchTask, seed: int, start: tuple[int, ...], step: float, progress: Callable[[int], None] | None
+    task: SearchTask,
+    seed: int,
+    start: tuple[int, ...],
+    step: float,
+    progress: Callable[[int], None] | None,
+    *,
+    rough: bool = False,
 ) -> FoundFleet:
-    """Repeat the search with longer and longer runs until the answer no longer changes."""
+    """Repeat the search with longer and longer runs until the answer no longer changes; if `rough`, only until no
+    smaller size is in doubt.
+    """
     found: FoundFleet | None = None
-    lengths = list(_run_lengths(task))
+    lengths = list(_run_lengths(task, LONGER_ROUGH if rough else LONGER))
     for requests in lengths:
         brackets = [Bracket(size, step) for size in start]
         if found is not None:
@@ -112,6 +130,8 @@ def _steady(
                 raise ObjectiveNotMet(str(error)) from error
             found = None
             continue
+        if rough and not again.doubtful:
+            return again
         if found is None:
             found, why = again, f"only runs of {requests:,} requests are long enough to judge"
             continue
@@ -126,13 +146,13 @@ def _steady(
     return replace(found, not_steady=why if len(lengths) > 1 else found.not_steady)
 
 
-def _run_lengths(task: SearchTask) -> Iterator[int]:
+def _run_lengths(task: SearchTask, times: int) -> Iterator[int]:
     """Yield the lengths of runs in requests: the one that was asked for, then longer ones up to the longest."""
     requests = task.requests
     yield requests
     if task.arrivals == "trace":
         return
-    while (longer := min(LONGER * requests, task.longest)) > requests:
+    while (longer := min(times * requests, task.longest)) > requests:
         requests = longer
         yield requests
 
@@ -158,9 +178,10 @@ def _search(
             passed = judged.passed
             doubtful = judged.doubtful
             if all(passed) and all(bracket.done for bracket in brackets):
-                why = TOO_SHORT if summary.too_short or any(bracket.doubtful for bracket in brackets) else ""
-                total = sum(sizes)
-                return FoundFleet(task.design, seed, sizes, summary, len(simulated), task.requests, why, total)
+                doubt = any(bracket.doubtful for bracket in brackets)
+                why = TOO_SHORT if doubt or summary.too_short else ""
+                runs, total = len(simulated), sum(sizes)
+                return FoundFleet(task.design, seed, sizes, summary, runs, task.requests, why, total, doubt)
         for bracket, good, doubt in zip(brackets, passed, doubtful, strict=True):
             bracket.judge(passed=good, doubtful=doubt)
 
