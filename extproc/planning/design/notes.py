@@ -34,7 +34,7 @@ def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
     """Name the fleets that are not known to be in steady state."""
     return tuple(
         f"{fleet.design.name}: not known to be steady ({fleet.not_steady}), so it is not recommended. Try longer "
-        "runs (--requests)."
+        "runs (--requests), or a longer trace with --arrivals trace."
         for fleet in fleets
         if fleet.not_steady
     )

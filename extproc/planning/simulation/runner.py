@@ -146,7 +146,7 @@ def _estimate(found: Outcome, task: SearchTask) -> FleetEstimate | NotMet:
     totals = np.array([fleet.total for fleet in found], np.float64)
     freedom = len(totals) - 1
     half = float("nan")
-    if freedom > 0 and task.arrivals != "trace":
+    if freedom > 0 and task.stationary:
         half = STUDENT_T[min(freedom, len(STUDENT_T)) - 1] * float(totals.std(ddof=1)) / sqrt(len(totals))
     typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
     apart = float(max(abs(fleet.total - fleet.shorter) for fleet in found))

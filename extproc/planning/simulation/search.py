@@ -150,7 +150,7 @@ def _run_lengths(task: SearchTask, times: int) -> Iterator[int]:
     """Yield the lengths of runs in requests: the one that was asked for, then longer ones up to the longest."""
     requests = task.requests
     yield requests
-    if task.arrivals == "trace":
+    if not task.stationary:
         return
     while (longer := min(times * requests, task.longest)) > requests:
         requests = longer

@@ -61,8 +61,8 @@ class PoolFigures:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run after its warm-up. Shares are of the measured requests, except that `under_counted` and
-    `preemptions_per_1000` cover all requests; `ttft_curve_s` holds 101 percentiles of TTFT. `judged` are the
+    """One run after its warm-up, if it has one. Shares are of the measured requests, except that `under_counted`
+    and `preemptions_per_1000` cover all requests; `ttft_curve_s` holds 101 percentiles of TTFT. `judged` are the
     classes of the objective, `by_length` those of the latency tables.
     """
 
@@ -87,11 +87,12 @@ class Summary:
         return next((c for c in self.by_length if c.latency.requests), self.by_length[0])
 
 
-def summarise(run: FleetRun, objective: Objective) -> Summary:
-    """Reduce a run to its figures."""
+def summarise(run: FleetRun, objective: Objective, *, stationary: bool = True) -> Summary:
+    """Reduce a run to its figures; a run that is not `stationary` has no warm-up, and may grow to its end."""
     size = len(run.pool)
-    states = _steadiness(run)
-    warm_up = max((WARM_UP, *(state.warm_up for state in states)))
+    states = _steadiness(run, stationary=stationary)
+    least = WARM_UP if stationary else 0.0
+    warm_up = max((least, *(state.warm_up for state in states)))
     measured = np.arange(size) >= int(size * warm_up)
     rejected, truncated = (run.pool < 0) & measured, run.truncated & measured
     answered = measured & (run.pool >= 0)
@@ -117,14 +118,14 @@ def summarise(run: FleetRun, objective: Objective) -> Summary:
     )
 
 
-def first_measured(requests: int) -> int:
+def first_measured(requests: int, *, stationary: bool) -> int:
     """Return the index of the first request after the shortest warm-up."""
-    return int(requests * WARM_UP)
+    return int(requests * WARM_UP) if stationary else 0
 
 
-def _steadiness(run: FleetRun) -> list[Steadiness]:
+def _steadiness(run: FleetRun, *, stationary: bool) -> list[Steadiness]:
     members = (run.pool == index for index in range(len(run.pools)))
-    return [steadiness(run.arrival_s[each], run.finish_s[each]) for each in members]
+    return [steadiness(run.arrival_s[each], run.finish_s[each], stationary=stationary) for each in members]
 
 
 def _classes(

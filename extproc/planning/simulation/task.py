@@ -85,6 +85,11 @@ class SearchTask:
     longest: int = 0
     spill: bool = False
 
+    @property
+    def stationary(self) -> bool:
+        """Whether requests arrive at one rate, so that runs settle; a trace's own arrivals follow its load."""
+        return self.arrivals != "trace"
+
 
 def make_workload(task: SearchTask, seed: int) -> Workload:
     """Draw the requests of a task for one seed."""
@@ -100,7 +105,7 @@ def run_fleet(
     """Simulate one fleet of the task's design."""
     specs = _specs(task, instances)
     run = simulate(workload, specs, router_of(task, workload), task.balancing, progress)
-    return summarise(run, task.setup.objective)
+    return summarise(run, task.setup.objective, stationary=task.stationary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,8 @@ def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun
     router = router_of(task, workload)
     specs = _specs(task, instances)
     run = simulate(workload, specs, router, task.balancing, fails_at=len(workload) // 2)
-    judged = verdict(summarise(run, task.setup.objective), task.setup.objective)
+    # The pool of the survivors is busier than before: a step that is no growth, and no warm-up.
+    judged = verdict(summarise(run, task.setup.objective, stationary=False), task.setup.objective)
     return FailureRun(instances, len(workload), run.restarted, tuple(map(str, judged.misses)))
 
 
@@ -130,10 +136,11 @@ def run_unless_hopeless(
 ) -> Summary | None:
     """Simulate one fleet; return None if every pool is certain to miss the objective."""
     total = workload.prompt + workload.output
-    watch = watch_for(task.setup.objective, total, first_measured(len(workload)), len(instances))
+    first = first_measured(len(workload), stationary=task.stationary)
+    watch = watch_for(task.setup.objective, total, first, len(instances))
     router = router_of(task, workload)
     run = simulate(workload, _specs(task, instances), router, task.balancing, progress, watch=watch)
-    return None if run.stopped else summarise(run, task.setup.objective)
+    return None if run.stopped else summarise(run, task.setup.objective, stationary=task.stationary)
 
 
 def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]:
