@@ -17,7 +17,7 @@ not steady, with both sizes. Fixed long runs were rejected: most designs lose ea
 once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -26,6 +26,7 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.bracket import Bracket
+from extproc.planning.simulation.run_lengths import run_lengths
 from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import (
     Design,
@@ -118,7 +119,7 @@ def _steady(
     smaller size is in doubt.
     """
     found: FoundFleet | None = None
-    lengths = list(_run_lengths(task, LONGER_ROUGH if rough else LONGER))
+    lengths = list(run_lengths(task, LONGER_ROUGH if rough else LONGER))
     for requests in lengths:
         brackets = [Bracket(size, step) for size in start]
         if found is not None:
@@ -144,17 +145,6 @@ def _steady(
             return found
     assert found is not None, "the last search found a fleet"
     return replace(found, not_steady=why if len(lengths) > 1 else found.not_steady)
-
-
-def _run_lengths(task: SearchTask, times: int) -> Iterator[int]:
-    """Yield the lengths of runs in requests: the one that was asked for, then longer ones up to the longest."""
-    requests = task.requests
-    yield requests
-    if not task.stationary:
-        return
-    while (longer := min(times * requests, task.longest)) > requests:
-        requests = longer
-        yield requests
 
 
 def _search(

@@ -18,7 +18,7 @@ from extproc.planning.simulation.pool import PoolSpec
 from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
 from extproc.planning.simulation.spilling import SimulatedSpill
 from extproc.planning.simulation.summary import Summary, first_measured, summarise
-from extproc.planning.simulation.verdict import verdict
+from extproc.planning.simulation.verdict import not_judged, verdict
 from extproc.planning.simulation.watch import watch_for
 from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload
 from extproc.planning.workload.declared import DeclaredRule, undeclared_output_tokens
@@ -111,13 +111,14 @@ def run_fleet(
 @dataclass(frozen=True, slots=True)
 class FailureRun:
     """A run in which the busiest instance of each pool died halfway: the requests that started over, and the parts
-    of the objective that were missed.
+    of the objective that were missed, and the classes too rare in it to be judged.
     """
 
     instances: tuple[int, ...]
     requests: int
     restarted: int
     misses: tuple[str, ...]
+    not_judged: tuple[str, ...] = ()
 
 
 def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun:
@@ -127,8 +128,11 @@ def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun
     specs = _specs(task, instances)
     run = simulate(workload, specs, router, task.balancing, fails_at=len(workload) // 2)
     # The pool of the survivors is busier than before: a step that is no growth, and no warm-up.
-    judged = verdict(summarise(run, task.setup.objective, stationary=False), task.setup.objective)
-    return FailureRun(instances, len(workload), run.restarted, tuple(map(str, judged.misses)))
+    objective = task.setup.objective
+    summary = summarise(run, objective, stationary=False)
+    misses = tuple(map(str, verdict(summary, objective).misses))
+    rare = not_judged(summary, objective, task.lengths.total)
+    return FailureRun(instances, len(workload), run.restarted, misses, rare)
 
 
 def run_unless_hopeless(

@@ -4,15 +4,17 @@ A class of lengths is judged over all pools: its users do not know which one ser
 must keep the loosest times of the objective for its own requests, so that a starved long pool cannot hide behind
 the many requests of the short one, and its queue must not grow until the end of the run. If a class missed, the
 pools with the most late requests of it are to blame, as many as it takes until the rest is within the class's
-allowance. A class with too few requests in a run for a 99th percentile is judged only as part of its pool.
+allowance. A class with too few requests in a run for a 99th percentile is judged only as part of its pool; whoever
+reports a verdict has to name it (`not_judged`).
 """
 
 from dataclasses import dataclass
 
 from extproc.planning.model.objective import FEWEST_JUDGED, LATE, LengthClass, Objective
 from extproc.planning.simulation.summary import ClassFigures, Summary
+from extproc.planning.workload.lengths import Tokens
 
-__all__ = ["Miss", "Verdict", "verdict"]
+__all__ = ["Miss", "Verdict", "not_judged", "verdict"]
 
 GROWS = "grows to the end"
 
@@ -73,6 +75,17 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
         passed=tuple(index not in blamed | growing for index in range(len(summary.by_pool))),
         misses=tuple(misses),
         doubtful=tuple(pool.doubtful and index not in blamed for index, pool in enumerate(summary.by_pool)),
+    )
+
+
+def not_judged(summary: Summary, objective: Objective, total: Tokens) -> tuple[str, ...]:
+    """Return the names of the classes of which the run had too few requests; `total` holds the workload's lengths,
+    prompt plus output: a class that it does not have is no gap.
+    """
+    return tuple(
+        figures.name
+        for figures, present in zip(summary.judged, objective.count(total), strict=True)
+        if present and figures.latency.requests < FEWEST_JUDGED
     )
 
 
