@@ -144,7 +144,7 @@ def test_a_knob_that_saves_instances_is_taken_and_named(
     def run(search: SearchTask, _: object, sizes: tuple[int, ...], __: object) -> bool:
         return sizes[0] >= (7 if getattr(search.design.setup(0, search.setup), name) == value else 10)
 
-    monkeypatch.setattr(pool, "smallest_fleets", lambda *_: (SimpleNamespace(total=10),))
+    monkeypatch.setattr(pool, "rough_fleet", lambda _: SimpleNamespace(total=10, requests=3_000))
     monkeypatch.setattr(pool, "run_unless_hopeless", run)
     monkeypatch.setattr(pool, "verdict", lambda enough, _: SimpleNamespace(passed=(enough,)))
     found = best_pool(task)

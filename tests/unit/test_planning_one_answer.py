@@ -61,6 +61,7 @@ class Fleet:
     gpu: str = "h100-80g"
     long_prefill_tokens: int = 0
     not_steady: str = ""
+    not_judged: tuple[str, ...] = ()
 
     def estimate(self, setup: Setup) -> FleetEstimate:
         """Return the fleet as if a search had found it."""
@@ -69,7 +70,8 @@ class Fleet:
         lens = tuple(min(LONG, -(-context * 5 // 4 // 16) * 16) for context in contexts)
         design = Design(self.name, contexts, setups, lens)
         found = FoundFleet(design, 1, self.instances, self._summary(contexts), 9, 12_000, self.not_steady)
-        return FleetEstimate(design, (found,), float(sum(self.instances)), 1.0, found, self.not_steady)
+        total = float(sum(self.instances))
+        return FleetEstimate(design, (found,), total, 1.0, found, self.not_steady, self.not_judged)
 
     def _setup(self, setup: Setup, gpus: int) -> Setup:
         known = built_in().gpu(self.gpu)
@@ -145,6 +147,7 @@ CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
         [USUAL, TUNED, replace(TWO, not_steady="runs do not agree")],
         (),
     ),
+    "a class that is not judged": ("two pools at 2,048", [USUAL, TUNED, replace(TWO, not_judged=("longer",))], ()),
 }
 
 
@@ -260,6 +263,7 @@ def size_row(fleet: dict[str, Any]) -> str:
     gpu_hours = f"{hours / 1e6:,.2f}M" if hours >= 1e6 else f"{hours:,}"
     interval = f"{fleet['instances']:.1f} ± {fleet['half_width']:.1f}"
     interval += ", not steady" if fleet["not_steady"] else ""
+    interval += ", not all judged" if fleet["not_judged"] else ""
     return (
         f"{fleet['design']['name']} {cost['shape']} {interval} {cost['gpus']:,} {gpu_hours} "
         f"{money(cost['usd_per_year'])}"
@@ -278,6 +282,7 @@ def check_sentence(said: Said) -> None:
     if not said.recommended:
         assert "no recommendation" in sentence
         return
+    assert said.fleet["not_judged"] == re.findall(r"; not judged, too few requests: (.*)", sentence)
     fleets = {fleet["design"]["name"]: fleet["cost"] for fleet in said.plan["fleets"]}
     cost = said.fleet["cost"]
     assert f"{said.recommended} ({cost['shape']} GPUs" in sentence

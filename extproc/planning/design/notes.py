@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 
 from extproc.planning.hardware.published import LARGEST_GAP_GIB
 from extproc.planning.model.engine import Engine
+from extproc.planning.model.objective import FEWEST_JUDGED
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 from extproc.planning.workload.lengths import LeftOut, Lengths
 
-__all__ = ["failure_notes", "memory_notes", "steady_notes", "workload_notes"]
+__all__ = ["failure_notes", "judged_notes", "memory_notes", "steady_notes", "workload_notes"]
 
 LITTLE_GIB = 2 * LARGEST_GAP_GIB  # free per GPU: if less, memory that is not counted may take most of it
 
@@ -34,9 +35,20 @@ def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
     """Name the fleets that are not known to be in steady state."""
     return tuple(
         f"{fleet.design.name}: not known to be steady ({fleet.not_steady}), so it is not recommended. Try longer "
-        "runs (--requests)."
+        "runs (--requests), or a longer trace with --arrivals trace."
         for fleet in fleets
         if fleet.not_steady
+    )
+
+
+def judged_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+    """Name the classes of the objective that runs had too few requests of."""
+    return tuple(
+        f"{fleet.design.name}: whether requests of the class '{name}' meet the objective is not known: runs of "
+        f"{fleet.typical.requests:,} requests have fewer than {FEWEST_JUDGED} of them to judge. Try longer runs "
+        "(--requests), or a longer trace with --arrivals trace."
+        for fleet in fleets
+        for name in fleet.not_judged
     )
 
 
@@ -45,6 +57,8 @@ def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
     if failure is None:
         return ()
     kept = f"missed: {', '.join(failure.misses)}" if failure.misses else "met"
+    if failure.not_judged:
+        kept += f" (not judged, too few requests: {', '.join(failure.not_judged)})"
     text = (
         "If one instance of each pool of the recommended fleet, with its spares, is killed in the middle of "
         f"{failure.requests:,} requests, {failure.restarted:,} start again, and the objective is {kept}."

@@ -9,6 +9,13 @@ Candidates: each tensor and data parallelism (and GPU) that holds the model and 
 model first; those whose modelled cost is above HOPELESS times the best simulated cost are skipped. Starting from
 the best one, the scheduler's knobs are tried one at a time, and a change is kept if it needs fewer instances. A
 full grid was rejected: the knobs hardly interact, and it costs ten times as much.
+
+Runs last a minute, as the first ones of whole fleets do, and longer if that leaves in doubt whether smaller pools
+only seem to grow (`steady.py`); knobs are tried in runs of the length that sufficed. The length counts in seconds,
+because it must be long beside the time that a request stays, whatever the rate. Rejected: a limit of 12,000
+requests, which are 7.5 s at 1,600 req/s, so that no pool had filled; and simulating a share of the instances with
+a share of the load, because it rounds: of 66 instances one is 1.5 %, of the eight at 200 req/s one is an eighth of
+the pool.
 """
 
 from collections.abc import Iterator
@@ -22,7 +29,8 @@ from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.balancing import Balancing
-from extproc.planning.simulation.search import ObjectiveNotMet, smallest_fleets
+from extproc.planning.simulation.options import DEFAULT_SECONDS, LONGEST, MAX_REQUESTS
+from extproc.planning.simulation.search import ObjectiveNotMet, rough_fleet
 from extproc.planning.simulation.task import Design, SearchTask, make_workload, run_unless_hopeless
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
@@ -35,8 +43,7 @@ HOPELESS = 1.7  # modelled cost over the best simulated cost, from which candida
 LONG_PREFILL_THRESHOLDS = (256, 1024)
 FEWER_SEQUENCES = (128, 64, 32)  # max_num_seqs: fewer keep the TPOT low and leave room for cached prefixes
 FEWER = 0.04  # share of the instances removed per step while a knob is tried
-PERIOD_S = 60.0
-FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 12_000
+FEWEST_REQUESTS = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +90,21 @@ class PoolChoice:
 def best_pool(task: PoolTask) -> PoolChoice | None:
     """Return the cheapest pool, or None if no candidate meets the objective."""
     best: PoolChoice | None = None
+    requests = 0
     for setup, least_cost in _candidates(task):
         if best is not None and least_cost > HOPELESS * best.cost:
             break
         try:
-            found = smallest_fleets(_search(task, setup))[0].total
+            found = rough_fleet(_search(task, setup))
         except ObjectiveNotMet:
             continue
-        choice = PoolChoice(setup, found, found * setup.instance_cost)
+        choice = PoolChoice(setup, found.total, found.total * setup.instance_cost)
         if best is None or choice.cost < best.cost:
-            best = choice
+            best, requests = choice, found.requests
     if best is None or not task.tuning.knobs:
         return best
     for knob in _knobs(best.setup):
-        best = _with(task, best, knob)
+        best = _with(task, best, knob, requests)
     return best
 
 
@@ -151,8 +159,10 @@ def _knobs(setup: Setup) -> Iterator[Setup]:
     )
 
 
-def _with(task: PoolTask, best: PoolChoice, setup: Setup) -> PoolChoice:
-    """Return the choice with a knob changed if that needs fewer instances, else the best choice unchanged."""
+def _with(task: PoolTask, best: PoolChoice, setup: Setup, requests: int) -> PoolChoice:
+    """Return the choice with a knob changed if that needs fewer instances in runs of `requests`, else the best
+    choice unchanged.
+    """
     changed = replace(
         best.setup,
         long_prefill_tokens=setup.long_prefill_tokens or best.setup.long_prefill_tokens,
@@ -161,7 +171,7 @@ def _with(task: PoolTask, best: PoolChoice, setup: Setup) -> PoolChoice:
     )
     if changed == best.setup:
         return best
-    search = _search(task, changed)
+    search = replace(_search(task, changed), requests=requests)
     workload, size = make_workload(search, 1), best.instances
     step = max(1, round(FEWER * size))
     while size > step:
@@ -173,8 +183,16 @@ def _with(task: PoolTask, best: PoolChoice, setup: Setup) -> PoolChoice:
 
 
 def _search(task: PoolTask, setup: Setup) -> SearchTask:
-    requests = round(min(MOST_REQUESTS, max(FEWEST_REQUESTS, task.rate * PERIOD_S)))
-    design = Design("pool", (task.context,), (setup,))
+    requests = min(MAX_REQUESTS, max(FEWEST_REQUESTS, round(task.rate * DEFAULT_SECONDS)))
     return SearchTask(
-        design, setup, task.lengths, task.rule, task.rate, requests, 1, "oracle", task.balancing, longest=0
+        design=Design("pool", (task.context,), (setup,)),
+        setup=setup,
+        lengths=task.lengths,
+        rule=task.rule,
+        rate=task.rate,
+        requests=requests,
+        seeds=1,
+        router="oracle",
+        balancing=task.balancing,
+        longest=min(MAX_REQUESTS, LONGEST * requests),
     )

@@ -43,7 +43,15 @@ def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate 
 
 
 def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
-    """Recommend one of the simulated fleets that meet the objective in steady state, spares included."""
+    """Recommend one of the simulated fleets that meet the objective in steady state, spares included, and name the
+    classes of the objective that were too rare to judge.
+    """
+    chosen = recommended(fleets, costs)
+    rare = "" if chosen is None else ", ".join(chosen.not_judged)
+    return _sentence(fleets, costs) + (f"; not judged, too few requests: {rare}" if rare else "")
+
+
+def _sentence(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
     one, best = _best(fleets, costs)
     if one is None and best is None:
         return "no recommendation: no fleet is known to be in steady state; longer runs are needed (--requests)"

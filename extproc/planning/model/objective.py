@@ -98,6 +98,11 @@ class Objective:
         """Return the index of each request's class; `total` holds prompt plus output tokens."""
         return np.searchsorted([each.limit for each in self.shorter], total).astype(np.int64)
 
+    def count(self, total: npt.NDArray[np.int64]) -> list[int]:
+        """Return the number of requests in each class."""
+        index = self.of(total)
+        return [int((index == place).sum()) for place in range(len(self.classes))]
+
     def __str__(self) -> str:
         """Return the objective in the command line's syntax."""
         return "; ".join(

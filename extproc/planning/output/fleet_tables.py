@@ -77,6 +77,8 @@ def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
     cost = costs.of(fleet)
     if fleet.not_steady:
         interval += ", not steady"
+    if fleet.not_judged:
+        interval += ", not all judged"
     return (
         fleet.design.name,
         cost.shape,

@@ -15,7 +15,8 @@ TOLERANCE = 0.01  # of the size
 @dataclass(slots=True)
 class Bracket:
     """Bounds of one pool's size: the largest known to fail, the smallest known to pass. `size` is tried next, and
-    `step` is the share by which sizes grow or shrink until both bounds are known.
+    `step` is the share by which sizes grow or shrink until both bounds are known. `doubtful` says that the largest
+    size taken to fail might pass in a longer run.
     """
 
     start: int
@@ -24,6 +25,7 @@ class Bracket:
     fails: int = 0
     passes: int | None = None
     size: int = 0
+    doubtful: bool = False
 
     def __post_init__(self) -> None:
         self.size = self.start
@@ -33,12 +35,14 @@ class Bracket:
         """Whether the bounds are as close as the tolerance requires."""
         return self.passes is not None and self.passes - self.fails <= max(1, int(self.tolerance * self.passes))
 
-    def judge(self, *, passed: bool) -> None:
+    def judge(self, *, passed: bool, doubtful: bool = False) -> None:
         """Record the outcome at `size` and choose the next size.
 
         The other pools' sizes change the order in which the router learns, so a pool that passed may later fail at
         the same size; it then gets one more instance.
         """
+        if not passed and self.size >= self.fails:
+            self.doubtful = doubtful
         if self.done:
             self.size = self.passes = self.size if passed else self.size + 1
             return

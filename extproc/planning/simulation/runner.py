@@ -13,6 +13,7 @@ from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet, smallest_fleets
 from extproc.planning.simulation.shared import renamed, same_search
 from extproc.planning.simulation.task import Design, SearchTask
+from extproc.planning.simulation.verdict import not_judged
 
 __all__ = ["FleetEstimate", "NotMet", "search_all", "search_each"]
 
@@ -31,7 +32,8 @@ class FleetEstimate:
     `instances` is the mean of the totals. `half_width` is half of its 95 % confidence interval (which does not
     exist for one seed, or if all seeds replay the same trace), or the difference between runs of two lengths if
     that is larger; nan if there is neither. `typical` is the seed with the median total. `not_steady` says why the
-    size is not known to be that of a steady state, "" if it is.
+    size is not known to be that of a steady state, "" if it is. `not_judged` names the classes of the objective
+    that were too rare in a run to be judged: whether they meet it is not known.
     """
 
     design: Design
@@ -40,6 +42,7 @@ class FleetEstimate:
     half_width: float
     typical: FoundFleet
     not_steady: str = ""
+    not_judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +149,13 @@ def _estimate(found: Outcome, task: SearchTask) -> FleetEstimate | NotMet:
     totals = np.array([fleet.total for fleet in found], np.float64)
     freedom = len(totals) - 1
     half = float("nan")
-    if freedom > 0 and task.arrivals != "trace":
+    if freedom > 0 and task.stationary:
         half = STUDENT_T[min(freedom, len(STUDENT_T)) - 1] * float(totals.std(ddof=1)) / sqrt(len(totals))
     typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
     apart = float(max(abs(fleet.total - fleet.shorter) for fleet in found))
     if apart:
         half = apart if isnan(half) else max(half, apart)
     why_not = next((fleet.not_steady for fleet in found if fleet.not_steady), "")
-    return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical, why_not)
+    gaps = (not_judged(fleet.summary, task.setup.objective, task.lengths.total) for fleet in found)
+    rare = tuple(dict.fromkeys(name for each in gaps for name in each))
+    return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical, why_not, rare)

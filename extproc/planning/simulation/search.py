@@ -10,12 +10,14 @@ after the first starts where the previous one ended.
 The required length of a run is not known in advance: a fleet that is overloaded by one per cent looks fine for a
 while. So the search is repeated with runs four times as long, starting from the result of the shorter ones, until
 two lengths agree within AGREE; the longer one's answer counts. A pool of long answers may take longer to fill than
-a short run lasts, whatever its size: only longer runs can show whether it meets the objective. If `longest` is
-reached before two lengths agree, the fleet is reported as not steady, with both sizes. Fixed long runs were
-rejected: most designs lose early, and most workloads agree at once.
+a short run lasts, whatever its size: only longer runs can show whether it meets the objective. Nor is a size an
+answer if smaller ones failed only because their queue grew in runs in which they could not have filled
+(`steady.py`): it may be far too large. If `longest` is reached before two lengths agree, the fleet is reported as
+not steady, with both sizes. Fixed long runs were rejected: most designs lose early, and most workloads agree at
+once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -24,6 +26,7 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.bracket import Bracket
+from extproc.planning.simulation.run_lengths import run_lengths
 from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import (
     Design,
@@ -36,14 +39,16 @@ from extproc.planning.simulation.task import (
 from extproc.planning.simulation.verdict import Verdict, verdict
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["FoundFleet", "ObjectiveNotMet", "smallest_fleets"]
+__all__ = ["FoundFleet", "ObjectiveNotMet", "rough_fleet", "smallest_fleets"]
 
 MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed or shorter runs needed
 COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
 LONGER = 4  # times as many requests in the next runs
+LONGER_ROUGH = 2  # the same where longer runs need not show a steady state, only remove doubt
 AGREE = 0.025  # share of the instances
+TOO_SHORT = "runs too short to judge"
 ROUTED_FIRST = 10_000  # requests routed before the simulation to find each pool's share
 
 
@@ -59,7 +64,8 @@ class _StillGrowsError(Exception):
 class FoundFleet:
     """The smallest fleet of one design and seed: the instances of each pool, their figures in runs of `requests`,
     the number of runs simulated, and why the fleet is not known to be steady ('' if it is). `shorter` is the size
-    found by runs a quarter as long (the same size if there were none).
+    found by runs a quarter as long (the same size if there were none). `doubtful` says that smaller sizes failed
+    only because their queues grew in runs too short to tell.
     """
 
     design: Design
@@ -70,6 +76,7 @@ class FoundFleet:
     requests: int = 0
     not_steady: str = ""
     shorter: int = 0
+    doubtful: bool = False
 
     @property
     def total(self) -> int:
@@ -92,12 +99,27 @@ def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = N
     return tuple(found)
 
 
+def rough_fleet(task: SearchTask) -> FoundFleet:
+    """Search with one seed and the shortest runs that can tell, for comparing designs: one length is enough unless
+    it leaves smaller sizes in doubt. Raises ObjectiveNotMet as `smallest_fleets` does.
+    """
+    return _steady(task, 1, _start(task), FIRST_STEP, None, rough=True)
+
+
 def _steady(
-    task: SearchTask, seed: int, start: tuple[int, ...], step: float, progress: Callable[[int], None] | None
+    task: SearchTask,
+    seed: int,
+    start: tuple[int, ...],
+    step: float,
+    progress: Callable[[int], None] | None,
+    *,
+    rough: bool = False,
 ) -> FoundFleet:
-    """Repeat the search with longer and longer runs until the answer no longer changes."""
+    """Repeat the search with longer and longer runs until the answer no longer changes; if `rough`, only until no
+    smaller size is in doubt.
+    """
     found: FoundFleet | None = None
-    lengths = list(_run_lengths(task))
+    lengths = list(run_lengths(task, LONGER_ROUGH if rough else LONGER))
     for requests in lengths:
         brackets = [Bracket(size, step) for size in start]
         if found is not None:
@@ -109,28 +131,20 @@ def _steady(
                 raise ObjectiveNotMet(str(error)) from error
             found = None
             continue
+        if rough and not again.doubtful:
+            return again
         if found is None:
             found, why = again, f"only runs of {requests:,} requests are long enough to judge"
             continue
         before, found = found, replace(again, runs=again.runs + found.runs, shorter=found.total)
-        if abs(found.total - before.total) <= max(1, int(AGREE * found.total)) and not found.summary.too_short:
+        if abs(found.total - before.total) > max(1, int(AGREE * found.total)):
+            why = f"runs of {before.requests:,} and {requests:,} requests do not agree"
+        elif found.not_steady:
+            why = f"even runs of {requests:,} requests are too short to judge"
+        else:
             return found
-        why = f"runs of {before.requests:,} and {requests:,} requests do not agree"
     assert found is not None, "the last search found a fleet"
-    if len(lengths) == 1:
-        why = "runs too short to judge" if found.summary.too_short else ""
-    return replace(found, not_steady=why)
-
-
-def _run_lengths(task: SearchTask) -> Iterator[int]:
-    """Yield the lengths of runs in requests: the one that was asked for, then longer ones up to the longest."""
-    requests = task.requests
-    yield requests
-    if task.arrivals == "trace":
-        return
-    while (longer := min(LONGER * requests, task.longest)) > requests:
-        requests = longer
-        yield requests
+    return replace(found, not_steady=why if len(lengths) > 1 else found.not_steady)
 
 
 def _search(
@@ -146,17 +160,20 @@ def _search(
             run = run_fleet if whole else run_unless_hopeless
             simulated[sizes] = run(task, workload, sizes, progress)
         summary = simulated[sizes]
-        passed = [False] * len(brackets)
+        passed = doubtful = (False,) * len(brackets)
         if summary is not None:
             _check_success(task, summary)
             judged = verdict(summary, task.setup.objective)
             _check_reachable(task, brackets, judged)
-            passed = list(judged.passed)
+            passed = judged.passed
+            doubtful = judged.doubtful
             if all(passed) and all(bracket.done for bracket in brackets):
-                total = sum(sizes)
-                return FoundFleet(task.design, seed, sizes, summary, len(simulated), task.requests, "", total)
-        for bracket, good in zip(brackets, passed, strict=True):
-            bracket.judge(passed=good)
+                doubt = any(bracket.doubtful for bracket in brackets)
+                why = TOO_SHORT if doubt or summary.too_short else ""
+                runs, total = len(simulated), sum(sizes)
+                return FoundFleet(task.design, seed, sizes, summary, runs, task.requests, why, total, doubt)
+        for bracket, good, doubt in zip(brackets, passed, doubtful, strict=True):
+            bracket.judge(passed=good, doubtful=doubt)
 
 
 def _start(task: SearchTask) -> tuple[int, ...]:

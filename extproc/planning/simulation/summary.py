@@ -49,19 +49,20 @@ class ClassFigures:
 class PoolFigures:
     """The requests of one pool: `late` counts those beyond the loosest times of the objective (TTFT, TPOT),
     `late_by_class` those beyond the times of their class. `grows` marks a pool that kept filling until the end of
-    the run.
+    the run, `doubtful` one whose run was too short to tell that from a pool that is not yet full.
     """
 
     latency: Latency
     late: tuple[int, int]
     late_by_class: tuple[tuple[int, int], ...]
     grows: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run after its warm-up. Shares are of the measured requests, except that `under_counted` and
-    `preemptions_per_1000` cover all requests; `ttft_curve_s` holds 101 percentiles of TTFT. `judged` are the
+    """One run after its warm-up, if it has one. Shares are of the measured requests, except that `under_counted`
+    and `preemptions_per_1000` cover all requests; `ttft_curve_s` holds 101 percentiles of TTFT. `judged` are the
     classes of the objective, `by_length` those of the latency tables.
     """
 
@@ -86,11 +87,12 @@ class Summary:
         return next((c for c in self.by_length if c.latency.requests), self.by_length[0])
 
 
-def summarise(run: FleetRun, objective: Objective) -> Summary:
-    """Reduce a run to its figures."""
+def summarise(run: FleetRun, objective: Objective, *, stationary: bool = True) -> Summary:
+    """Reduce a run to its figures; a run that is not `stationary` has no warm-up, and may grow to its end."""
     size = len(run.pool)
-    states = _steadiness(run)
-    warm_up = max((WARM_UP, *(state.warm_up for state in states)))
+    states = _steadiness(run, stationary=stationary)
+    least = WARM_UP if stationary else 0.0
+    warm_up = max((least, *(state.warm_up for state in states)))
     measured = np.arange(size) >= int(size * warm_up)
     rejected, truncated = (run.pool < 0) & measured, run.truncated & measured
     answered = measured & (run.pool >= 0)
@@ -116,14 +118,14 @@ def summarise(run: FleetRun, objective: Objective) -> Summary:
     )
 
 
-def first_measured(requests: int) -> int:
+def first_measured(requests: int, *, stationary: bool) -> int:
     """Return the index of the first request after the shortest warm-up."""
-    return int(requests * WARM_UP)
+    return int(requests * WARM_UP) if stationary else 0
 
 
-def _steadiness(run: FleetRun) -> list[Steadiness]:
+def _steadiness(run: FleetRun, *, stationary: bool) -> list[Steadiness]:
     members = (run.pool == index for index in range(len(run.pools)))
-    return [steadiness(run.arrival_s[each], run.finish_s[each]) for each in members]
+    return [steadiness(run.arrival_s[each], run.finish_s[each], stationary=stationary) for each in members]
 
 
 def _classes(
@@ -148,7 +150,9 @@ def _pool(run: FleetRun, selected: npt.NDArray[np.bool_], objective: Objective, 
         _late(run, selected & (index == place), each.ttft_s, each.tpot_s)
         for place, each in enumerate(objective.classes)
     )
-    return PoolFigures(_latency(run, selected), _late(run, selected, *loosest), by_class, state.grows)
+    return PoolFigures(
+        _latency(run, selected), _late(run, selected, *loosest), by_class, state.grows, state.doubtful
+    )
 
 
 def _late(run: FleetRun, selected: npt.NDArray[np.bool_], ttft_s: float, tpot_s: float) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from extproc.planning.simulation.pool import PoolSpec
 from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
 from extproc.planning.simulation.spilling import SimulatedSpill
 from extproc.planning.simulation.summary import Summary, first_measured, summarise
-from extproc.planning.simulation.verdict import verdict
+from extproc.planning.simulation.verdict import not_judged, verdict
 from extproc.planning.simulation.watch import watch_for
 from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload
 from extproc.planning.workload.declared import DeclaredRule, undeclared_output_tokens
@@ -85,6 +85,11 @@ class SearchTask:
     longest: int = 0
     spill: bool = False
 
+    @property
+    def stationary(self) -> bool:
+        """Whether requests arrive at one rate, so that runs settle; a trace's own arrivals follow its load."""
+        return self.arrivals != "trace"
+
 
 def make_workload(task: SearchTask, seed: int) -> Workload:
     """Draw the requests of a task for one seed."""
@@ -100,19 +105,20 @@ def run_fleet(
     """Simulate one fleet of the task's design."""
     specs = _specs(task, instances)
     run = simulate(workload, specs, router_of(task, workload), task.balancing, progress)
-    return summarise(run, task.setup.objective)
+    return summarise(run, task.setup.objective, stationary=task.stationary)
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRun:
     """A run in which the busiest instance of each pool died halfway: the requests that started over, and the parts
-    of the objective that were missed.
+    of the objective that were missed, and the classes too rare in it to be judged.
     """
 
     instances: tuple[int, ...]
     requests: int
     restarted: int
     misses: tuple[str, ...]
+    not_judged: tuple[str, ...] = ()
 
 
 def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun:
@@ -121,8 +127,12 @@ def run_with_failure(task: SearchTask, instances: tuple[int, ...]) -> FailureRun
     router = router_of(task, workload)
     specs = _specs(task, instances)
     run = simulate(workload, specs, router, task.balancing, fails_at=len(workload) // 2)
-    judged = verdict(summarise(run, task.setup.objective), task.setup.objective)
-    return FailureRun(instances, len(workload), run.restarted, tuple(map(str, judged.misses)))
+    # The pool of the survivors is busier than before: a step that is no growth, and no warm-up.
+    objective = task.setup.objective
+    summary = summarise(run, objective, stationary=False)
+    misses = tuple(map(str, verdict(summary, objective).misses))
+    rare = not_judged(summary, objective, task.lengths.total)
+    return FailureRun(instances, len(workload), run.restarted, misses, rare)
 
 
 def run_unless_hopeless(
@@ -130,10 +140,11 @@ def run_unless_hopeless(
 ) -> Summary | None:
     """Simulate one fleet; return None if every pool is certain to miss the objective."""
     total = workload.prompt + workload.output
-    watch = watch_for(task.setup.objective, total, first_measured(len(workload)), len(instances))
+    first = first_measured(len(workload), stationary=task.stationary)
+    watch = watch_for(task.setup.objective, total, first, len(instances))
     router = router_of(task, workload)
     run = simulate(workload, _specs(task, instances), router, task.balancing, progress, watch=watch)
-    return None if run.stopped else summarise(run, task.setup.objective)
+    return None if run.stopped else summarise(run, task.setup.objective, stationary=task.stationary)
 
 
 def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]:

@@ -4,15 +4,17 @@ A class of lengths is judged over all pools: its users do not know which one ser
 must keep the loosest times of the objective for its own requests, so that a starved long pool cannot hide behind
 the many requests of the short one, and its queue must not grow until the end of the run. If a class missed, the
 pools with the most late requests of it are to blame, as many as it takes until the rest is within the class's
-allowance. A class with too few requests in a run for a 99th percentile is judged only as part of its pool.
+allowance. A class with too few requests in a run for a 99th percentile is judged only as part of its pool; whoever
+reports a verdict has to name it (`not_judged`).
 """
 
 from dataclasses import dataclass
 
 from extproc.planning.model.objective import FEWEST_JUDGED, LATE, LengthClass, Objective
 from extproc.planning.simulation.summary import ClassFigures, Summary
+from extproc.planning.workload.lengths import Tokens
 
-__all__ = ["Miss", "Verdict", "verdict"]
+__all__ = ["Miss", "Verdict", "not_judged", "verdict"]
 
 GROWS = "grows to the end"
 
@@ -31,10 +33,13 @@ class Miss:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether each pool passed, and what was missed."""
+    """Whether each pool passed, and what was missed; `doubtful` marks pools that failed only because their queue
+    grows in a run too short to tell whether it would stop.
+    """
 
     passed: tuple[bool, ...]
     misses: tuple[Miss, ...]
+    doubtful: tuple[bool, ...]
 
     @property
     def only_grows(self) -> bool:
@@ -49,6 +54,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
     )
     misses: list[Miss] = []
     blamed: set[int] = set()
+    growing = {index for index, pool in enumerate(summary.by_pool) if pool.grows}
     for place, (required, figures) in enumerate(zip(objective.classes, summary.judged, strict=True)):
         if figures.latency.requests < FEWEST_JUDGED:
             continue
@@ -57,8 +63,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
                 misses.append(_class_miss(required, figures, kind, named=len(objective.classes) > 1))
                 blamed |= _to_blame(summary, place, kind, required.late * figures.latency.requests)
     for index, pool in enumerate(summary.by_pool):
-        if pool.grows:
-            blamed.add(index)
+        if index in growing:
             misses.append(Miss(f"the queue of pool {summary.pools[index].name}", GROWS, "steady"))
         late = [count > LATE * pool.latency.requests for count in pool.late]
         # If a class may be late more often than LATE (a pool that serves part of a class), only the class counts.
@@ -66,7 +71,22 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
             blamed.add(index)
             if not misses:
                 misses += [_pool_miss(summary, index, loosest, kind) for kind in (0, 1) if late[kind]]
-    return Verdict(tuple(index not in blamed for index in range(len(summary.by_pool))), tuple(misses))
+    return Verdict(
+        passed=tuple(index not in blamed | growing for index in range(len(summary.by_pool))),
+        misses=tuple(misses),
+        doubtful=tuple(pool.doubtful and index not in blamed for index, pool in enumerate(summary.by_pool)),
+    )
+
+
+def not_judged(summary: Summary, objective: Objective, total: Tokens) -> tuple[str, ...]:
+    """Return the names of the classes of which the run had too few requests; `total` holds the workload's lengths,
+    prompt plus output: a class that it does not have is no gap.
+    """
+    return tuple(
+        figures.name
+        for figures, present in zip(summary.judged, objective.count(total), strict=True)
+        if present and figures.latency.requests < FEWEST_JUDGED
+    )
 
 
 def _to_blame(summary: Summary, place: int, kind: int, allowed: float) -> set[int]:

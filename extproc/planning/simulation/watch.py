@@ -7,8 +7,6 @@ end.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from extproc.planning.model.objective import FEWEST_JUDGED, LATE, Objective
 from extproc.planning.workload.lengths import Tokens
 
@@ -64,7 +62,7 @@ def watch_for(objective: Objective, total: Tokens, first: int, pools: int) -> Wa
     """Return the watch of a run; `total` holds the prompt plus output tokens of each request."""
     index = objective.of(total)
     classes = objective.classes
-    coming = np.bincount(index[first:], minlength=len(classes)).tolist()
+    coming = objective.count(total[first:])
     # A class with few requests is not judged. A longer warm-up may exclude some requests, which only lowers the
     # number that may be late.
     allowed = [

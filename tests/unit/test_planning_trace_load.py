@@ -1,0 +1,92 @@
+"""Runs without a steady state: a trace's own arrivals, and instances that die. Every request counts in them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.search import smallest_fleets
+from extproc.planning.simulation.steady import steadiness
+from extproc.planning.simulation.task import (
+    Design,
+    SearchTask,
+    make_workload,
+    run_fleet,
+    run_unless_hopeless,
+    run_with_failure,
+)
+from extproc.planning.simulation.verdict import verdict
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
+
+REQUESTS = 6_000
+
+
+def task(gaps_s: Sequence[float]) -> SearchTask:
+    """Return the search of one pool of Llama-3-8B on H100 for a trace with these gaps, at its own rate."""
+    rng = np.random.default_rng(0)
+    size = len(gaps_s)
+    arrival = np.cumsum(gaps_s) - gaps_s[0]
+    lengths = Lengths(rng.integers(500, 3_000, size), rng.integers(100, 300, size), "trace", arrival)
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("8B", "H100", instance, 65_536, Objective(), spare=0, price_usd_h=2.0)
+    rate, balancing = size / float(arrival[-1]), Balancing(Balance.FULL_SCAN)
+    return SearchTask(
+        Design("one", (65_536,)), setup, lengths, DeclaredRule.TRUTH, rate, size, 1, "oracle", balancing, "trace"
+    )
+
+
+def busy_start() -> SearchTask:
+    """Return a trace whose first 15 % arrive at four times the rate of the others."""
+    rng = np.random.default_rng(0)
+    busy = int(0.15 * REQUESTS)
+    return task([*rng.exponential(0.005, busy), *rng.exponential(0.02, REQUESTS - busy)])
+
+
+def test_a_busy_start_of_a_trace_counts() -> None:
+    """The fleet that is found has at most 1 % of all the trace's requests wait over 2 s."""
+    (found,) = smallest_fleets(busy_start())
+    assert 0 == found.summary.warm_up
+    assert REQUESTS == found.summary.all.requests
+    assert found.summary.all.ttft_p99_s <= 2
+    assert "" == found.not_steady
+
+
+def test_a_run_that_is_given_up_early_counts_the_start_as_well() -> None:
+    """A fleet that is late only in the busy start is hopeless, by the same requests as the verdict."""
+    search = busy_start()
+    workload = make_workload(search, 1)
+    assert run_unless_hopeless(search, workload, (2,), None) is None
+    assert (False,) == verdict(run_fleet(search, workload, (2,)), Objective()).passed
+
+
+def test_a_load_that_rises_to_the_end_of_a_trace_can_be_planned_for() -> None:
+    """A pool that follows the load is not a pool that cannot keep up."""
+    rng = np.random.default_rng(0)
+    (found,) = smallest_fleets(task(rng.exponential(1 / np.linspace(5, 60, REQUESTS)).tolist()))
+    assert ("", False) == (found.not_steady, found.summary.by_pool[0].grows)
+    assert found.summary.all.ttft_p99_s <= 2
+
+
+@pytest.mark.parametrize(("seconds", "too_short"), [(100, False), (10, True)])
+def test_a_trace_that_ends_before_the_fleet_has_filled_is_too_short(seconds: float, too_short: bool) -> None:  # noqa: FBT001
+    """Requests that stay for 8 s and arrive within 10 s have seen an empty fleet only."""
+    arrival = np.linspace(0, seconds, 1_000)
+    assert too_short is steadiness(arrival, arrival + 8.0, stationary=False).too_short
+
+
+def test_instances_that_die_leave_a_busier_fleet_not_a_growing_one() -> None:
+    """Of four instances three are enough: the step in the middle of the run is not taken for growth."""
+    search = busy_start()
+    steady = SearchTask(
+        search.design, search.setup, search.lengths, search.rule, 40, REQUESTS, 1, "oracle", search.balancing
+    )
+    workload = make_workload(steady, 1)
+    assert verdict(run_fleet(steady, workload, (3,)), Objective()).misses == ()
+    assert () == run_with_failure(steady, (4,)).misses
