@@ -184,6 +184,8 @@ _POLICIES: Final = {
     "bufferLimit": "A larger body is a 413 (the default is 32 KiB); those that declare their length take the "
     "bypass instead. Below the router's listen.max_message_bytes.",
     "initialStreamWindowSize": "The same limit for HTTP/2, of which 64 KiB is the default.",
+    "initialConnectionWindowSize": "For 16 streams, as by default: an upload that no pool reads takes up its "
+    "stream's share, and at 1 MiB all requests on the connection would wait for it.",
     "streamIdleTimeout": "Longest time without a byte: a long prompt produces none until its first token.",
     "numAttemptsPerPriority": "Leave a priority after its first failure: the pool, then the fallback.",
     "httpStatusCodes": "Too long: 400, 413, 422. A model that this pool does not serve: 404. Not accepting "

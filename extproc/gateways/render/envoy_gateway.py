@@ -13,6 +13,8 @@ from extproc.gateways.render.text import documents_of
 __all__ = ["render_envoy_gateway"]
 
 LARGEST_MIB: Final = 16
+# HTTP/2 allows windows below 2 GiB.
+LARGEST_WINDOW_MIB: Final = 2_047
 _API: Final = "gateway.envoyproxy.io"
 _ROUTES: Final = "gateway.networking.k8s.io"
 _NAMESPACE: Final = "dualpool"
@@ -82,7 +84,10 @@ def _client(numbers: Numbers) -> dict[str, Any]:
         "targetRefs": [_target("llm", "Gateway")],
         "headers": {"earlyRequestHeaders": {"remove": list(numbers.set_headers)}},
         "connection": {"bufferLimit": f"{_buffered_mib(numbers)}Mi"},
-        "http2": {"initialStreamWindowSize": f"{_buffered_mib(numbers)}Mi"},
+        "http2": {
+            "initialStreamWindowSize": f"{_buffered_mib(numbers)}Mi",
+            "initialConnectionWindowSize": f"{min(16 * _buffered_mib(numbers), LARGEST_WINDOW_MIB)}Mi",
+        },
         "timeout": {"http": {"streamIdleTimeout": "600s"}},
     }
     return _object("ClientTrafficPolicy", "llm", spec)
