@@ -88,6 +88,8 @@ _CLUSTERS: Final = {
     "turns.",
     "dualpool.lb_policy": "Each process of the router is a separate endpoint (a port or a Unix socket), since "
     "Envoy opens one connection per thread and endpoint.",
+    "connection_keepalive": "Closes the connection to a router that hangs: message_timeout does not cover every "
+    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
     "dualpool.circuit_breakers": "One gRPC stream per request in flight, open until the response ends if it is "
     "learned from. Above the limit the filter fails open.",
     "dualpool.health_checks": "A router that drains reports NOT_SERVING and keeps serving; Envoy moves to the "
@@ -177,6 +179,8 @@ _POLICIES: Final = {
     "writableNamespaces": "For access logs; namespaces that are not listed are dropped.",
     "backendSettings.circuitBreaker": "One gRPC stream per request, open until the response ends if it is learned "
     "from.",
+    "connectionKeepalive": "Closes the connection to a router that hangs: messageTimeout does not cover every "
+    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
     "backendSettings.timeout": "How long each request waits for a router whose node is down; the default is 10 s.",
     "healthCheck": "A router that drains reports NOT_SERVING and keeps serving.",
     "earlyRequestHeaders": "Before a route is selected: Envoy would obey a client's pool header while the router "

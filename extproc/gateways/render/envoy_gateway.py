@@ -6,7 +6,7 @@ from typing import Any, Final
 from extproc.core.placing.pool import Pool
 from extproc.gateways.render.comments import ENVOY_GATEWAY, ENVOY_GATEWAY_TOPS
 from extproc.gateways.render.numbers import Mode, Numbers
-from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, REPAIRS
+from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, PINGS_EVERY_S, PONG_WITHIN_S, REPAIRS
 from extproc.gateways.render.tables import REFUSALS, RETRY_ON
 from extproc.gateways.render.text import documents_of
 
@@ -70,6 +70,7 @@ def _extension(numbers: Numbers) -> dict[str, Any]:
         "processingMode": {"request": {"body": "Buffered"}, "response": {"body": "Streamed"}},
         "metadata": {"writableNamespaces": [_NAMESPACE]},
         "backendSettings": {
+            "http2": {"connectionKeepalive": {"interval": f"{PINGS_EVERY_S}s", "timeout": f"{PONG_WITHIN_S}s"}},
             "circuitBreaker": {"maxPendingRequests": numbers.places, "maxParallelRequests": numbers.places},
             "timeout": {"tcp": {"connectTimeout": "250ms"}},
             "healthCheck": {"active": check},
