@@ -160,6 +160,8 @@ _PATCHES: Final = {
     "retries": "Explicit, because Istio gives two retries to a route that does not mention them, and with retries "
     "on the default route a body arrives with its head doubled if the router decides before its end (envoy#36119)."
     "",
+    "connection_keepalive": "Closes the connection to a router that hangs: message_timeout does not cover every "
+    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
     "http2MaxRequests": "Istio's default is 2^32 - 1, which is no limit.",
     "connectTimeout": "How long each request waits for a pool that does not respond to connection attempts; the "
     "default is 10 s.",
