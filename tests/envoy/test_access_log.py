@@ -89,6 +89,11 @@ def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
     assert len(CALLS) == router.metric("dualpool_estimate_ratio_count")
 
 
+def test_responses_keep_their_content_length(logged: Callable[..., Caller]) -> None:
+    """A response that does not pass through the router is framed as the pool framed it."""
+    assert "content-length" in chat(logged(), SHORT_TEXT)
+
+
 def test_a_repair_teaches_and_is_counted(logged: Callable[..., Caller]) -> None:
     """The router learns from a request that was retried on the long pool, though it saw no response headers."""
     caller = logged()

@@ -106,6 +106,26 @@ def test_a_client_that_waits_for_100_continue_waits_in_vain_in_buffered_mode(bui
         assert 408 == client.response().status
 
 
+# Envoy's filter removes it from everything that it streams through, since a processor might change the body.
+WITH_LENGTH = {"streamed": (False, False), "buffered": (True, False), "full-duplex": (False, False)}
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_what_becomes_of_a_content_length(caller: Caller, mode: str, version: str) -> None:
+    """Only buffered mode keeps that of a request, and none that of a response which the router reads."""
+    client = caller.http2 if version == "HTTP/2" else caller.http
+    response = client.post("/v1/chat/completions", content=TEXT, headers=JSON)
+    ((pool, received),) = caller.received()
+    assert ("short", version, 200) == (pool, response.http_version, response.status_code)
+    assert WITH_LENGTH[mode] == ("content-length" in received.headers, "content-length" in response.headers)
+
+
+def test_the_content_length_of_a_response_that_the_router_does_not_read(caller: Caller) -> None:
+    """A response to a request that was decided early keeps its content-length."""
+    body = chat_body(MODEL, "word " * 20_000, max_tokens=16)
+    assert "content-length" in caller.http.post("/v1/chat/completions", content=body, headers=JSON).headers
+
+
 def test_20_megabytes_of_broken_json_arrive_byte_for_byte(caller: Caller) -> None:
     """A body that no pool can parse arrives unchanged and gets the long pool's own refusal."""
     body = b'{"messages": [' + b"\xff\x00{}" * (5 * MIB)

@@ -88,6 +88,7 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
                 "send_body_without_waiting_for_header_response",
                 "/static_resources/clusters/3/common_lb_config",
                 "/static_resources/clusters/3/outlier_detection",
+                f"{PROTOCOL}/explicit_http_config/http2_protocol_options/connection_keepalive",
                 f"{PROTOCOL}/explicit_http_config/http2_protocol_options/initial_stream_window_size",
                 f"{PROTOCOL}/explicit_http_config/http2_protocol_options/max_outbound_frames",
                 "message_timeout",

@@ -1,5 +1,6 @@
 """Envoy Gateway's own translation of deploy/envoy-gateway/, served by the real Envoy with the real router."""
 
+import socket
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 from extproc.cli.main import main
 from tests.envoy.harness.building import addresses
 from tests.envoy.harness.caller import Caller, Stack
-from tests.envoy.harness.calls import Call, chat, chat_stream
-from tests.envoy.harness.gateway import Envoy
+from tests.envoy.harness.calls import SHORT_TEXT, Call, chat, chat_stream
+from tests.envoy.harness.gateway import Document, Envoy
 from tests.envoy.harness.golden import bootstrap, golden
+from tests.envoy.harness.http2 import Http2Client
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.promises import (
     CHAT,
@@ -129,6 +131,48 @@ def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> N
         for size in (LIMIT_BYTES - (1 << 20), LIMIT_BYTES + (1 << 20))
     ]
     assert [400, 413] == statuses
+
+
+@pytest.fixture
+def stuck_pool() -> Iterator[str]:
+    """Yield the address of a pool that accepts connections and reads nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def http2_options(document: Document) -> Document:
+    """Return the HTTP/2 settings of the listener."""
+    chain = document["staticResources"]["listeners"][0]["defaultFilterChain"]
+    options: Document = chain["filters"][0]["typedConfig"]["http2ProtocolOptions"]
+    return options
+
+
+@pytest.mark.parametrize("window", ["as in the policy", "Envoy Gateway's default"])
+def test_an_upload_that_is_not_read_and_the_other_requests_on_its_connection(
+    router: RouterProcess, pools: Pools, tmp_path: Path, stuck_pool: str, window: str
+) -> None:
+    """A large upload to a pool that does not read it delays no other request on the same HTTP/2 connection.
+
+    With 16 MiB for each stream, one upload uses up Envoy Gateway's 1 MiB for the connection. That is the
+    fault without the fix.
+    """
+    document = bootstrap(addresses(router.address, pools) | {"pool_long": stuck_pool})
+    if window == "Envoy Gateway's default":
+        http2_options(document)["initialConnectionWindowSize"] = 1 << 20
+    envoy = Envoy("envoy-gateway", document, tmp_path)
+    try:
+        with Http2Client(envoy.port) as client:
+            upload = b" " * (40 << 20)
+            assert client.send(client.begin(CHAT, content_length=str(len(upload))), upload) < len(upload)
+            body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+            stream = client.begin(CHAT, content_length=str(len(body)))
+            if window == "as in the policy":
+                assert len(body) == client.send(stream, body)
+                assert (200, "short") == (client.response(stream), client.headers[stream]["x-served-by"])
+            else:
+                assert 0 == client.send(stream, body)
+    finally:
+        envoy.terminate()
 
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:

@@ -158,10 +158,12 @@ ROUTED_BY_ISTIO, ROUTED_BY_THE_API = ("istio", "istio/sidecar"), ("istio/gateway
 
 
 def istio_patches(variant: str) -> dict[str, Any]:
-    """Return the values that Istio merges into Envoy's configuration, by route name or else by `applyTo`."""
+    """Return what Istio merges into Envoy's configuration, by name of the route or cluster, else by `applyTo`."""
     patches = documents(variant)["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
 
     def target(patch: dict[str, Any]) -> str:
+        if "cluster" in patch["match"]:
+            return str(patch["match"]["cluster"]["name"])
         host = patch["match"].get("routeConfiguration", {}).get("vhost", {})
         name: str = host["route"]["name"] if "route" in host else patch["applyTo"]
         return name
@@ -177,10 +179,9 @@ def test_istio_merges_what_the_tests_run(variant: str) -> None:
     merged = patches["NETWORK_FILTER"]["typed_config"]
     assert {key: manager[key] for key in merged} == merged
     filter_ = patches["HTTP_FILTER"]["typed_config"]
-    service = {
-        "grpc_service": {"envoy_grpc": {"cluster_name": "outbound|9002||dualpool.dualpool.svc.cluster.local"}}
-    }
-    assert ext_proc(document) | service == filter_
+    name = "outbound|9002||dualpool.dualpool.svc.cluster.local"
+    assert ext_proc(document) | {"grpc_service": {"envoy_grpc": {"cluster_name": name}}} == filter_
+    assert patches[name].items() <= cluster(document, "dualpool").items()
     for key, value in patches["VIRTUAL_HOST"].items():
         assert virtual_host(document)[key] == value
     patience = {"timeout": "0s", "idle_timeout": manager["stream_idle_timeout"]}

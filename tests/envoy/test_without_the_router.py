@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT
 from tests.envoy.harness.gateway import Document, cluster, moved_to, route
+from tests.envoy.harness.http2 import Http2Client
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -79,6 +81,21 @@ def test_slow_small_bodies_are_whole_before_the_router_sees_them(build: Build, m
         client.send(body[100:])
         assert "short" == client.response().getheader("x-served-by")
     assert ["fits"] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_a_small_body_with_trailers_without_the_router(build: Build) -> None:
+    """Envoy doubles it, as on every route with retries: the short pool refuses it, and the retry is whole."""
+    caller = with_small_bodies(build, "streamed")
+    caller.stack.router.kill()
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+    with Http2Client(caller.stack.gateway.port) as client:
+        stream = client.begin(f"{caller.root}/v1/chat/completions", content_length=str(len(body)))
+        client.send(stream, body, end=False)
+        client.trailers(stream, checksum="abc")
+        assert 200 == client.response(stream)
+        assert sha256(body).hexdigest() == client.headers[stream]["x-body-sha256"]
+    arrived = [(pool, received.body_sha256) for pool, received in caller.received()]
+    assert [("short", sha256(body * 2).hexdigest()), ("long", sha256(body).hexdigest())] == arrived
 
 
 @pytest.fixture

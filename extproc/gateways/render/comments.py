@@ -88,6 +88,8 @@ _CLUSTERS: Final = {
     "turns.",
     "dualpool.lb_policy": "Each process of the router is a separate endpoint (a port or a Unix socket), since "
     "Envoy opens one connection per thread and endpoint.",
+    "connection_keepalive": "Closes the connection to a router that hangs: message_timeout does not cover every "
+    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
     "dualpool.circuit_breakers": "One gRPC stream per request in flight, open until the response ends if it is "
     "learned from. Above the limit the filter fails open.",
     "dualpool.health_checks": "A router that drains reports NOT_SERVING and keeps serving; Envoy moves to the "
@@ -158,6 +160,8 @@ _PATCHES: Final = {
     "retries": "Explicit, because Istio gives two retries to a route that does not mention them, and with retries "
     "on the default route a body arrives with its head doubled if the router decides before its end (envoy#36119)."
     "",
+    "connection_keepalive": "Closes the connection to a router that hangs: message_timeout does not cover every "
+    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
     "http2MaxRequests": "Istio's default is 2^32 - 1, which is no limit.",
     "connectTimeout": "How long each request waits for a pool that does not respond to connection attempts; the "
     "default is 10 s.",
@@ -177,6 +181,8 @@ _POLICIES: Final = {
     "writableNamespaces": "For access logs; namespaces that are not listed are dropped.",
     "backendSettings.circuitBreaker": "One gRPC stream per request, open until the response ends if it is learned "
     "from.",
+    "connectionKeepalive": "Closes the connection to a router that hangs: messageTimeout does not cover every "
+    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
     "backendSettings.timeout": "How long each request waits for a router whose node is down; the default is 10 s.",
     "healthCheck": "A router that drains reports NOT_SERVING and keeps serving.",
     "earlyRequestHeaders": "Before a route is selected: Envoy would obey a client's pool header while the router "
@@ -184,6 +190,8 @@ _POLICIES: Final = {
     "bufferLimit": "A larger body is a 413 (the default is 32 KiB); those that declare their length take the "
     "bypass instead. Below the router's listen.max_message_bytes.",
     "initialStreamWindowSize": "The same limit for HTTP/2, of which 64 KiB is the default.",
+    "initialConnectionWindowSize": "For 16 streams, as by default: an upload that no pool reads takes up its "
+    "stream's share, and at 1 MiB all requests on the connection would wait for it.",
     "streamIdleTimeout": "Longest time without a byte: a long prompt produces none until its first token.",
     "numAttemptsPerPriority": "Leave a priority after its first failure: the pool, then the fallback.",
     "httpStatusCodes": "Too long: 400, 413, 422. A model that this pool does not serve: 404. Not accepting "

@@ -6,13 +6,15 @@ from typing import Any, Final
 from extproc.core.placing.pool import Pool
 from extproc.gateways.render.comments import ENVOY_GATEWAY, ENVOY_GATEWAY_TOPS
 from extproc.gateways.render.numbers import Mode, Numbers
-from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, REPAIRS
+from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, PINGS_EVERY_S, PONG_WITHIN_S, REPAIRS
 from extproc.gateways.render.tables import REFUSALS, RETRY_ON
 from extproc.gateways.render.text import documents_of
 
 __all__ = ["render_envoy_gateway"]
 
 LARGEST_MIB: Final = 16
+# HTTP/2 allows windows below 2 GiB.
+LARGEST_WINDOW_MIB: Final = 2_047
 _API: Final = "gateway.envoyproxy.io"
 _ROUTES: Final = "gateway.networking.k8s.io"
 _NAMESPACE: Final = "dualpool"
@@ -68,6 +70,7 @@ def _extension(numbers: Numbers) -> dict[str, Any]:
         "processingMode": {"request": {"body": "Buffered"}, "response": {"body": "Streamed"}},
         "metadata": {"writableNamespaces": [_NAMESPACE]},
         "backendSettings": {
+            "http2": {"connectionKeepalive": {"interval": f"{PINGS_EVERY_S}s", "timeout": f"{PONG_WITHIN_S}s"}},
             "circuitBreaker": {"maxPendingRequests": numbers.places, "maxParallelRequests": numbers.places},
             "timeout": {"tcp": {"connectTimeout": "250ms"}},
             "healthCheck": {"active": check},
@@ -82,7 +85,10 @@ def _client(numbers: Numbers) -> dict[str, Any]:
         "targetRefs": [_target("llm", "Gateway")],
         "headers": {"earlyRequestHeaders": {"remove": list(numbers.set_headers)}},
         "connection": {"bufferLimit": f"{_buffered_mib(numbers)}Mi"},
-        "http2": {"initialStreamWindowSize": f"{_buffered_mib(numbers)}Mi"},
+        "http2": {
+            "initialStreamWindowSize": f"{_buffered_mib(numbers)}Mi",
+            "initialConnectionWindowSize": f"{min(16 * _buffered_mib(numbers), LARGEST_WINDOW_MIB)}Mi",
+        },
         "timeout": {"http": {"streamIdleTimeout": "600s"}},
     }
     return _object("ClientTrafficPolicy", "llm", spec)

@@ -5,6 +5,7 @@ The patches are built from the same messages as our own bootstrap, so the settin
 
 from typing import Any, Final
 
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.route.v3 import RetryPolicy, Route, RouteAction
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcOverrides, ExtProcPerRoute
@@ -20,7 +21,7 @@ from extproc.gateways.render.chain import IDLE, head_limits, processor, strippin
 from extproc.gateways.render.comments import ISTIO, ISTIO_TOPS
 from extproc.gateways.render.envoy import plain
 from extproc.gateways.render.numbers import Numbers
-from extproc.gateways.render.servers import aggregate
+from extproc.gateways.render.servers import aggregate, router_protocol
 from extproc.gateways.render.tables import NO_LIMIT, repair
 from extproc.gateways.render.text import documents_of
 
@@ -49,7 +50,12 @@ def host_of(pool: Pool) -> str:
 
 
 def _envoy_filter(numbers: Numbers) -> dict[str, Any]:
-    patches = [*_listener_patches(numbers), _manager_patch(numbers), _filter_patch(numbers)]
+    patches = [
+        *_listener_patches(numbers),
+        _manager_patch(numbers),
+        _filter_patch(numbers),
+        _router_patch(numbers),
+    ]
     patches += [_cluster_patch(numbers, pool) for pool in numbers.smaller_pools if numbers.is_repaired(pool)]
     patches += [_route_patch(pool.name, _pool_route(numbers, pool)) for pool in numbers.smaller_pools]
     unlimited = RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)
@@ -93,12 +99,21 @@ def _manager_patch(numbers: Numbers) -> dict[str, Any]:
 
 
 def _filter_patch(numbers: Numbers) -> dict[str, Any]:
-    cluster = f"outbound|{numbers.router_addresses[0][1] or 9002}||{_NAME}.{NAMESPACE}.svc.cluster.local"
-    inserted = HttpFilter(name=_NAME, disabled=True, typed_config=Packed.pack(processor(numbers, cluster)))
+    processing = processor(numbers, _router_cluster(numbers))
+    inserted = HttpFilter(name=_NAME, disabled=True, typed_config=Packed.pack(processing))
     before = {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.router"}}
     return _patch(
         "HTTP_FILTER", {"listener": {"filterChain": {"filter": before}}}, "INSERT_BEFORE", plain(inserted)
     )
+
+
+def _router_cluster(numbers: Numbers) -> str:
+    return f"outbound|{numbers.router_addresses[0][1] or 9002}||{_NAME}.{NAMESPACE}.svc.cluster.local"
+
+
+def _router_patch(numbers: Numbers) -> dict[str, Any]:
+    pinged = Cluster(typed_extension_protocol_options=router_protocol(numbers))
+    return _patch("CLUSTER", {"cluster": {"name": _router_cluster(numbers)}}, "MERGE", plain(pinged))
 
 
 def _cluster_patch(numbers: Numbers, pool: Pool) -> dict[str, Any]:

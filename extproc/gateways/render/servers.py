@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http2ProtocolOptions,
+    KeepaliveSettings,
     Pipe,
     SocketAddress,
     TransportSocket,
@@ -47,11 +48,23 @@ from envoy_data_plane.google.protobuf import Any
 from extproc.core.placing.pool import Pool
 from extproc.gateways.render.numbers import Mode, Numbers
 
-__all__ = ["HEALTH", "IN_FLIGHT", "REPAIRS", "aggregate", "clusters"]
+__all__ = [
+    "HEALTH",
+    "IN_FLIGHT",
+    "PINGS_EVERY_S",
+    "PONG_WITHIN_S",
+    "REPAIRS",
+    "aggregate",
+    "clusters",
+    "router_protocol",
+]
 
 POOL_PORTS_FROM: Final = 8001
 IN_FLIGHT: Final = 8_192
 REPAIRS: Final = 1_024
+# Above the router's limit of one ping in 10 s.
+PINGS_EVERY_S: Final = 15
+PONG_WITHIN_S: Final = 5
 HEALTH: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -92,13 +105,21 @@ def _pool(numbers: Numbers, pool: Pool, at: int) -> Cluster:
     )
 
 
-def _router(numbers: Numbers) -> Cluster:
+def router_protocol(numbers: Numbers) -> dict[str, Any]:
+    """Return how Envoy speaks HTTP/2 with the router, as a cluster's extension options."""
     full_duplex = numbers.mode is Mode.FULL_DUPLEX
+    pings = KeepaliveSettings(interval=timedelta(seconds=PINGS_EVERY_S), timeout=timedelta(seconds=PONG_WITHIN_S))
     http2 = Http2ProtocolOptions(
+        connection_keepalive=None if full_duplex else pings,
         initial_stream_window_size=65_536 if full_duplex else None,
         max_outbound_frames=1_000_000 if full_duplex else None,
     )
     explicit = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+    return {_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))}
+
+
+def _router(numbers: Numbers) -> Cluster:
+    full_duplex = numbers.mode is Mode.FULL_DUPLEX
     limits = CircuitBreakersThresholds(
         max_connections=1_024, max_pending_requests=numbers.places, max_requests=numbers.places
     )
@@ -109,7 +130,7 @@ def _router(numbers: Numbers) -> Cluster:
         type=ClusterDiscoveryType.STRICT_DNS if addresses[0][1] else ClusterDiscoveryType.STATIC,
         connect_timeout=timedelta(milliseconds=250),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
-        typed_extension_protocol_options={_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))},
+        typed_extension_protocol_options=router_protocol(numbers),
         circuit_breakers=_breakers(limits),
         common_lb_config=dead if full_duplex else None,
         outlier_detection=_outliers() if numbers.ejects_dead_routers else None,

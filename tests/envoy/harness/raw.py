@@ -19,8 +19,8 @@ def chat_body(model: str, text: str, **fields: object) -> bytes:
 class RawClient:
     """One connection."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+    def __init__(self, port: int, timeout_s: float = TIMEOUT_S) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
 
     def __enter__(self) -> Self:
         return self
