@@ -56,6 +56,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         max_retries=_retries(limits),
         stream_window_bytes=_number(http2, "initial_stream_window_size", STREAM_WINDOW_BYTES),
         max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
+        pinged=http2 is not None and http2.message.connection_keepalive.HasField("interval"),
         panics=not message.common_lb_config.HasField("healthy_panic_threshold")
         or message.common_lb_config.healthy_panic_threshold.value > 0,
         batches_updates=milliseconds(part.field("common_lb_config"), "update_merge_window", MERGE_WINDOW_MS) > 0,

@@ -17,6 +17,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.changed_headers import changed, removes
 from extproc.gateways.clusters import clusters_of
 from extproc.gateways.model import (
+    CONNECTION_WINDOW_BYTES,
     NUMBER_HEADER,
     RETRY_HEADERS,
     STREAM_WINDOW_BYTES,
@@ -170,7 +171,7 @@ def _leaves_requests(part: Part[HttpFilter]) -> bool:
 
 
 def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Limits:
-    options = manager.field("common_http_protocol_options")
+    options, http2 = manager.field("common_http_protocol_options"), manager.field("http2_protocol_options")
     size, name, place = min(_buffers(listener, manager))
     return Limits(
         buffer_bytes=size,
@@ -179,6 +180,9 @@ def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> L
         max_headers=options.number("max_headers_count", HEADERS),
         max_head_kib=manager.number("max_request_headers_kb", HEAD_KIB),
         place=manager.place,
+        stream_window_bytes=http2.number("initial_stream_window_size", STREAM_WINDOW_BYTES),
+        connection_window_bytes=http2.number("initial_connection_window_size", CONNECTION_WINDOW_BYTES),
+        windows_place=http2.place if _speaks_http2(manager) else None,
         duration_ms=milliseconds(options, "max_stream_duration", 0.0),
         idle_ms=milliseconds(manager, "stream_idle_timeout", IDLE_MS),
     )
@@ -191,9 +195,13 @@ def _buffers(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> 
     """
     name = "per_connection_buffer_limit_bytes"
     yield listener.number(name, BUFFER_BYTES), name, listener.place_of(name)
-    if manager.message.codec_type != HttpConnectionManager.HTTP1:
+    if _speaks_http2(manager):
         options, name = manager.field("http2_protocol_options"), "initial_stream_window_size"
         yield options.number(name, STREAM_WINDOW_BYTES), f"http2_protocol_options.{name}", options.place_of(name)
+
+
+def _speaks_http2(manager: Part[HttpConnectionManager]) -> bool:
+    return bool(manager.message.codec_type != HttpConnectionManager.HTTP1)
 
 
 def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:

@@ -41,6 +41,7 @@ __all__ = ["bootstrap_of"]
 # Defaults of Envoy Gateway 1.9.
 BUFFER_BYTES: Final = 32 << 10
 WINDOW_BYTES: Final = 64 << 10
+CONNECTION_BYTES: Final = 1 << 20
 ANY_HOST: Final = "*"
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 STATUSES: Final = [503]
@@ -65,12 +66,17 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
     client = _client(manifests) or LocatedMap(place)
     http2 = inner(client, "spec", "http2")
-    window = bytes_of(text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)), http2.place)
+    windows = {
+        "initial_stream_window_size": text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)),
+        "initial_connection_window_size": text_of(http2, "initialConnectionWindowSize", str(CONNECTION_BYTES)),
+    }
     manager = made(
         client.place,
         **{"@type": MANAGER},
         stream_idle_timeout=optional_seconds(inner(client, "spec", "timeout", "http"), "streamIdleTimeout"),
-        http2_protocol_options=made(http2.place, initial_stream_window_size=window),
+        http2_protocol_options=made(
+            http2.place, **{name: bytes_of(text, http2.place) for name, text in windows.items()}
+        ),
         stat_prefix="http",
         route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, manifests, processors)),
         http_filters=[*filters, router],

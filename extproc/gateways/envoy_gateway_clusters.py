@@ -14,6 +14,7 @@ from extproc.gateways.manifests import (
     merged,
     name_of,
     number_of,
+    optional_seconds,
     seconds_of,
     text_of,
 )
@@ -31,8 +32,12 @@ def router_cluster(name: str, given: LocatedMap) -> LocatedMap:
     """Return the cluster of the processor in an `extProc` entry of an EnvoyExtensionPolicy."""
     settings = inner(given, "backendSettings")
     http2 = inner(settings, "http2")
-    window = text_of(http2, "initialStreamWindowSize")
-    options = {} if not window else {"initial_stream_window_size": bytes_of(window, http2.place)}
+    window, pings = text_of(http2, "initialStreamWindowSize"), inner(http2, "connectionKeepalive")
+    options = made(
+        http2.place,
+        initial_stream_window_size=bytes_of(window, http2.place) if window else None,
+        connection_keepalive=made(pings.place, interval=optional_seconds(pings, "interval")) if pings else None,
+    )
     protocol = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": options}}
     said = made(
         given.place, type="EDS", typed_extension_protocol_options={HTTP_OPTIONS.rpartition("/")[2]: protocol}

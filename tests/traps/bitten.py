@@ -222,6 +222,17 @@ def router_tls(document: Document) -> None:
     }
 
 
+def router_not_pinged(document: Document) -> None:
+    """Do without pings to the router, as by default."""
+    (protocol,) = cluster(document, "dualpool")["typed_extension_protocol_options"].values()
+    del protocol["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
+
+
+def connection_window_small(document: Document) -> None:
+    """Let one upload take up an HTTP/2 connection."""
+    connection_manager(document)["http2_protocol_options"] = {"initial_connection_window_size": 1 << 20}
+
+
 def router_breakers_small(document: Document) -> None:
     """Allow one concurrent request to the router."""
     thresholds = [{"max_requests": 1, "max_pending_requests": 1}]
@@ -370,12 +381,14 @@ _BITES: tuple[Bite, ...] = (
     buffer_below_early_decision,
     buffer_below_body_cap,
     message_limit,
+    connection_window_small,
     head_limits,
     spoofable_header,
     router_without_http2,
     router_tls,
     router_breakers_small,
     router_breakers_large,
+    router_not_pinged,
     full_duplex_windows,
     full_duplex_dead_router,
     full_duplex_gathered_news,

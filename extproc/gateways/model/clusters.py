@@ -6,10 +6,11 @@ from typing import Final
 from extproc.gateways.model.routes import Retry
 from extproc.gateways.sources import Place
 
-__all__ = ["STREAM_WINDOW_BYTES", "Cluster"]
+__all__ = ["CONNECTION_WINDOW_BYTES", "STREAM_WINDOW_BYTES", "Cluster"]
 
-# Envoy's default for both of its sides (1.40).
+# Envoy's defaults for both of its sides (1.40).
 STREAM_WINDOW_BYTES: Final = 16 << 20
+CONNECTION_WINDOW_BYTES: Final = 24 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Cluster:
     max_retries: int
     stream_window_bytes: int
     max_outbound_frames: int
+    pinged: bool = False
+    """Envoy sends pings, and closes a connection on which none is answered (connection_keepalive)."""
     panics: bool = True
     """Envoy sends requests to unhealthy servers when most of them are unhealthy (panic mode)."""
     ejects_on_first_failure: bool = False

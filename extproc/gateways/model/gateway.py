@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from extproc.gateways.model.clusters import Cluster
+from extproc.gateways.model.clusters import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Processor
 from extproc.gateways.model.routes import Host, Retry, Route
 from extproc.gateways.sources import Place
@@ -33,6 +33,12 @@ class Limits:
     max_headers: int
     max_head_kib: int
     place: Place
+    stream_window_bytes: int = STREAM_WINDOW_BYTES
+    """What a client may send of one HTTP/2 body before it is read."""
+    connection_window_bytes: int = CONNECTION_WINDOW_BYTES
+    """The same of all bodies on one HTTP/2 connection."""
+    windows_place: Place | None = None
+    """Where these windows are set; None if clients cannot speak HTTP/2."""
     duration_ms: float = 0.0
     """Longest duration of an exchange, unless its route sets its own; 0 means unlimited."""
     idle_ms: float = 0.0

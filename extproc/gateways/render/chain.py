@@ -42,6 +42,7 @@ from extproc.gateways.router import NAMESPACE
 __all__ = ["IDLE", "LOGGED", "connection_manager", "head_limits", "processor", "stripping", "window"]
 
 IDLE: Final = timedelta(minutes=10)
+LARGEST_WINDOW_BYTES: Final = (1 << 31) - 1
 SEND, SKIP = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
 _BODIES: Final = {
     Mode.STREAMED: ProcessingModeBodySendMode.STREAMED,
@@ -101,10 +102,16 @@ def head_limits() -> HttpConnectionManager:
 
 
 def window(numbers: Numbers) -> Http2ProtocolOptions | None:
-    """Return a stream window for what Envoy has to hold of an HTTP/2 body, None if the default suffices."""
+    """Return windows for what Envoy has to hold of an HTTP/2 body, None if the defaults suffice.
+
+    The connection's is for 16 streams, so that an upload that no pool reads does not block the others.
+    """
     if numbers.buffer_bytes <= STREAM_WINDOW_BYTES:
         return None
-    return Http2ProtocolOptions(initial_stream_window_size=numbers.buffer_bytes)
+    return Http2ProtocolOptions(
+        initial_stream_window_size=numbers.buffer_bytes,
+        initial_connection_window_size=min(16 * numbers.buffer_bytes, LARGEST_WINDOW_BYTES),
+    )
 
 
 def stripping(numbers: Numbers) -> TypedExtensionConfig:

@@ -5,6 +5,7 @@ Each trap is here because a test with a real Envoy demonstrates its effect; `sho
 
 from extproc.gateways.traps.chain import TRAPS as CHAIN
 from extproc.gateways.traps.filter import TRAPS as FILTER
+from extproc.gateways.traps.full_duplex import TRAPS as FULL_DUPLEX
 from extproc.gateways.traps.limits import TRAPS as LIMITS
 from extproc.gateways.traps.ours import TRAPS as OURS
 from extproc.gateways.traps.repairs import TRAPS as REPAIRS
@@ -13,4 +14,4 @@ from extproc.gateways.traps.servers import TRAPS as SERVERS
 
 __all__ = ["TRAPS"]
 
-TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LIMITS, *OURS, *SERVERS, *CHAIN)
+TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LIMITS, *OURS, *SERVERS, *FULL_DUPLEX, *CHAIN)

@@ -83,6 +83,13 @@ def _head_limits(gateway: Gateway, _: Router) -> Iterator[Hit]:
         yield Hit(limits.place, what)
 
 
+def _connection_window(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    limits = gateway.limits
+    if limits.windows_place is not None and limits.connection_window_bytes <= limits.stream_window_bytes:
+        what = f"{limits.stream_window_bytes:,} bytes, and the connection's is {limits.connection_window_bytes:,}"
+        yield Hit(limits.windows_place, f"the window of an HTTP/2 stream is {what}")
+
+
 TRAPS: Final = (
     Trap(
         "message-timeout",
@@ -122,6 +129,17 @@ TRAPS: Final = (
         "request_body_buffer_limit below listen.max_message_bytes.",
         _message_limit,
         "test_traps_of_the_filter.py::test_body_over_the_message_limit",
+    ),
+    Trap(
+        "connection-window-small",
+        Severity.WARNING,
+        "A pool that does not read an upload leaves it in Envoy, up to its stream's window. If that is all of the "
+        "connection's window, every other request on the same HTTP/2 connection waits for it: behind a proxy that "
+        "shares connections, requests of other clients.",
+        "http2_protocol_options.initial_connection_window_size above initial_stream_window_size, for several "
+        "streams (Envoy Gateway: ClientTrafficPolicy http2.initialConnectionWindowSize, 1 MiB unless set).",
+        _connection_window,
+        "test_envoy_gateway.py::test_an_upload_that_is_not_read_and_the_other_requests_on_its_connection",
     ),
     Trap(
         "head-limits",

@@ -18,8 +18,6 @@ FULL_DUPLEX: Final = 4_096
 # In STREAMED a request without a place costs nothing, so a low limit is best; in other modes any real limit does.
 FLOOD: Final = 4_096
 MAX_REQUESTS: Final = 65_536
-MAX_WINDOW_BYTES: Final = 1 << 20
-MIN_FRAMES: Final = 100_000
 MAX_CONNECT_MS: Final = 2_000
 
 
@@ -64,23 +62,15 @@ def _router_breakers_large(gateway: Gateway, _: Router) -> Iterator[Hit]:
             )
 
 
-def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for cluster in _full_duplex_clusters(gateway):
-        if cluster.stream_window_bytes > MAX_WINDOW_BYTES or cluster.max_outbound_frames < MIN_FRAMES:
-            numbers = f"{cluster.stream_window_bytes:,} bytes and {cluster.max_outbound_frames:,} outbound frames"
-            yield Hit(cluster.place, f'cluster "{cluster.name}" has stream windows of {numbers}')
-
-
-def _full_duplex_dead_router(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for cluster in _full_duplex_clusters(gateway):
-        if cluster.panics or not cluster.ejects_on_first_failure:
-            yield Hit(cluster.place, f'cluster "{cluster.name}" keeps using a router that is dead')
-
-
-def _full_duplex_gathered_news(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for cluster in _full_duplex_clusters(gateway):
-        if cluster.batches_updates:
-            yield Hit(cluster.place, f'cluster "{cluster.name}" learns late that a router is dead')
+def _router_not_pinged(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        cluster, modes = gateway.clusters.get(each.cluster), each.modes
+        # Not in full duplex, which cannot fall back: a late pong would lose the bodies of a slow router.
+        in_pieces = "STREAMED" in (modes.request_body, modes.response_body)
+        if modes.request_body == "FULL_DUPLEX_STREAMED" or not in_pieces:
+            continue
+        if cluster and cluster.http2 and not cluster.pinged:
+            yield Hit(cluster.place, f'cluster "{cluster.name}" has no connection_keepalive')
 
 
 def _one_address_for_many(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -117,12 +107,6 @@ def _slow_connect(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _router_clusters(gateway: Gateway) -> list[Cluster]:
     names = dict.fromkeys(each.cluster for each in gateway.processors)
-    return [gateway.clusters[name] for name in names if name in gateway.clusters]
-
-
-def _full_duplex_clusters(gateway: Gateway) -> list[Cluster]:
-    asking = [each for each in gateway.processors if each.modes.request_body == "FULL_DUPLEX_STREAMED"]
-    names = dict.fromkeys(each.cluster for each in asking)
     return [gateway.clusters[name] for name in names if name in gateway.clusters]
 
 
@@ -182,36 +166,15 @@ TRAPS: Final = (
         "test_traps_of_clusters.py::test_router_that_hangs_without_a_limit",
     ),
     Trap(
-        "full-duplex-windows",
+        "router-not-pinged",
         Severity.WARNING,
-        "All uploads share one connection for each of Envoy's threads. At the default of 10,000 outbound "
-        "frames a few dozen large uploads are taken for a flood, and every request on the connection fails; "
-        "with windows of 16 MiB they fill Envoy's memory.",
-        "http2_protocol_options: {initial_stream_window_size: 65536, max_outbound_frames: 1000000} on the "
-        "router's cluster.",
-        _full_duplex_windows,
-        "test_full_duplex.py::test_large_uploads_flood_at_a_low_limit",
-    ),
-    Trap(
-        "full-duplex-dead-router",
-        Severity.WARNING,
-        "In full duplex the filter no longer fails open once the first piece of body has been sent: until "
-        "Envoy knows that a router is dead, each request sent to it is a 500; and when all are dead Envoy "
-        "still uses them.",
-        "outlier_detection with split_external_local_origin_errors and consecutive_local_origin_failure: 1, and "
-        "common_lb_config: {healthy_panic_threshold: {value: 0}} on the router's cluster.",
-        _full_duplex_dead_router,
-        "test_full_duplex.py::test_killed_router_keeps_failing_requests_without_outlier_detection",
-    ),
-    Trap(
-        "full-duplex-gathered-news",
-        Severity.WARNING,
-        "Envoy batches updates of its hosts' health, and passes them to its threads once a second. A router "
-        "that dies within a second of another update, such as its own return, is used until the next one, "
-        "ejected or not, and in full duplex each such request is a 500.",
-        "common_lb_config: {update_merge_window: 0s} on the router's cluster.",
-        _full_duplex_gathered_news,
-        "test_full_duplex.py::test_router_that_comes_and_goes_fails_requests_if_updates_are_merged",
+        "Envoy runs no message_timeout for a piece of a body if the router has already answered another one: a "
+        "router that hangs then, or whose node is lost, holds the body until stream_idle_timeout.",
+        "connection_keepalive: {interval: 15s, timeout: 5s} in the http2_protocol_options of the router's cluster "
+        "(Envoy Gateway: backendSettings.http2.connectionKeepalive). The router takes pings more often than every "
+        "10 s for an attack.",
+        _router_not_pinged,
+        "test_router_hangs.py::test_a_response_that_a_hanging_router_holds_without_pings",
     ),
     Trap(
         "one-address-for-many-workers",
