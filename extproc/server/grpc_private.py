@@ -9,6 +9,10 @@ from typing import Final
 # Sockets are read and written by the thread that polls instead of four others. grpc reads the variable when it is
 # loaded; versions without this experiment ignore it.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+# grpc itself writes lines to stderr, on whichever thread has something to say: for each TLS handshake that fails,
+# and once a second while file descriptors have run out. If stderr is a pipe that is not read, that thread waits
+# forever, and it may be the one that decides. log_writer.py does not see these lines.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from grpc import ServerCredentials
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs

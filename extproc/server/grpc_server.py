@@ -1,5 +1,7 @@
 """A server of gRPC's C core: one address, and the calls that clients begin there."""
 
+import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +39,7 @@ class Server:
         except RuntimeError as error:
             raise CannotListen(str(error)) from error
         if port == 0:
-            raise CannotListen("gRPC gives no reason; its log may contain one")
+            raise CannotListen(_reason(address))
         return port
 
     def start(self) -> None:
@@ -79,3 +81,21 @@ class Server:
 
     def _on_down(self, _event: Any) -> None:  # noqa: ANN401
         self.is_down = True
+
+
+def _reason(address: str) -> str:
+    """Return why an address that gRPC could not bind cannot be bound, by trying it."""
+    kind, _, path = address.partition("unix:")
+    try:
+        if path and not kind:
+            path = path.removeprefix("//")
+            with socket.socket(socket.AF_UNIX) as unix:
+                unix.bind(path)
+            os.unlink(path)  # noqa: PTH108  (as it was bound)
+        else:
+            host, _, port = address.rpartition(":")
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except (OSError, ValueError, OverflowError) as error:
+        return str(error)
+    return "gRPC gives no reason; with GRPC_VERBOSITY=error in the environment it may log one"

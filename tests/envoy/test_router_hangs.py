@@ -3,10 +3,13 @@
 When the router has answered one of several pieces of a body, Envoy 1.40 runs no `message_timeout` for the
 others. If no further piece comes, because they all wait for the router, the response waits as long as the
 router hangs. This takes a hang at the right moment, so responses are tried until one is held.
+
+A stream of events needs no such moment: each event that Envoy sends to the router starts `message_timeout` again.
 """
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
@@ -16,7 +19,7 @@ from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT
 from tests.envoy.harness.gateway import Document, cluster, moved_to
-from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
 
 ROUNDS = 40  # of a race that Envoy loses in at least one of ten rounds
@@ -25,6 +28,8 @@ RESPONSE = b'{"filler": "' + b"x" * (3 << 20) + b'"}'
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
 # How long a response may take; a message_timeout takes 0.5 s, and the pings of these tests 2.5 to 2.8 s.
 HELD_S = 6.0
+# Tokens and tokens per second of a stream that takes 8 s.
+TOKENS, SPEED = 200, 25.0
 
 
 class Large(StreamRequestHandler):
@@ -109,3 +114,56 @@ def test_a_response_that_a_hanging_router_holds_without_pings(build: Build, larg
     if all(arrives(caller) for _ in range(ROUNDS)):
         pytest.skip(f"no response was held in {ROUNDS} rounds: the router was not stopped at the right moment")
     assert 0 == caller.stack.gateway.statistic("http.ingress.downstream_rq_idle_timeout")
+
+
+@pytest.fixture
+def streaming_pools() -> Iterator[Pools]:
+    """Two pools with an event every 40 ms."""
+    pools = Pools(speed=SPEED)
+    yield pools
+    pools.stop()
+
+
+def longest_wait_s(caller: Caller) -> float:
+    """Stop the router within a stream; return the longest wait for an event, in a stream that arrives complete."""
+    stream = caller.openai.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": SHORT_TEXT}],
+        max_tokens=TOKENS,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    first = next(stream)
+    assert first.usage is None
+    caller.stack.router.signal(signal.SIGSTOP)
+    try:
+        longest_s, last_s, usage = 0.0, time.monotonic(), first.usage
+        for event in stream:
+            now_s = time.monotonic()
+            longest_s, last_s, usage = max(longest_s, now_s - last_s), now_s, event.usage
+    finally:
+        caller.stack.router.signal(signal.SIGCONT)
+    assert usage is not None
+    return longest_s
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_stream_of_events_that_a_hanging_router_reads(build: Build, mode: str, streaming_pools: Pools) -> None:
+    """When the router hangs within a stream of events, the next ping ends the wait, and the rest arrives."""
+
+    def change(document: Document) -> None:
+        options(document)["connection_keepalive"] = {"interval": "2s", "timeout": "0.5s"}
+
+    assert longest_wait_s(build(mode, change=change, pools=streaming_pools)) < HELD_S
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_stream_of_events_that_a_hanging_router_reads_without_pings(
+    build: Build, mode: str, streaming_pools: Pools
+) -> None:
+    """Without pings, every stream of events waits until its pool has sent all of it: the fault without the fix."""
+
+    def change(document: Document) -> None:
+        del options(document)["connection_keepalive"]
+
+    assert longest_wait_s(build(mode, change=change, pools=streaming_pools)) > HELD_S
