@@ -203,7 +203,7 @@ def test_a_router_does_not_wait_long_for_a_store_at_startup_or_shutdown(
     """
     monkeypatch.setattr("extproc.state.sharer.BEGINS_WITHIN_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as hole:
-        replica = Replica(f"redis://127.0.0.1:{hole.getsockname()[1]}", timeout_s=5)
+        replica = Replica(f"redis://127.0.0.1:{hole.getsockname()[1]}", timeout_s=60)
         replica.exchange()
         asyncio.run(replica.sharer.leave(replica.estimator.state()))
     assert [False, False] == replica.done
