@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from extproc.gateways.model import Route
 from tests.envoy.harness.gateway import Document, load, route, virtual_host
 from tests.traps.finding import names_in
 
@@ -82,3 +83,21 @@ def test_a_route_that_leaves_some_hides_nothing(change: Callable[[Document], Non
     document = load("streamed")
     change(document)
     assert "pool-without-route" not in names_in(document)
+
+
+def test_thousands_of_routes_are_not_all_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work grows with the number of a host's routes, not with its square."""
+    compared, takes_all_of = [0], Route.takes_all_of
+
+    def counted(*arguments: Any) -> bool:
+        compared[0] += 1
+        return takes_all_of(*arguments)
+
+    monkeypatch.setattr(Route, "takes_all_of", counted)
+    document, others = load("streamed"), 300
+    for number in range(others):
+        other = deepcopy(route(document, "long")) | {"name": f"app {number}"}
+        other["match"] = {"prefix": f"/app{number}/", "headers": [BETA]}
+        virtual_host(document)["routes"].insert(0, other)
+    assert set() == names_in(document)
+    assert compared[0] < 20 * others

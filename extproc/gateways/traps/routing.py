@@ -116,12 +116,12 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
         for route in host.routes
         if route.header(header) is None
         and route.percent > 0
-        and _is_reached(route, host, {})
         and any(route.path.may_overlap(each.path) for each in leading)
     ]
-    if any(route.processor for route in near):
+    # Whether a route is reached comes last: it is compared with all routes before it, of which there may be many.
+    if any(route.processor and _is_reached(route, host, {}) for route in near):
         return None
-    return next((route for route in near if route.takes_path), None)
+    return next((route for route in near if route.takes_path and _is_reached(route, host, {})), None)
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
