@@ -168,13 +168,14 @@ TRAPS: Final = (
     Trap(
         "router-not-pinged",
         Severity.WARNING,
-        "Envoy runs no message_timeout for a piece of a body if the router has already answered another one: a "
-        "router that hangs then, or whose node is lost, holds the body until stream_idle_timeout.",
+        "A router that hangs, or whose node is lost, holds the bodies that it is reading, up to "
+        "stream_idle_timeout: Envoy starts message_timeout again with each piece that it sends, so with each "
+        "event of a stream, and runs none for the others once the router has answered one of them.",
         "connection_keepalive: {interval: 15s, timeout: 5s} in the http2_protocol_options of the router's cluster "
         "(Envoy Gateway: backendSettings.http2.connectionKeepalive). The router takes pings more often than every "
         "10 s for an attack.",
         _router_not_pinged,
-        "test_router_hangs.py::test_a_response_that_a_hanging_router_holds_without_pings",
+        "test_router_hangs.py::test_a_stream_of_events_that_a_hanging_router_reads_without_pings",
     ),
     Trap(
         "one-address-for-many-workers",
