@@ -39,10 +39,21 @@ from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.tables import BUFFER, EXT_PROC, route_table
 from extproc.gateways.router import NAMESPACE
 
-__all__ = ["IDLE", "LOGGED", "connection_manager", "head_limits", "processor", "stripping", "window"]
+__all__ = [
+    "IDLE",
+    "LOGGED",
+    "connection_manager",
+    "connection_window_bytes",
+    "head_limits",
+    "processor",
+    "stripping",
+    "window",
+]
 
 IDLE: Final = timedelta(minutes=10)
-LARGEST_WINDOW_BYTES: Final = (1 << 31) - 1
+LARGEST_WINDOW_BYTES: Final = (1 << 31) - 1  # RFC 9113, 6.9.1
+# The window of a connection in those of a stream, so that an upload that no pool reads does not block the others.
+STREAMS: Final = 16
 SEND, SKIP = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
 _BODIES: Final = {
     Mode.STREAMED: ProcessingModeBodySendMode.STREAMED,
@@ -102,16 +113,18 @@ def head_limits() -> HttpConnectionManager:
 
 
 def window(numbers: Numbers) -> Http2ProtocolOptions | None:
-    """Return windows for what Envoy has to hold of an HTTP/2 body, None if the defaults suffice.
-
-    The connection's is for 16 streams, so that an upload that no pool reads does not block the others.
-    """
+    """Return windows for what Envoy has to hold of an HTTP/2 body, None if the defaults suffice."""
     if numbers.buffer_bytes <= STREAM_WINDOW_BYTES:
         return None
     return Http2ProtocolOptions(
         initial_stream_window_size=numbers.buffer_bytes,
-        initial_connection_window_size=min(16 * numbers.buffer_bytes, LARGEST_WINDOW_BYTES),
+        initial_connection_window_size=connection_window_bytes(numbers.buffer_bytes),
     )
+
+
+def connection_window_bytes(stream_bytes: int) -> int:
+    """Return the window of an HTTP/2 connection whose streams have one of `stream_bytes`."""
+    return min(STREAMS * stream_bytes, LARGEST_WINDOW_BYTES)
 
 
 def stripping(numbers: Numbers) -> TypedExtensionConfig:

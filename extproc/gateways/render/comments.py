@@ -9,6 +9,10 @@ __all__ = ["DEFAULT_ROUTE", "ENVOY", "ENVOY_GATEWAY", "ENVOY_GATEWAY_TOPS", "IST
 
 DEFAULT_ROUTE: Final = "routes.DEFAULT"
 """Key of the comment on the default pool's route, whatever that pool is called."""
+_PINGS: Final = (
+    "Closes the connection to a router that hangs: the timeout of a message does not cover every piece of a body. "
+    "The router would treat pings more often than every 10 s as an attack."
+)
 _TOPS: Final = {
     Mode.STREAMED: "in STREAMED mode: the default, and the cheapest mode.",
     Mode.BUFFERED: "in BUFFERED mode: Envoy holds the whole body and sends it in one message.",
@@ -88,8 +92,7 @@ _CLUSTERS: Final = {
     "turns.",
     "dualpool.lb_policy": "Each process of the router is a separate endpoint (a port or a Unix socket), since "
     "Envoy opens one connection per thread and endpoint.",
-    "connection_keepalive": "Closes the connection to a router that hangs: message_timeout does not cover every "
-    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
+    "connection_keepalive": _PINGS,
     "dualpool.circuit_breakers": "One gRPC stream per request in flight, open until the response ends if it is "
     "learned from. Above the limit the filter fails open.",
     "dualpool.health_checks": "A router that drains reports NOT_SERVING and keeps serving; Envoy moves to the "
@@ -160,8 +163,7 @@ _PATCHES: Final = {
     "retries": "Explicit, because Istio gives two retries to a route that does not mention them, and with retries "
     "on the default route a body arrives with its head doubled if the router decides before its end (envoy#36119)."
     "",
-    "connection_keepalive": "Closes the connection to a router that hangs: message_timeout does not cover every "
-    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
+    "connection_keepalive": _PINGS,
     "http2MaxRequests": "Istio's default is 2^32 - 1, which is no limit.",
     "connectTimeout": "How long each request waits for a pool that does not respond to connection attempts; the "
     "default is 10 s.",
@@ -181,8 +183,7 @@ _POLICIES: Final = {
     "writableNamespaces": "For access logs; namespaces that are not listed are dropped.",
     "backendSettings.circuitBreaker": "One gRPC stream per request, open until the response ends if it is learned "
     "from.",
-    "connectionKeepalive": "Closes the connection to a router that hangs: messageTimeout does not cover every "
-    "piece of a body. The router would treat pings more often than every 10 s as an attack.",
+    "connectionKeepalive": _PINGS,
     "backendSettings.timeout": "How long each request waits for a router whose node is down; the default is 10 s.",
     "healthCheck": "A router that drains reports NOT_SERVING and keeps serving.",
     "earlyRequestHeaders": "Before a route is selected: Envoy would obey a client's pool header while the router "

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from extproc.core.placing.pool import Pool
+from extproc.gateways.render.chain import connection_window_bytes
 from extproc.gateways.render.comments import ENVOY_GATEWAY, ENVOY_GATEWAY_TOPS
 from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, PINGS_EVERY_S, PONG_WITHIN_S, REPAIRS
@@ -13,8 +14,6 @@ from extproc.gateways.render.text import documents_of
 __all__ = ["render_envoy_gateway"]
 
 LARGEST_MIB: Final = 16
-# HTTP/2 allows windows below 2 GiB.
-LARGEST_WINDOW_MIB: Final = 2_047
 _API: Final = "gateway.envoyproxy.io"
 _ROUTES: Final = "gateway.networking.k8s.io"
 _NAMESPACE: Final = "dualpool"
@@ -87,7 +86,7 @@ def _client(numbers: Numbers) -> dict[str, Any]:
         "connection": {"bufferLimit": f"{_buffered_mib(numbers)}Mi"},
         "http2": {
             "initialStreamWindowSize": f"{_buffered_mib(numbers)}Mi",
-            "initialConnectionWindowSize": f"{min(16 * _buffered_mib(numbers), LARGEST_WINDOW_MIB)}Mi",
+            "initialConnectionWindowSize": f"{connection_window_bytes(_buffered_mib(numbers) << 20) >> 20}Mi",
         },
         "timeout": {"http": {"streamIdleTimeout": "600s"}},
     }
