@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from extproc.planning.design.notes import failure_notes, judged_notes
+from extproc.planning.design.notes import failure_notes, fleet_notes
 from extproc.planning.design.recommend import recommend_simulated
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
@@ -84,7 +84,7 @@ def test_a_class_that_is_not_judged_is_named_with_the_recommendation() -> None:
     found = searched(question)
     costs = costs_of(question.setup)
     assert recommend_simulated([found], costs).endswith("; not judged, too few requests: longer")
-    assert "whether requests of the class 'longer' meet the objective is not known" in judged_notes((found,))[0]
+    assert "whether requests of the class 'longer' meet the objective is not known" in fleet_notes((found,))[0]
     (failed,) = failure_notes(run_with_failure(question, (4,)))
     assert failed.endswith("(not judged, too few requests: longer).")
 
@@ -93,4 +93,4 @@ def test_a_class_that_the_workload_does_not_have_is_no_gap() -> None:
     """No request of it can be late."""
     found = searched(task(5_000))
     assert 0 == found.typical.summary.judged[1].latency.requests
-    assert () == found.not_judged == judged_notes((found,))
+    assert () == found.not_judged == fleet_notes((found,))

@@ -11,7 +11,7 @@ from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 from extproc.planning.workload.lengths import LeftOut, Lengths
 
-__all__ = ["failure_notes", "judged_notes", "memory_notes", "steady_notes", "workload_notes"]
+__all__ = ["failure_notes", "fleet_notes", "memory_notes", "workload_notes"]
 
 LITTLE_GIB = 2 * LARGEST_GAP_GIB  # free per GPU: if less, memory that is not counted may take most of it
 
@@ -31,7 +31,12 @@ def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
     )
 
 
-def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+def fleet_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+    """Say what is not known about the simulated fleets."""
+    return (*_steady_notes(fleets), *_judged_notes(fleets))
+
+
+def _steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
     """Name the fleets that are not known to be in steady state."""
     return tuple(
         f"{fleet.design.name}: not known to be steady ({fleet.not_steady}), so it is not recommended. Try longer "
@@ -41,7 +46,7 @@ def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
     )
 
 
-def judged_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+def _judged_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
     """Name the classes of the objective that runs had too few requests of."""
     return tuple(
         f"{fleet.design.name}: whether requests of the class '{name}' meet the objective is not known: runs of "

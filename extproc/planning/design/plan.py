@@ -9,7 +9,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.design.answer import Plan, PoolPlan, SearchedDesign, WorkloadFigures
 from extproc.planning.design.choose import Question, Sized
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
-from extproc.planning.design.notes import failure_notes, judged_notes, memory_notes, steady_notes, workload_notes
+from extproc.planning.design.notes import failure_notes, fleet_notes, memory_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
 from extproc.planning.design.rules import cheapest_rules, sized_under_rules
@@ -107,8 +107,7 @@ def make_plan(
             *memory_notes(_setups(setup, fleets)),
             *workload_notes(lengths, setup, analysis),
             *not_met,
-            *steady_notes(fleets),
-            *judged_notes(fleets),
+            *fleet_notes(fleets),
             *failure_notes(failure),
         ),
     )
