@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from extproc.cli.main import main
-from extproc.core.errors import ConfigurationError
 from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.bars import HEAD
 from extproc.evaluation.cases import Plan
@@ -21,11 +20,11 @@ from extproc.evaluation.measure import HEADROOMS, figures, run
 from extproc.evaluation.mixes import Material, mixed, sessions, with_media, with_reasoning_in_history
 from extproc.evaluation.odd import ODD_KINDS, odd_texts
 from extproc.evaluation.report import report
-from extproc.evaluation.requests import Request, make_request, read_lengths
+from extproc.evaluation.requests import Request, make_request
 from extproc.evaluation.scenarios import Comparison, compare
-from extproc.evaluation.texts import Texts, folder_texts, halves, ordinary, window
+from extproc.evaluation.texts import Texts, halves, ordinary, window
 from extproc.evaluation.timing import Timing
-from extproc.evaluation.tokenizers import Tokenizer, tokenizer
+from extproc.evaluation.tokenizers import Tokenizer
 from extproc.evaluation.unseen import held_out, unseen_texts
 
 LENGTHS = [(50, 10), (400, 20), (1_500, 30)]
@@ -293,27 +292,6 @@ def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_wrong_inputs_are_named(tmp_path: Path) -> None:
-    """A folder without texts, a trace without columns, an unknown tokenizer: each is reported in a sentence."""
-    (tmp_path / "trace.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigurationError, match=r"no \.txt file"):
-        folder_texts(tmp_path)
-    with pytest.raises(ConfigurationError, match="ContextTokens"):
-        read_lengths(tmp_path / "trace.csv")
-    with pytest.raises(ConfigurationError, match="'llama' is unknown; known are qwen"):
-        tokenizer("llama", tmp_path)
-    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n")
-    with pytest.raises(ConfigurationError, match="no request below its header"):
-        read_lengths(tmp_path / "trace.csv")
-    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n1\n")
-    with pytest.raises(ConfigurationError, match="ContextTokens"):
-        read_lengths(tmp_path / "trace.csv")
-    for text in ("\n", "ein Text\n"):
-        (tmp_path / "de.txt").write_text(text)
-        with pytest.raises(ConfigurationError, match=r"de\.txt holds \d bytes of text; at least 1000 are needed"):
-            folder_texts(tmp_path)
-
-
 def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
     """A cache that was cut off while it was written is replaced completely."""
     (tmp_path / "toy.json").write_text('{"abc": 1')
@@ -322,28 +300,6 @@ def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
     toy.save()
     assert 1 == len(json.loads((tmp_path / "toy.json").read_text()))
     assert ["toy.json"] == [file.name for file in tmp_path.iterdir()]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--report", "no/such/folder/r.md"], "--report no/such/folder/r.md: there is no folder no/such/folder"),
-        (["--texts", "no/such/folder"], "holds no .txt file"),
-        (["--tokenizers", "llama"], "'llama' is unknown; known are"),
-        (["--only", "kinds", "--plot", "plot.png"], "--plot shows the whole comparison"),
-    ],
-)
-def test_the_command_rejects_wrong_input_before_it_starts(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """Wrong arguments are reported in one sentence with exit code 2."""
-    (tmp_path / "de.txt").write_text("ein Text\n")
-    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n100,10\n")
-    usual = ["--texts", str(tmp_path), "--lengths", str(tmp_path / "trace.csv"), "--cache", str(tmp_path)]
-    assert 2 == main(["evaluate", *usual, *arguments])
-    printed = capsys.readouterr().err
-    assert said in printed
-    assert 1 == printed.count("\n")
 
 
 def test_the_command_compares_and_writes(

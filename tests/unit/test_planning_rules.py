@@ -26,8 +26,9 @@ from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import Design, FailureRun, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
+from tests.unit.planning_cases import QUESTION, Fleet, output_of
 from tests.unit.planning_command import write_trace
-from tests.unit.test_planning_one_answer import QUESTION, Fleet, document, lines_of, output_of, rows_of
+from tests.unit.test_planning_one_answer import document, lines_of, rows_of
 
 LONG = 65_536
 ENVOYS, SCAN, TOKENS = Balancing(), Balancing(Balance.FULL_SCAN), Balancing(Balance.TOKENS)

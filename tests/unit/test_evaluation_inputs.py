@@ -1,0 +1,54 @@
+"""Wrong input to `dualpool evaluate` is reported in a sentence, before anything takes long."""
+
+from pathlib import Path
+
+import pytest
+
+from extproc.cli.main import main
+from extproc.core.errors import ConfigurationError
+from extproc.evaluation.requests import read_lengths
+from extproc.evaluation.texts import folder_texts
+from extproc.evaluation.tokenizers import tokenizer
+
+
+def test_wrong_inputs_are_named(tmp_path: Path) -> None:
+    """A folder without texts, a trace without columns, an unknown tokenizer: each is reported in a sentence."""
+    (tmp_path / "trace.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigurationError, match=r"no \.txt file"):
+        folder_texts(tmp_path)
+    with pytest.raises(ConfigurationError, match="ContextTokens"):
+        read_lengths(tmp_path / "trace.csv")
+    with pytest.raises(ConfigurationError, match="'llama' is unknown; known are qwen"):
+        tokenizer("llama", tmp_path)
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n")
+    with pytest.raises(ConfigurationError, match="no request below its header"):
+        read_lengths(tmp_path / "trace.csv")
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n1\n")
+    with pytest.raises(ConfigurationError, match="ContextTokens"):
+        read_lengths(tmp_path / "trace.csv")
+    for text in ("\n", "ein Text\n"):
+        (tmp_path / "de.txt").write_text(text)
+        with pytest.raises(ConfigurationError, match=r"de\.txt holds \d bytes of text; at least 1000 are needed"):
+            folder_texts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--report", "no/such/folder/r.md"], "--report no/such/folder/r.md: there is no folder no/such/folder"),
+        (["--texts", "no/such/folder"], "holds no .txt file"),
+        (["--tokenizers", "llama"], "'llama' is unknown; known are"),
+        (["--only", "kinds", "--plot", "plot.png"], "--plot shows the whole comparison"),
+    ],
+)
+def test_the_command_rejects_wrong_input_before_it_starts(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Wrong arguments are reported in one sentence with exit code 2."""
+    (tmp_path / "de.txt").write_text("ein Text\n")
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n100,10\n")
+    usual = ["--texts", str(tmp_path), "--lengths", str(tmp_path / "trace.csv"), "--cache", str(tmp_path)]
+    assert 2 == main(["evaluate", *usual, *arguments])
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert 1 == printed.count("\n")
