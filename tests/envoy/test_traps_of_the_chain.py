@@ -13,7 +13,8 @@ from tests.envoy.harness.eavesdropper import Eavesdropper, header_names
 from tests.envoy.harness.gateway import Document, Gateway, connection_manager, moved_to
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
-from tests.traps.bitten import BITTEN, endpoint_picker
+from tests.traps.bitten import BITTEN
+from tests.traps.bitten_chain import endpoint_picker
 
 
 @pytest.fixture

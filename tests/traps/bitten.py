@@ -6,7 +6,6 @@ the same files and check what happens there.
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
 
 from tests.envoy.harness.gateway import (
     Document,
@@ -17,20 +16,21 @@ from tests.envoy.harness.gateway import (
     route,
     virtual_host,
 )
+from tests.traps.bitten_chain import (
+    always_on,
+    auth_after,
+    compressor_after,
+    decompressor_after,
+    decompressor_before,
+    duplicate_filter_name,
+    endpoint_picker_before,
+    pool_header_changed,
+    rate_limit_before,
+)
 
-__all__ = ["BITTEN", "MODES", "Bite", "believe_clients", "bitten", "endpoint_picker"]
+__all__ = ["BITTEN", "MODES", "Bite", "believe_clients", "bitten"]
 
 Bite = Callable[[Document], None]
-KINDS = "type.googleapis.com/envoy.extensions"
-EXT_PROC = "envoy.filters.http.ext_proc"
-
-
-def insert(document: Document, name: str, kind: str, *, before: bool, **settings: Any) -> None:
-    """Insert a filter right before or after the router's filter."""
-    filters = connection_manager(document)["http_filters"]
-    at = [each["name"] for each in filters].index(EXT_PROC)
-    config = {"@type": f"{KINDS}.filters.http.{kind}", **settings}
-    filters.insert(at if before else at + 1, {"name": name, "typed_config": config})
 
 
 def retries_on_default_route(document: Document) -> None:
@@ -268,76 +268,6 @@ def cluster_ip(document: Document) -> None:
 def slow_connect(document: Document) -> None:
     """Use Envoy's default connect timeout."""
     del cluster(document, "pool_short")["connect_timeout"]
-
-
-def duplicate_filter_name(document: Document) -> None:
-    """Give an endpoint picker's filter the same name as ours."""
-    endpoint_picker(document, EXT_PROC, before=False)
-
-
-def pool_header_changed(document: Document) -> None:
-    """Remove the pool header before the route is chosen."""
-    mutations = {"request_mutations": [{"remove": "x-token-budget-pool"}]}
-    insert(document, "tidy", "header_mutation.v3.HeaderMutation", before=False, mutations=mutations)
-
-
-def always_on(document: Document) -> None:
-    """Enable the filter on every route, as a filter is unless it is marked disabled."""
-    filters = connection_manager(document)["http_filters"]
-    del next(each for each in filters if each["name"] == EXT_PROC)["disabled"]
-
-
-def decompressor_before(document: Document) -> None:
-    """Decompress request bodies before the router sees them."""
-    decompressor(document, before=True)
-
-
-def decompressor_after(document: Document) -> None:
-    """Decompress request bodies after the router, for a pool that cannot."""
-    decompressor(document, before=False)
-
-
-def decompressor(document: Document, *, before: bool) -> None:
-    """Insert a decompressor right before or after the router's filter."""
-    library = {"@type": f"{KINDS}.compression.gzip.decompressor.v3.Gzip"}
-    gzip = {"decompressor_library": {"name": "gzip", "typed_config": library}}
-    insert(document, "decompressor", "decompressor.v3.Decompressor", before=before, **gzip)
-
-
-def compressor_after(document: Document) -> None:
-    """Compress responses before the router sees them."""
-    library = {"@type": f"{KINDS}.compression.gzip.compressor.v3.Gzip"}
-    gzip = {"compressor_library": {"name": "gzip", "typed_config": library}}
-    insert(document, "compressor", "compressor.v3.Compressor", before=False, **gzip)
-
-
-def endpoint_picker_before(document: Document) -> None:
-    """Call an endpoint picker before the router."""
-    endpoint_picker(document, "picker", before=True)
-
-
-def endpoint_picker(document: Document, name: str, *, before: bool) -> None:
-    """Add a second ext_proc filter with a cluster of its own."""
-    clusters = document["static_resources"]["clusters"]
-    clusters.append(deepcopy(cluster(document, "dualpool")) | {"name": "picker"})
-    clusters[-1]["load_assignment"]["cluster_name"] = "picker"
-    service = {"envoy_grpc": {"cluster_name": "picker"}}
-    modes = {"request_body_mode": "FULL_DUPLEX_STREAMED", "request_trailer_mode": "SEND"}
-    settings = {"grpc_service": service, "processing_mode": modes}
-    insert(document, name, "ext_proc.v3.ExternalProcessor", before=before, **settings)
-
-
-def rate_limit_before(document: Document) -> None:
-    """Limit the request rate before a pool is chosen."""
-    bucket = {"max_tokens": 1, "fill_interval": "60s"}
-    percent = {"default_value": {"numerator": 100}}
-    limit = {"stat_prefix": "limit", "token_bucket": bucket, "filter_enabled": percent, "filter_enforced": percent}
-    insert(document, "limit", "local_ratelimit.v3.LocalRateLimit", before=True, **limit)
-
-
-def auth_after(document: Document) -> None:
-    """Refuse every request, but only after the router was called."""
-    insert(document, "rbac", "rbac.v3.RBAC", before=False, rules={"action": "ALLOW", "policies": {}})
 
 
 MODES = {
