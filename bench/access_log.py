@@ -20,16 +20,20 @@ WITHIN_S = 30.0
 SETTLES_S = 1.2
 BAR_US = 50
 RELEASED, FROM_RESPONSES, FROM_LOG = "released", "learned from responses", "learned from the log"
+UNLEARNED = "the log, opened but not learned from"
+LOGGED = (FROM_LOG, UNLEARNED)
+WAYS = (RELEASED, FROM_RESPONSES, *LOGGED)
 # All entries of a run are processed at once, so that their cost is measured.
 LEARNING = {
     RELEASED: "{burst_messages: 0}",
-    FROM_LOG: "{source: access_log, access_log: {max_cpu_share: 1}}",
+    **dict.fromkeys(LOGGED, "{source: access_log, access_log: {max_cpu_share: 1}}"),
 }
 NOTES = f"""\
 CPU time of the router and of Envoy (one thread) per request: 2 KB chat requests on {CONNECTIONS} HTTP/1.1
 connections. JSON: a response of 1 KB. SSE: {EVENTS} events, of which the last is usage. Released:
 `envoy/streamed.yaml`, nothing is learned. From the log: `envoy/streamed-access-log.yaml`, every request is learned
-from, and the time includes the work on its log entry. Above released: difference within the same round."""
+from, and the time includes the work on its log entry; the same without the estimator, as if learning took no time
+(`bench/unlearned.py`). Above released: difference within the same round."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,16 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         "SSE": stack.printing("bench.sse_pool", str(EVENTS), "0").address,
     }
     for kind, pool in pools.items():
-        rows += _rows(
-            stack, plan, kind, [_way(stack, name, pool) for name in (RELEASED, FROM_RESPONSES, FROM_LOG)]
-        )
+        rows += _rows(stack, plan, kind, [_way(stack, name, pool) for name in WAYS])
     columns = ("responses", "way", "router, us", "above released, us", "bar", "Envoy, us")
     return [Table("Learning from the access log", NOTES, columns, rows)]
 
 
 def _way(stack: Stack, name: str, pool: str) -> _Way:
     learning = LEARNING.get(name)
-    router = stack.router() if learning is None else stack.router(learning=learning)
-    mode = "streamed-access-log" if name == FROM_LOG else "streamed"
+    module = "bench.unlearned" if name == UNLEARNED else "extproc.cli.main"
+    router = stack.router() if learning is None else stack.router(module=module, learning=learning)
+    mode = "streamed-access-log" if name in LOGGED else "streamed"
     return _Way(name, router, stack.gateway(mode, router, pool))
 
 
