@@ -22,8 +22,8 @@ and are solved for from the sums after every SOLVE_AFTER responses. The only dif
 that between two solutions, what was learned before does not fade; so there are fewer responses between them if
 forgetting is fast. P itself is not modified: the rows sqrt(g) v since the last solution are kept as V, and P z =
 P0 z - V^T (V z) takes a quarter of the time that writing a matrix of this size would. Rejected: single precision
-for both, which saves next to nothing. Where the prior leaves much open, as for a request with many images, P0 z and
-V^T (V z) differ only in digits that it does not have, and the prices diverge. Rejected, with figures in
+for both, which saves next to nothing. Where the prior leaves much open, as for a request with many images, P0 z
+and V^T (V z) differ only in digits that it does not have, and the prices diverge. Rejected, with figures in
 docs/estimator.md: no update for responses that say nothing new.
 
 Prior art. NLMS costs less per response, but converges very slowly on features as correlated as those of bytes. The
