@@ -13,16 +13,17 @@ from extproc.planning.design import plan as planning
 from extproc.planning.design import rules
 from extproc.planning.design.choose import Question, Sized
 from extproc.planning.design.pool import PoolChoice, Tuning
-from extproc.planning.design.rules import cheapest_rules, sized_under_rules
+from extproc.planning.design.rules import cheapest_outcomes, cheapest_rules, sized_under_rules
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.costs import costs_of
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions, SimulationOptions, runs_of
-from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.simulation.runner import FleetEstimate, NotMet
 from extproc.planning.simulation.task import Design, FailureRun, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
@@ -101,8 +102,8 @@ def test_a_single_rule_is_searched_once_and_named_by_no_design(monkeypatch: pyte
 def test_each_design_has_its_own_rule_or_the_first_if_no_other_is_cheaper(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pool is cheaper by tokens, two pools are not. The fleets are simulated
-    accordingly, alongside one pool with defaults.
+    """One pool is cheaper by tokens, two pools are not. The fleets are simulated accordingly, alongside one pool
+    with defaults; one pool also under the first rule, since the search of single pools is rough.
     """
     tokens = FIRST | {(LONG,): 8.0, (1_024, LONG): 11.0}
     state({ENVOYS: FIRST, TOKENS: tokens}, monkeypatch)
@@ -111,15 +112,19 @@ def test_each_design_has_its_own_rule_or_the_first_if_no_other_is_cheaper(
     designs, searched = planning._designs(
         question(), cast("Analysis", None), planning.PlanOptions(RUNS, tuning), ResultCache(None), lambda *_: None
     )
-    chosen = {each.name: each.balancing for each in designs}
-    assert {
-        "one pool, vLLM's defaults": ENVOYS,
-        "one pool of 65,536, tuned": TOKENS,
-        "two pools at 2,048": ENVOYS,
-    } == chosen
+    assert sorted(
+        [
+            ("one pool, vLLM's defaults", ENVOYS),
+            ("one pool of 65,536, tuned", ENVOYS),
+            ("one pool of 65,536, tuned", TOKENS),
+            ("two pools at 2,048", ENVOYS),
+        ],
+        key=str,
+    ) == sorted(((each.name, each.balancing) for each in designs), key=str)
     assert 5 + 3 == len(searched)
-    tasks = [planning._task(question(), each, RUNS) for each in designs]
-    assert [ENVOYS, TOKENS, ENVOYS] == [task.balancing for task in tasks]
+    assert [each.balancing for each in designs] == [
+        planning._task(question(), each, RUNS).balancing for each in designs
+    ]
 
 
 def test_rules_keep_the_order_of_their_names_without_duplicates() -> None:
@@ -133,6 +138,36 @@ def test_rules_keep_the_order_of_their_names_without_duplicates() -> None:
 USUAL = Fleet("one pool, vLLM's defaults", (), (40,), (1,))
 TUNED = Fleet("one pool of 65,536, tuned", (), (12,), (2,))
 TWO = Fleet("two pools at 2,048", (2_048,), (5, 3), (1, 4))
+
+
+def under_rule(fleet: Fleet, rule: Balancing) -> FleetEstimate:
+    """Return a stated fleet, balanced by a rule."""
+    estimate = fleet.estimate(question().setup)
+    return replace(estimate, design=replace(estimate.design, balancing=rule))
+
+
+SMALLER = replace(TUNED, instances=(11,))
+BY_ENVOY, NO_CHEAPER, CHEAPER = under_rule(TUNED, ENVOYS), under_rule(TUNED, TOKENS), under_rule(SMALLER, TOKENS)
+UNMET = NotMet(BY_ENVOY.design, "P99 TTFT 3 s")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "kept"),
+    [
+        ([BY_ENVOY, NO_CHEAPER], BY_ENVOY),
+        ([BY_ENVOY, CHEAPER], CHEAPER),
+        ([BY_ENVOY, replace(CHEAPER, not_steady="runs do not agree")], BY_ENVOY),
+        ([replace(BY_ENVOY, not_steady="runs do not agree"), NO_CHEAPER], NO_CHEAPER),
+        ([UNMET, NO_CHEAPER], NO_CHEAPER),
+        ([UNMET, NotMet(CHEAPER.design, "P99 TTFT 4 s")], UNMET),
+    ],
+)
+def test_a_design_takes_another_rule_only_if_its_whole_fleet_is_cheaper(
+    outcomes: list[FleetEstimate | NotMet], kept: FleetEstimate | NotMet
+) -> None:
+    """An endpoint picker that saves nothing is not proposed, nor one whose fleet is not known to be steady."""
+    other = under_rule(TWO, ENVOYS)
+    assert (kept, other) == cheapest_outcomes([*outcomes, other], costs_of(question().setup))
 
 
 def said(

@@ -12,7 +12,12 @@ from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
 from extproc.planning.design.notes import failure_notes, fleet_notes, memory_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
-from extproc.planning.design.rules import cheapest_rules, sized_under_rules
+from extproc.planning.design.rules import (
+    cheapest_outcomes,
+    cheapest_rules,
+    sized_under_rules,
+    with_first_rule,
+)
 from extproc.planning.model.analytic import analyse, default_thresholds
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
@@ -72,7 +77,10 @@ def make_plan(
         question = Question(lengths, rate, setup, rule, runs.balancing, options.tuning, options.head_room)
         designs, searched = _designs(question, analysis, options, cache, progress)
         tasks = [_task(question, design, runs) for design in designs]
-        outcomes = search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what))
+        outcomes = cheapest_outcomes(
+            search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what)),
+            costs_of(setup),
+        )
     fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
     failure = None
     if runs is not None and setup.spare > 0 and (best := recommended(fleets, costs_of(setup))) is not None:
@@ -146,7 +154,8 @@ def _designs(
         of_kind = sorted((each for each in best if len(each.limits) == pools), key=lambda each: each.cost)
         chosen += of_kind if runs.thresholds else of_kind[:1]
     usual = replace(_usual(question.setup, long), balancing=question.balancing if runs.also else None)
-    return [usual, *(each.design(_name(each), question) for each in chosen)], sized
+    designs = [each.design(_name(each), question) for each in with_first_rule(chosen, sized)]
+    return [usual, *designs], sized
 
 
 def _usual(setup: Setup, context_tokens: int) -> Design:

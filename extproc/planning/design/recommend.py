@@ -9,7 +9,7 @@ from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.bracket import TOLERANCE
 from extproc.planning.simulation.runner import FleetEstimate
 
-__all__ = ["recommend", "recommend_simulated", "recommended"]
+__all__ = ["price_of", "recommend", "recommend_simulated", "recommended"]
 
 
 def recommend(analysis: Analysis, setup: Setup) -> str:
@@ -31,6 +31,12 @@ def recommend(analysis: Analysis, setup: Setup) -> str:
     )
 
 
+def price_of(fleet: FleetEstimate, costs: Costs) -> float:
+    """Return the cost by which fleets are compared: USD per year, or GPUs if a price is not known."""
+    cost = costs.of(fleet)
+    return float(cost.gpus) if cost.usd_per_year is None else cost.usd_per_year
+
+
 def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate | None:
     """Return the fleet to build: the cheapest steady one; several pools only if they save more than the noise.
 
@@ -39,7 +45,7 @@ def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate 
     one, best = _best(fleets, costs)
     if one is None or best is None:
         return one or best
-    return best if _price(one, costs) - _price(best, costs) > _noise(one, best, costs) else one
+    return best if price_of(one, costs) - price_of(best, costs) > _noise(one, best, costs) else one
 
 
 def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
@@ -66,7 +72,7 @@ def _sentence(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
         return f"{_described(best, costs)}; {why}"
     best_gpus, one_gpus = costs.of(best).gpus, costs.of(one).gpus
     if recommended(fleets, costs) is one:
-        if _price(best, costs) >= _price(one, costs):
+        if price_of(best, costs) >= price_of(one, costs):
             extra = "" if best_gpus > one_gpus else _extra_cost(_difference(best, one, costs))
             other = f"{best.design.name}{_by(best)} need {best_gpus} GPUs at best{extra}"
             return f"keep {_described(one, costs)}; {other} (simulated)"
@@ -86,7 +92,7 @@ def _best(fleets: Sequence[FleetEstimate], costs: Costs) -> tuple[FleetEstimate 
     more = [f for f in steady if len(f.design.contexts) > 1]
 
     def price(fleet: FleetEstimate) -> float:
-        return _price(fleet, costs)
+        return price_of(fleet, costs)
 
     return min(ones, key=price, default=None), min(more, key=price, default=None)
 
@@ -118,26 +124,20 @@ def _by(fleet: FleetEstimate) -> str:
 def _first_try(fleets: Sequence[FleetEstimate], one: FleetEstimate, best: FleetEstimate, costs: Costs) -> str:
     """Say which share of the saving a tuned single pool already gives."""
     ones = [fleet for fleet in fleets if len(fleet.design.contexts) == 1]
-    usual = max(ones, key=lambda f: _price(f, costs))
-    whole = _price(usual, costs) - _price(best, costs)
+    usual = max(ones, key=lambda f: price_of(f, costs))
+    whole = price_of(usual, costs) - price_of(best, costs)
     if usual is one or whole <= 0:
         return ""
-    share = (_price(usual, costs) - _price(one, costs)) / whole
+    share = (price_of(usual, costs) - price_of(one, costs)) / whole
     saved_on = f"{usual.design.name}{_by(usual)}"
     return f"; first try {_described(one, costs)}: it gives {share:.0%} of what they save on {saved_on}"
-
-
-def _price(fleet: FleetEstimate, costs: Costs) -> float:
-    """Return the cost by which fleets are compared: USD per year, or GPUs if a price is not known."""
-    cost = costs.of(fleet)
-    return float(cost.gpus) if cost.usd_per_year is None else cost.usd_per_year
 
 
 def _noise(one: FleetEstimate, other: FleetEstimate, costs: Costs) -> float:
     """Return the difference that seeds, run lengths and the search may cause, in the unit of `_price`."""
     widths = []
     for each in (one, other):
-        per_instance = _price(each, costs) / max(1, sum(costs.of(each).instances))
+        per_instance = price_of(each, costs) / max(1, sum(costs.of(each).instances))
         half = 0.0 if isnan(each.half_width) else each.half_width
         widths.append(max(half, TOLERANCE * each.instances) * per_instance)
     return hypot(*widths)
