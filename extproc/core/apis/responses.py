@@ -32,6 +32,8 @@ from extproc.core.usage import Usage
 
 __all__ = ["FAMILY"]
 
+MAX_TURNS_BYTES: Final = 4096  # of the list of their input tokens
+
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
@@ -172,7 +174,7 @@ def _add_part(prompt: Prompt, part: _Part) -> None:
 
 class _InputDetails(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: Cached = None
-    input_tokens_per_turn: list[int] | None = None
+    input_tokens_per_turn: msgspec.Raw = msgspec.Raw()
 
 
 class _TokenCounts(msgspec.Struct, frozen=True, gc=False):
@@ -202,7 +204,7 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
         prompt_tokens = usage.input_tokens
         details = usage.input_tokens_details or _InputDetails()
         cached_tokens = details.cached_tokens
-        turns = details.input_tokens_per_turn or []
+        turns = _turns(details.input_tokens_per_turn)
         if len(turns) > 1:
             prompt_tokens = turns[0]
             cached_tokens = None
@@ -211,6 +213,14 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
         return replace(found, several_turns=True) if len(turns) > 1 else found
 
 
+def _turns(counts: msgspec.Raw) -> list[int]:
+    """Return the input tokens of each turn. Raises ResponseNotUnderstood for more than any server counts."""
+    if len(counts) > MAX_TURNS_BYTES:
+        raise ResponseNotUnderstood(ResponseFault.WRONG_USAGE, f"{len(counts)} bytes of input_tokens_per_turn")
+    return (decode_response(_TURNS, bytes(counts)) or []) if is_set(counts) else []
+
+
+_TURNS = msgspec.json.Decoder(list[int] | None)
 # Statuses of responses that have ended without a complete output.
 _FAILED: Final = ("failed", "cancelled")
 _RESPONSE = msgspec.json.Decoder(_Response)

@@ -4,6 +4,10 @@ Line ends are normalised to LF first, so that an event ends at an empty line, wh
 bytes after the last such end are kept for the next chunk. A chunk without an end is appended and only its own
 bytes are searched, so the cost is linear in the bytes, however they are chunked. `id` and `retry` are ignored. As
 in the standard, bytes after the last empty line are not an event; `finish` returns them as one.
+
+A line takes up to a microsecond, however short it is, and a few compressed bytes can be millions of empty ones. So
+the lines of a chunk, and those of an event, are bounded: lines of a real stream are far longer. So are the objects
+of a chunk (usages.py), since it may hold many events that have to be decoded.
 """
 
 from typing import Final
@@ -11,8 +15,11 @@ from typing import Final
 import msgspec
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.reading.usages import check_objects
 
-__all__ = ["SseEvent", "SseParser"]
+__all__ = ["MAX_LINES", "SseEvent", "SseParser"]
+
+MAX_LINES: Final = 16_384
 
 
 # As integers: searching bytes for an integer costs a fifth of searching for a string of one byte.
@@ -41,6 +48,9 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Return the events that `data` completes. Raises ResponseNotUnderstood (TOO_LARGE)."""
+        if len(data) > MAX_LINES:  # otherwise it cannot have more lines
+            _check_lines(data)
+            check_objects(data)
         if data and (_CR in data or self._after_cr):
             data = self._with_lf_only(data)
         # The fast path for vLLM's streams: one event per chunk, in one line.
@@ -105,6 +115,8 @@ def _event(raw: bytes) -> SseEvent | None:
     """Parse the lines of one event; return None if they have no data."""
     if raw.startswith(b"data: ") and _LF not in raw:
         return SseEvent(b"", raw[6:])
+    if len(raw) > MAX_LINES:
+        _check_lines(raw)
     name = b""
     data = []
     for line in raw.split(b"\n"):
@@ -114,3 +126,10 @@ def _event(raw: bytes) -> SseEvent | None:
         elif field == b"event":
             name = value.removeprefix(b" ")
     return SseEvent(name, b"\n".join(data)) if data else None
+
+
+def _check_lines(data: bytes) -> None:
+    if data.count(b"\n") + data.count(b"\r") > MAX_LINES:
+        raise ResponseNotUnderstood(
+            ResponseFault.TOO_LARGE, f"more than {MAX_LINES} lines in {len(data)} bytes of events"
+        )

@@ -7,10 +7,15 @@ import msgspec
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.usage import Usage
 
-__all__ = ["Cached", "checked_usage", "decode_response"]
+__all__ = ["MAX_OBJECTS", "Cached", "check_objects", "checked_usage", "decode_response"]
 
 # No model's context is anywhere near this; a larger count is invalid.
 MAX_TOKENS: Final = 10_000_000
+
+# Decoding takes up to a tenth of a microsecond for an object, however small it is, and a few compressed bytes can
+# be millions of empty ones. A response of 4 MiB with log probabilities, in which every token has 20 candidates,
+# has about 70,000.
+MAX_OBJECTS: Final = 100_000
 
 # Only an integer counts; other types are accepted and ignored.
 Cached = int | float | str | None
@@ -23,8 +28,10 @@ def decode_response(
 ) -> T:
     """Decode a response, or one event of it, into the decoder's type.
 
-    Raises ResponseNotUnderstood; its fault is `not_json` if the bytes are not JSON.
+    Raises ResponseNotUnderstood; its fault is `not_json` if the bytes are not JSON, TOO_LARGE if they hold more
+    than MAX_OBJECTS objects.
     """
+    check_objects(body)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -35,6 +42,14 @@ def decode_response(
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ResponseNotUnderstood(not_json, str(error)) from None
+
+
+def check_objects(data: bytes | bytearray) -> None:
+    """Reject JSON that takes too long to decode. Raises ResponseNotUnderstood (TOO_LARGE)."""
+    if len(data) > MAX_OBJECTS and data.count(b"{") > MAX_OBJECTS:
+        raise ResponseNotUnderstood(
+            ResponseFault.TOO_LARGE, f"more than {MAX_OBJECTS} objects in {len(data)} bytes"
+        )
 
 
 def checked_usage(
