@@ -44,6 +44,10 @@ MAX_ENTRIES: Final = 1_000
 SLICE_S: Final = 0.0005
 # How many entries are learned from at once: with more, decisions wait longer, and hardly any time is saved.
 BLOCK_ENTRIES: Final = 8
+# A stream is ended with the first message after this time. Envoy opens one stream per thread, keeps it as long as
+# it can, and balances only new ones: without this, one of several routers could learn from all requests, and
+# another from none. At the end Envoy may lose a message that it is sending.
+STREAM_S: Final = 10.0
 # The unused part of the share accumulates up to this much.
 BURST_S: Final = 0.02
 
@@ -143,12 +147,13 @@ class AccessLogs:
 
 
 class _LogStream:
-    __slots__ = ("_call", "_entries", "_logs")
+    __slots__ = ("_call", "_ends_s", "_entries", "_logs")
 
     def __init__(self, logs: AccessLogs, call: Call) -> None:
         self._logs = logs
         self._call = call
         self._entries: deque[LogEntry] = deque()
+        self._ends_s = time.monotonic() + STREAM_S
 
     def on_message(self, message: bytes) -> None:
         """Called with each message from the gateway."""
@@ -194,6 +199,8 @@ class _LogStream:
         logs.share.spend(now_s - began_s)
         if entries:
             self._call.mark(lambda: self.work(time.monotonic()))
+        elif now_s >= self._ends_s:
+            self.on_end()
         else:
             self._call.send()
 

@@ -147,6 +147,21 @@ def test_a_flood_of_entries_takes_no_more_than_its_cpu_share(
     with_a_log(router, act, "learning: {source: access_log, access_log: {max_cpu_share: 0.05}}")
 
 
+def test_an_old_stream_ends_after_its_entries_were_learned_from(
+    router: Router, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway balances only new streams: otherwise one of several routers would learn from all requests."""
+    monkeypatch.setattr(access_logs, "STREAM_S", 0.0)
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        evidence = await evidence_of(channel, call)
+        await log.write(log_message(*[entry(evidence, token_usage(90, 7))] * 20))
+        assert grpc.StatusCode.OK is await log.code()
+        await eventually(lambda: known(app) == 20)
+
+    with_a_log(router, act)
+
+
 def test_a_drain_ends_the_stream(router: Router) -> None:
     """A router that shuts down does not wait for the gateway to end its log stream."""
 

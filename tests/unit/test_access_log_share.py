@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,8 @@ EVENT_S = 0.001  # what the router does between two slices
 
 
 class Router:
-    """The loop, the clock and the gateway: each of `streams` streams always has another message to send.
+    """The loop, the clock and the gateway: each of `streams` streams always has another message to send, and is
+    opened anew when the router ends it.
 
     `worked_s` is the time that entries took, `longest_s` the most of it without other events in between.
     """
@@ -35,13 +36,20 @@ class Router:
         monkeypatch.setattr(access_logs, "decode_log", self._decode)
         metrics: Any = SimpleNamespace(access_log_entries=Counter())
         self.logs = AccessLogs(self._teaching, metrics)
-        self.calls = [SimpleNamespace(finished=False) for _ in range(streams)]
-        for number, call in enumerate(self.calls):
-            call.mark = self._due.append
-            call.send = lambda call=call, number=number: self._due.append(lambda: self._deliver(call, number))
-            call.finish = lambda *_a, call=call, **_k: setattr(call, "finished", True)
-            made: Any = call
-            self.logs.serve(made)
+        self.calls = [self._open(number) for number in range(streams)]
+
+    def _open(self, number: int) -> SimpleNamespace:
+        call: Any = SimpleNamespace(finished=False, mark=self._due.append)
+        call.send = lambda: self._due.append(lambda: self._deliver(call, number))
+
+        def finish(*_: object, **refused: object) -> None:
+            call.finished = True
+            if not refused:
+                self._due.append(lambda: self.calls.append(self._open(number)))
+
+        call.finish = finish
+        self.logs.serve(call)
+        return cast("SimpleNamespace", call)
 
     def run(self, until_s: float) -> None:
         """Let time pass: events one after another, or the timer if there are none."""
