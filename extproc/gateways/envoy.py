@@ -5,26 +5,23 @@ from typing import Any, Final
 
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.http.decompressor.v3.decompressor_pb2 import Decompressor
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
-    HttpFilter,
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 
 from extproc.core.errors import ConfigurationError
-from extproc.gateways.changed_headers import changed, removes
+from extproc.gateways.changed_headers import removes
 from extproc.gateways.clusters import clusters_of
+from extproc.gateways.http_filters import filter_of
 from extproc.gateways.model import (
     CONNECTION_WINDOW_BYTES,
     NUMBER_HEADER,
     RETRY_HEADERS,
     STREAM_WINDOW_BYTES,
-    Filter,
     Flavour,
     Gateway,
-    Kind,
     Limits,
     Processor,
 )
@@ -43,23 +40,6 @@ HEADERS: Final = 100
 HEAD_KIB: Final = 60
 IDLE_MS: Final = 300_000.0
 OUR_NAME: Final = "dualpool"
-_FILTERS: Final = "envoy.extensions.filters.http."
-_KINDS: Final = {
-    "ext_proc": Kind.PROCESSOR,
-    "decompressor": Kind.DECOMPRESSOR,
-    "compressor": Kind.COMPRESSOR,
-    "ratelimit": Kind.RATE_LIMIT,
-    "local_ratelimit": Kind.RATE_LIMIT,
-    "rate_limit_quota": Kind.RATE_LIMIT,
-    "admission_control": Kind.RATE_LIMIT,
-    "ext_authz": Kind.AUTH,
-    "jwt_authn": Kind.AUTH,
-    "oauth2": Kind.AUTH,
-    "basic_auth": Kind.AUTH,
-    "api_key_auth": Kind.AUTH,
-    "rbac": Kind.AUTH,
-    "buffer": Kind.BUFFER,
-}
 
 
 def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour.ENVOY) -> list[Gateway]:
@@ -81,7 +61,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                 said = "is not reached through envoy_grpc, and so its cluster is not checked"
                 resources.unchecked.append(f'{processor.place}: the server of "{processor.name}" {said}')
             limits = _limits(listener, manager)
-            filters = tuple(_filter(each, router.sets) for each in manager.items("http_filters"))
+            filters = tuple(filter_of(each, router.sets) for each in manager.items("http_filters"))
             around = Surroundings(filters, processor, limits)
             routed = list(_tables(manager, tables, resources))
             found.append(
@@ -149,25 +129,6 @@ def _discovered(manager: Part[HttpConnectionManager]) -> Iterator[str]:
         if each.message.HasField("config_discovery"):
             name = each.message.name
             yield f'{each.place}: the settings of the filter "{name}" are not in the input, and so are not checked'
-
-
-def _filter(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
-    message = part.message
-    name = message.typed_config.TypeName() if message.HasField("typed_config") else ""
-    package = name.removeprefix(_FILTERS).split(".")[0] if name.startswith(_FILTERS) else ""
-    kind = _KINDS.get(package, Kind.OTHER)
-    if kind is Kind.DECOMPRESSOR and _leaves_requests(part):
-        kind = Kind.OTHER
-    return Filter(message.name, kind, part.place, message.disabled, changed(part.field("typed_config"), names))
-
-
-def _leaves_requests(part: Part[HttpFilter]) -> bool:
-    """Return whether a decompressor handles responses only."""
-    settings = part.field("typed_config").unpacked(Decompressor)
-    if not settings:
-        return False
-    common = settings.message.request_direction_config.common_config
-    return common.HasField("enabled") and not common.enabled.default_value.value
 
 
 def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Limits:

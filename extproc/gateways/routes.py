@@ -9,6 +9,7 @@ from envoy.config.route.v3.route_components_pb2 import FilterConfig, HeaderMatch
 from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
+from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthzPerRoute
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExtProcPerRoute
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
@@ -25,7 +26,11 @@ __all__ = ["Surroundings", "hosts_of"]
 # Envoy's default.
 ROUTE_TIMEOUT_MS: Final = 15_000.0
 # Messages by which a route disables such a filter.
-_PER_ROUTE: Final[dict[Kind, Any]] = {Kind.BUFFER: BufferPerRoute, Kind.PROCESSOR: ExtProcPerRoute}
+_PER_ROUTE: Final[dict[Kind, Any]] = {
+    Kind.AUTH: ExtAuthzPerRoute,
+    Kind.BUFFER: BufferPerRoute,
+    Kind.PROCESSOR: ExtProcPerRoute,
+}
 # A string matcher's pattern as a regular expression for the complete value.
 _AS_REGEX: Final = {"exact": "{}", "prefix": "{}.*", "suffix": ".*{}", "contains": ".*{}.*"}
 _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.FractionalPercent's denominators

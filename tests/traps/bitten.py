@@ -19,13 +19,16 @@ from tests.envoy.harness.gateway import (
 from tests.traps.bitten_chain import (
     always_on,
     auth_after,
+    buffer_after,
     compressor_after,
     decompressor_after,
     decompressor_before,
     duplicate_filter_name,
     endpoint_picker_before,
+    file_buffer_after,
     pool_header_changed,
     rate_limit_before,
+    waiting_filter_after,
 )
 
 __all__ = ["BITTEN", "MODES", "Bite", "believe_clients", "bitten"]
@@ -280,6 +283,7 @@ MODES = {
     "full-duplex-windows": "full-duplex",
     "full-duplex-dead-router": "full-duplex",
     "full-duplex-gathered-news": "full-duplex",
+    "waiting-filter-after": "full-duplex",
 }
 _BITES: tuple[Bite, ...] = (
     retries_on_default_route,
@@ -333,6 +337,9 @@ _BITES: tuple[Bite, ...] = (
     endpoint_picker_before,
     rate_limit_before,
     auth_after,
+    waiting_filter_after,
+    buffer_after,
+    file_buffer_after,
 )
 BITTEN: dict[str, Bite] = {bite.__name__.replace("_", "-"): bite for bite in _BITES}
 

@@ -85,3 +85,21 @@ def rate_limit_before(document: Document) -> None:
 def auth_after(document: Document) -> None:
     """Refuse every request, but only after the router was called."""
     insert(document, "rbac", "rbac.v3.RBAC", before=False, rules={"action": "ALLOW", "policies": {}})
+
+
+def waiting_filter_after(document: Document) -> None:
+    """Hold each request for 1 ms behind the router, as an authorization service does that replies quickly."""
+    delay = {"fixed_delay": "0.001s", "percentage": {"numerator": 100}}
+    insert(document, "waits", "fault.v3.HTTPFault", before=False, delay=delay)
+
+
+def buffer_after(document: Document) -> None:
+    """Buffer bodies behind the router."""
+    insert(document, "buffer", "buffer.v3.Buffer", before=False, max_request_bytes=16 << 20)
+
+
+def file_buffer_after(document: Document) -> None:
+    """Buffer bodies in files behind the router."""
+    threads = {"thread_pool": {"thread_count": 1}}
+    kind = "file_system_buffer.v3.FileSystemBufferFilterConfig"
+    insert(document, "files", kind, before=False, manager_config=threads)

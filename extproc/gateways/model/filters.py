@@ -17,6 +17,7 @@ class Kind(StrEnum):
     RATE_LIMIT = "rate limit"
     AUTH = "authentication"
     BUFFER = "buffer"
+    FILE_BUFFER = "file_system_buffer"
     OTHER = "other"
 
 
@@ -30,6 +31,8 @@ class Filter:
     disabled: bool = False
     changes: frozenset[str] = frozenset()
     """The router's headers that this filter removes or overwrites."""
+    waits: bool = False
+    """The filter may hold a request at its head while it waits for a server or a timer."""
 
 
 @dataclass(frozen=True, slots=True)

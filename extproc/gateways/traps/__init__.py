@@ -7,6 +7,7 @@ from extproc.gateways.traps.chain import TRAPS as CHAIN
 from extproc.gateways.traps.filter import TRAPS as FILTER
 from extproc.gateways.traps.full_duplex import TRAPS as FULL_DUPLEX
 from extproc.gateways.traps.limits import TRAPS as LIMITS
+from extproc.gateways.traps.neighbours import TRAPS as NEIGHBOURS
 from extproc.gateways.traps.ours import TRAPS as OURS
 from extproc.gateways.traps.repairs import TRAPS as REPAIRS
 from extproc.gateways.traps.routing import TRAPS as ROUTING
@@ -14,4 +15,4 @@ from extproc.gateways.traps.servers import TRAPS as SERVERS
 
 __all__ = ["TRAPS"]
 
-TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LIMITS, *OURS, *SERVERS, *FULL_DUPLEX, *CHAIN)
+TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LIMITS, *OURS, *SERVERS, *FULL_DUPLEX, *CHAIN, *NEIGHBOURS)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Filter, Gateway, Kind
+from extproc.gateways.model import Gateway, Kind
 from extproc.gateways.router import Router
-from extproc.gateways.traps.trap import Find, Hit, Severity, Trap
+from extproc.gateways.traps.order import after, before, in_modes, is_on, split
+from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
@@ -16,38 +17,9 @@ def _duplicate_filter_name(gateway: Gateway, _: Router) -> Iterator[Hit]:
             yield Hit(each.place, f'two filters are called "{each.name}"')
 
 
-def _split(gateway: Gateway) -> tuple[tuple[Filter, ...], tuple[Filter, ...]]:
-    at = [each.name for each in gateway.filters].index(gateway.processor.name)
-    return gateway.filters[:at], gateway.filters[at + 1 :]
-
-
-def _is_on(gateway: Gateway, filter_: Filter) -> bool:
-    """Return whether a filter is enabled on a route on which the router is asked."""
-    routes = [route for host in gateway.hosts for route in host.routes if route.processor]
-    return any(filter_.name in route.filters_on for route in routes) if routes else not filter_.disabled
-
-
-def _before(kind: Kind) -> Find:
-    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
-        for each in _split(gateway)[0]:
-            if each.kind is kind and _is_on(gateway, each):
-                yield Hit(each.place, f'"{each.name}" ({kind}) is before the router\'s "{gateway.processor.name}"')
-
-    return find
-
-
-def _after(kind: Kind) -> Find:
-    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
-        for each in _split(gateway)[1]:
-            if each.kind is kind and _is_on(gateway, each):
-                yield Hit(each.place, f'"{each.name}" ({kind}) is after the router\'s "{gateway.processor.name}"')
-
-    return find
-
-
 def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for each in _split(gateway)[1]:
-        if router.sets[0] in each.changes and _is_on(gateway, each):
+    for each in split(gateway)[1]:
+        if router.sets[0] in each.changes and is_on(gateway, each):
             yield Hit(each.place, f'"{each.name}" changes {router.sets[0]} after "{gateway.processor.name}"')
 
 
@@ -57,16 +29,7 @@ def _always_on(gateway: Gateway, _: Router) -> Iterator[Hit]:
         yield Hit(ours.place, f'"{ours.name}" is also enabled for requests that have no route')
 
 
-def _in_pieces(find: Find) -> Find:
-    """Restrict a search to gateways that send bodies to the router in pieces."""
-
-    def found(gateway: Gateway, router: Router) -> Iterator[Hit]:
-        if any(each.modes.request_body in {"STREAMED", "FULL_DUPLEX_STREAMED"} for each in gateway.processors):
-            yield from find(gateway, router)
-
-    return found
-
-
+_IN_PIECES: Final = ("STREAMED", "FULL_DUPLEX_STREAMED")
 _DECOMPRESS: Final = "Decompress in a listener of its own in front of this one, or use BUFFERED."
 
 TRAPS: Final = (
@@ -106,7 +69,7 @@ TRAPS: Final = (
         "It adds trailers to what it decompresses: in STREAMED such requests are decided at the deadline, and "
         "in full duplex a pool gets the body twice. The router reads compressed bodies without it.",
         _DECOMPRESS,
-        _in_pieces(_before(Kind.DECOMPRESSOR)),
+        in_modes(before(Kind.DECOMPRESSOR), *_IN_PIECES),
         "test_filter_order.py::test_a_decompressor_before_the_router_s_filter",
     ),
     Trap(
@@ -115,7 +78,7 @@ TRAPS: Final = (
         "It adds trailers at the end of what it decompresses, and in STREAMED and full duplex Envoy then "
         "sends the pool two ends: the next request on that connection, whoever sends it, is refused with 400.",
         _DECOMPRESS,
-        _in_pieces(_after(Kind.DECOMPRESSOR)),
+        in_modes(after(Kind.DECOMPRESSOR), *_IN_PIECES),
         "test_filter_order.py::test_a_decompressor_after_the_router_s_filter",
     ),
     Trap(
@@ -124,7 +87,7 @@ TRAPS: Final = (
         "Responses pass filters from last to first: the router has to undo the compression of each response "
         "that it learns from.",
         "Compressors before the router's filter.",
-        _after(Kind.COMPRESSOR),
+        after(Kind.COMPRESSOR),
         "test_traps_of_the_chain.py::test_compressor_behind_the_router",
     ),
     Trap(
@@ -133,7 +96,7 @@ TRAPS: Final = (
         "The picker chooses an endpoint of the pool that a request arrives on, the largest, before the router has "
         "chosen a pool.",
         "Put the router's filter before the picker's (Istio: INSERT_BEFORE envoy.filters.http.ext_proc).",
-        _before(Kind.PROCESSOR),
+        before(Kind.PROCESSOR),
         "test_traps_of_the_chain.py::test_picker_before_the_router",
     ),
     Trap(
@@ -141,8 +104,9 @@ TRAPS: Final = (
         Severity.WARNING,
         "A filter before the router's uses the settings of the route that requests arrive on: the largest "
         "pool's limit, for requests of all pools.",
-        "Put rate limits after the router's filter.",
-        _before(Kind.RATE_LIMIT),
+        "Put rate limits after the router's filter (in full duplex only those that do not ask a server, such as "
+        "local_ratelimit: waiting-filter-after).",
+        before(Kind.RATE_LIMIT),
         "test_filter_order.py::test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_on",
     ),
     Trap(
@@ -150,7 +114,7 @@ TRAPS: Final = (
         Severity.WARNING,
         "The router also reads requests that are then refused: they cost it time, and are counted in its metrics.",
         "Put authentication before the router's filter.",
-        _after(Kind.AUTH),
+        after(Kind.AUTH),
         "test_traps_of_the_chain.py::test_authentication_behind_the_router",
     ),
 )

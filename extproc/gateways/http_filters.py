@@ -1,0 +1,61 @@
+"""Conversion of the other HTTP filters of a connection manager into the model."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from envoy.extensions.filters.http.decompressor.v3.decompressor_pb2 import Decompressor
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
+
+from extproc.gateways.changed_headers import changed
+from extproc.gateways.model import Filter, Kind
+from extproc.gateways.parts import Part
+from extproc.gateways.waiting import waits
+
+__all__ = ["filter_of"]
+
+_FILTERS: Final = "envoy.extensions.filters.http."
+_KINDS: Final = {
+    "ext_proc": Kind.PROCESSOR,
+    "decompressor": Kind.DECOMPRESSOR,
+    "compressor": Kind.COMPRESSOR,
+    "ratelimit": Kind.RATE_LIMIT,
+    "local_ratelimit": Kind.RATE_LIMIT,
+    "rate_limit_quota": Kind.RATE_LIMIT,
+    "admission_control": Kind.RATE_LIMIT,
+    "ext_authz": Kind.AUTH,
+    "jwt_authn": Kind.AUTH,
+    "oauth2": Kind.AUTH,
+    "basic_auth": Kind.AUTH,
+    "api_key_auth": Kind.AUTH,
+    "rbac": Kind.AUTH,
+    "buffer": Kind.BUFFER,
+    "file_system_buffer": Kind.FILE_BUFFER,
+}
+
+
+def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
+    """Return one filter of the chain; `names` are the headers that the router sets."""
+    message = part.message
+    name = message.typed_config.TypeName() if message.HasField("typed_config") else ""
+    package = name.removeprefix(_FILTERS).split(".")[0] if name.startswith(_FILTERS) else ""
+    kind = _KINDS.get(package, Kind.OTHER)
+    if kind is Kind.DECOMPRESSOR and _leaves_requests(part):
+        kind = Kind.OTHER
+    settings = part.field("typed_config")
+    return Filter(
+        name=message.name,
+        kind=kind,
+        place=part.place,
+        disabled=message.disabled,
+        changes=changed(settings, names),
+        waits=waits(settings),
+    )
+
+
+def _leaves_requests(part: Part[HttpFilter]) -> bool:
+    """Return whether a decompressor handles responses only."""
+    settings = part.field("typed_config").unpacked(Decompressor)
+    if not settings:
+        return False
+    common = settings.message.request_direction_config.common_config
+    return common.HasField("enabled") and not common.enabled.default_value.value

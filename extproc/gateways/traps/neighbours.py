@@ -1,0 +1,53 @@
+"""Traps of filters after the router's that cannot stand how Envoy passes bodies on to them."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.model import Gateway, Kind
+from extproc.gateways.router import Router
+from extproc.gateways.traps.order import after, in_modes, is_on, split
+from extproc.gateways.traps.trap import Hit, Severity, Trap
+
+__all__ = ["TRAPS"]
+
+
+def _waiting_filter_after(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in split(gateway)[1]:
+        if each.waits and is_on(gateway, each):
+            what = f'"{each.name}" may wait for a reply after the router\'s "{gateway.processor.name}"'
+            yield Hit(each.place, f"{what} in full duplex")
+
+
+TRAPS: Final = (
+    Trap(
+        "waiting-filter-after",
+        Severity.ERROR,
+        "In full duplex a filter after the router's gets bodies piece by piece as the router returns them. If it "
+        "holds a request at its head to ask a server, and goes on after the client's last byte but before the "
+        "router's, Envoy ends the body there: the pool reads the beginning of the prompt, and answers it with "
+        "200. A larger buffer limit does not prevent that.",
+        "Put such a filter before the router's, or use STREAMED or BUFFERED (an endpoint picker's filter: "
+        "FULL_DUPLEX_STREAMED).",
+        in_modes(_waiting_filter_after, "FULL_DUPLEX_STREAMED"),
+        "test_neighbours.py::test_a_filter_that_waits_after_the_router_s_in_full_duplex",
+    ),
+    Trap(
+        "buffer-after",
+        Severity.ERROR,
+        "When the router's stream ends before a body does (an early decision, its deadline), Envoy counts twice "
+        "what it passes on to a buffer filter behind: the pool is told a content-length that is too large, and "
+        "waits for bytes that never come.",
+        "Put the buffer filter before the router's, or leave it out: Envoy buffers by itself what a retry needs.",
+        in_modes(after(Kind.BUFFER), "STREAMED"),
+        "test_neighbours.py::test_a_buffer_filter_after_the_router_s",
+    ),
+    Trap(
+        "file-buffer-after",
+        Severity.ERROR,
+        "Envoy 1.40 crashes (a segmentation fault) when a few bodies of some hundred kilobytes arrive at a time, "
+        "whatever the filter is configured to do with them.",
+        "Put file_system_buffer before the router's filter, or use BUFFERED.",
+        in_modes(after(Kind.FILE_BUFFER), "STREAMED", "FULL_DUPLEX_STREAMED"),
+        "test_neighbours.py::test_a_file_buffer_filter_after_the_router_s",
+    ),
+)

@@ -1,0 +1,53 @@
+"""Searches that the traps of the filter chain share: what comes before and after the router's filter."""
+
+from collections.abc import Iterator
+
+from extproc.gateways.model import Filter, Gateway, Kind
+from extproc.gateways.router import Router
+from extproc.gateways.traps.trap import Find, Hit
+
+__all__ = ["after", "before", "in_modes", "is_on", "split"]
+
+
+def split(gateway: Gateway) -> tuple[tuple[Filter, ...], tuple[Filter, ...]]:
+    """Return the filters before the router's and those after it."""
+    at = [each.name for each in gateway.filters].index(gateway.processor.name)
+    return gateway.filters[:at], gateway.filters[at + 1 :]
+
+
+def is_on(gateway: Gateway, filter_: Filter) -> bool:
+    """Return whether a filter is enabled on a route on which the router is asked."""
+    routes = [route for host in gateway.hosts for route in host.routes if route.processor]
+    return any(filter_.name in route.filters_on for route in routes) if routes else not filter_.disabled
+
+
+def before(kind: Kind) -> Find:
+    """Search for filters of a kind before the router's."""
+
+    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
+        for each in split(gateway)[0]:
+            if each.kind is kind and is_on(gateway, each):
+                yield Hit(each.place, f'"{each.name}" ({kind}) is before the router\'s "{gateway.processor.name}"')
+
+    return find
+
+
+def after(kind: Kind) -> Find:
+    """Search for filters of a kind after the router's."""
+
+    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
+        for each in split(gateway)[1]:
+            if each.kind is kind and is_on(gateway, each):
+                yield Hit(each.place, f'"{each.name}" ({kind}) is after the router\'s "{gateway.processor.name}"')
+
+    return find
+
+
+def in_modes(find: Find, *modes: str) -> Find:
+    """Restrict a search to gateways that send request bodies to the router in one of these modes."""
+
+    def found(gateway: Gateway, router: Router) -> Iterator[Hit]:
+        if any(each.modes.request_body in modes for each in gateway.processors):
+            yield from find(gateway, router)
+
+    return found

@@ -1,0 +1,91 @@
+"""`dualpool check envoy` on filters after the router's that cannot stand how Envoy passes bodies on to them."""
+
+from typing import Any
+
+import pytest
+
+from tests.envoy.harness.gateway import load, route, virtual_host
+from tests.traps.bitten_chain import insert
+from tests.traps.finding import names_in
+
+TRAP = "waiting-filter-after"
+SERVICE = {"envoy_grpc": {"cluster_name": "other"}}
+PERCENT = {"numerator": 100}
+KEYS = {"http_uri": {"uri": "https://keys", "cluster": "keys", "timeout": "1s"}}
+CALL = "function envoy_on_request(h) h:httpCall('authz', {}, '', 100) end"
+READ = "function envoy_on_request(h) h:body() end"
+# Filters that may hold a request's head until something replies, and others of the same types that never do.
+WAITING: dict[str, tuple[str, dict[str, Any]]] = {
+    "authorization": ("ext_authz.v3.ExtAuthz", {"grpc_service": SERVICE}),
+    "rate limit": ("ratelimit.v3.RateLimit", {"domain": "d", "rate_limit_service": {"grpc_service": SERVICE}}),
+    "keys": ("jwt_authn.v3.JwtAuthentication", {"providers": {"p": {"remote_jwks": KEYS}}}),
+    "call": ("lua.v3.Lua", {"default_source_code": {"inline_string": CALL}}),
+    "call of a route": ("lua.v3.Lua", {"source_codes": {"a": {"inline_string": CALL}}}),
+    "delay": ("fault.v3.HTTPFault", {"delay": {"fixed_delay": "1s", "percentage": PERCENT}}),
+    "heads": ("ext_proc.v3.ExternalProcessor", {"grpc_service": SERVICE}),
+}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "own keys": ("jwt_authn.v3.JwtAuthentication", {"providers": {"p": {"local_jwks": {"inline_string": "{}"}}}}),
+    "script": ("lua.v3.Lua", {"default_source_code": {"inline_string": READ}}),
+    "abort": ("fault.v3.HTTPFault", {"abort": {"http_status": 503, "percentage": PERCENT}}),
+    "picker": (
+        "ext_proc.v3.ExternalProcessor",
+        {"grpc_service": SERVICE, "processing_mode": {"request_body_mode": "FULL_DUPLEX_STREAMED"}},
+    ),
+    "observer": ("ext_proc.v3.ExternalProcessor", {"grpc_service": SERVICE, "observability_mode": True}),
+    "responses": (
+        "ext_proc.v3.ExternalProcessor",
+        {"grpc_service": SERVICE, "processing_mode": {"request_header_mode": "SKIP"}},
+    ),
+    "local": ("local_ratelimit.v3.LocalRateLimit", {"stat_prefix": "x"}),
+}
+
+
+def found(mode: str, kind: str, settings: dict[str, Any], *, before: bool) -> set[str]:
+    """Return what is found in a file with another filter right before or after the router's."""
+    document = load(mode)
+    insert(document, "other", kind, before=before, **settings)
+    return names_in(document)
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_filters_that_may_wait(name: str) -> None:
+    """Each of them is found after the router's filter in full duplex; not before it, nor in the other modes."""
+    kind, settings = WAITING[name]
+    assert TRAP in found("full-duplex", kind, settings, before=False)
+    assert TRAP not in found("full-duplex", kind, settings, before=True)
+    assert all(TRAP not in found(mode, kind, settings, before=False) for mode in ("streamed", "buffered"))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_filters_that_do_not_wait(name: str) -> None:
+    """Settings with which a filter asks nobody at a request's head are no trap."""
+    kind, settings = OTHERS[name]
+    assert TRAP not in found("full-duplex", kind, settings, before=False)
+
+
+def test_an_authorization_that_the_routes_switch_off() -> None:
+    """A filter that is off on every route of the router's is no trap; it is one again where a route enables it."""
+    document = load("full-duplex")
+    insert(document, "authz", "ext_authz.v3.ExtAuthz", before=False, grpc_service=SERVICE)
+    kind = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+    virtual_host(document)["typed_per_filter_config"]["authz"] = {"@type": kind, "disabled": True}
+    assert set() == names_in(document)
+    settings = {"@type": kind, "check_settings": {}}
+    route(document, "long").setdefault("typed_per_filter_config", {})["authz"] = settings
+    assert TRAP in names_in(document)
+
+
+BUFFER: tuple[str, dict[str, Any]] = ("buffer.v3.Buffer", {"max_request_bytes": 16 << 20})
+FILES: tuple[str, dict[str, Any]] = ("file_system_buffer.v3.FileSystemBufferFilterConfig", {"manager_config": {}})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "trap", "modes"),
+    [(BUFFER, "buffer-after", {"streamed"}), (FILES, "file-buffer-after", {"streamed", "full-duplex"})],
+)
+def test_buffers(chosen: tuple[str, dict[str, Any]], trap: str, modes: set[str]) -> None:
+    """Each is found after the router's filter in the modes in which it does harm, and never before it."""
+    for mode in ("streamed", "buffered", "full-duplex"):
+        assert ({trap} if mode in modes else set()) == found(mode, *chosen, before=False)
+        assert set() == found(mode, *chosen, before=True)
