@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench.numbered import chat_body as numbered_body
 from bench.uploads import Outcome, Upload, upload_all
+from tests.envoy.harness.biting import SLOW
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT
@@ -15,6 +16,7 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import chat_body
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN
 
 JSON = {"content-type": "application/json"}
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
@@ -148,3 +150,10 @@ def test_killed_router_keeps_failing_requests_without_outlier_detection(build: B
     """Without it, requests whose body is sent before the refusal fail until the health check notices."""
     caller = build("full-duplex", change=no_outlier_detection)
     assert statuses_after_a_kill(caller, 30).count(500) > 2
+
+
+def test_a_stream_that_may_not_last(build: Build, mode: str, router: RouterProcess) -> None:
+    """A max_stream_duration of the router's cluster loses a slower response in full duplex, and only there."""
+    caller = build(mode, change=BITTEN["full-duplex-stream-cut"], router=router)
+    response = caller.http.post("/v1/chat/completions", content=BODY, headers={**JSON, **SLOW})
+    assert (500 if mode == "full-duplex" else 200) == response.status_code

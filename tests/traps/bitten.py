@@ -263,6 +263,12 @@ def full_duplex_gathered_news(document: Document) -> None:
     del cluster(document, "dualpool")["common_lb_config"]["update_merge_window"]
 
 
+def full_duplex_stream_cut(document: Document) -> None:
+    """End each exchange with the router after 0.2 s."""
+    (options,) = cluster(document, "dualpool")["typed_extension_protocol_options"].values()
+    options["common_http_protocol_options"] = {"max_stream_duration": "0.2s"}
+
+
 def cluster_ip(document: Document) -> None:
     """Use a single address of a pool at a time."""
     cluster(document, "pool_short")["type"] = "LOGICAL_DNS"
@@ -283,6 +289,7 @@ MODES = {
     "full-duplex-windows": "full-duplex",
     "full-duplex-dead-router": "full-duplex",
     "full-duplex-gathered-news": "full-duplex",
+    "full-duplex-stream-cut": "full-duplex",
     "waiting-filter-after": "full-duplex",
 }
 _BITES: tuple[Bite, ...] = (
@@ -326,6 +333,7 @@ _BITES: tuple[Bite, ...] = (
     full_duplex_windows,
     full_duplex_dead_router,
     full_duplex_gathered_news,
+    full_duplex_stream_cut,
     cluster_ip,
     slow_connect,
     duplicate_filter_name,

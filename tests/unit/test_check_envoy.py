@@ -15,7 +15,7 @@ from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from extproc.gateways.traps import TRAPS
 from extproc.wire import decode
-from tests.envoy.harness.gateway import FILES, connection_manager, load
+from tests.envoy.harness.gateway import FILES, cluster, connection_manager, load
 from tests.traps.bitten import BITTEN, bitten
 from tests.traps.finding import found_in, names_in
 
@@ -90,6 +90,17 @@ def test_the_window_of_a_stream_limits_bodies_over_http2(codec: str, traps: set[
     assert traps == names_in(document)
     (found, *_) = [*found_in(json.dumps(document)), None]
     assert found is None or "http2_protocol_options.initial_stream_window_size is 65,536" in found.what
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered", "full-duplex"])
+@pytest.mark.parametrize("longest", ["1s", "0s", "600s"])
+def test_the_longest_exchange_with_the_router(mode: str, longest: str) -> None:
+    """It bounds requests and responses in full duplex only; a limit of 10 minutes is no trap."""
+    document = load(mode)
+    (options,) = cluster(document, "dualpool")["typed_extension_protocol_options"].values()
+    options["common_http_protocol_options"] = {"max_stream_duration": longest}
+    cut = (mode, longest) == ("full-duplex", "1s")
+    assert ({"full-duplex-stream-cut"} if cut else set()) == names_in(document)
 
 
 @pytest.mark.parametrize("internal", [False, True])

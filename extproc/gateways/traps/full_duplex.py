@@ -5,6 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import Cluster, Gateway
 from extproc.gateways.router import Router
+from extproc.gateways.traps.routing import MIN_TIMEOUT_MS
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -30,6 +31,13 @@ def _full_duplex_gathered_news(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for cluster in _full_duplex_clusters(gateway):
         if cluster.batches_updates:
             yield Hit(cluster.place, f'cluster "{cluster.name}" learns late that a router is dead')
+
+
+def _full_duplex_stream_cut(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for cluster in _full_duplex_clusters(gateway):
+        if 0 < cluster.max_duration_ms < MIN_TIMEOUT_MS:
+            what = f"ends exchanges with the router after {cluster.max_duration_ms / 1000:g} s"
+            yield Hit(cluster.place, f'cluster "{cluster.name}" {what}')
 
 
 def _full_duplex_clusters(gateway: Gateway) -> list[Cluster]:
@@ -70,5 +78,16 @@ TRAPS: Final = (
         "common_lb_config: {update_merge_window: 0s} on the router's cluster.",
         _full_duplex_gathered_news,
         "test_full_duplex.py::test_router_that_comes_and_goes_fails_requests_if_updates_are_merged",
+    ),
+    Trap(
+        "full-duplex-stream-cut",
+        Severity.ERROR,
+        "In full duplex a request and its response pass through one stream to the router for as long as they "
+        "take, and max_stream_duration of the router's cluster ends that stream: slow uploads and responses that "
+        "have not begun are a 500, and those that have are cut off.",
+        "No max_stream_duration in common_http_protocol_options of the router's cluster; message_timeout and the "
+        "listener's stream_idle_timeout end what is stuck.",
+        _full_duplex_stream_cut,
+        "test_full_duplex.py::test_a_stream_that_may_not_last",
     ),
 )

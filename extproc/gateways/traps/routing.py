@@ -7,7 +7,7 @@ from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
 from extproc.gateways.router import Router
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
-__all__ = ["TRAPS", "default_routes", "pool_routes"]
+__all__ = ["MIN_TIMEOUT_MS", "TRAPS", "default_routes", "pool_routes"]
 
 MIN_TIMEOUT_MS: Final = 300_000
 
