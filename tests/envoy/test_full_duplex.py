@@ -5,13 +5,16 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from bench.numbered import chat_body as numbered_body
 from bench.uploads import Outcome, Upload, upload_all
 from tests.envoy.harness.biting import SLOW
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
-from tests.envoy.harness.calls import SHORT_TEXT
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT
 from tests.envoy.harness.gateway import Document, cluster, ext_proc
+from tests.envoy.harness.http2 import Http2Client
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import chat_body
@@ -20,6 +23,7 @@ from tests.traps.bitten import BITTEN
 
 JSON = {"content-type": "application/json"}
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+LONG = chat_body(MODEL, LONG_TEXT, max_tokens=16)
 
 
 def http2(document: Document) -> Document:
@@ -157,3 +161,20 @@ def test_a_stream_that_may_not_last(build: Build, mode: str, router: RouterProce
     caller = build(mode, change=BITTEN["full-duplex-stream-cut"], router=router)
     response = caller.http.post("/v1/chat/completions", content=BODY, headers={**JSON, **SLOW})
     assert (500 if mode == "full-duplex" else 200) == response.status_code
+
+
+REPEATS = ("retries-on-default-route", "redirects-on-default-route", "retries-by-clients")
+
+
+@pytest.mark.parametrize("trap", ["", *REPEATS])
+def test_a_body_with_trailers_on_a_route_with_retries(build: Build, router: RouterProcess, trap: str) -> None:
+    """A body that ends in trailers arrives twice in a row where Envoy keeps it for a retry or a redirect."""
+    caller = build("full-duplex", change=BITTEN.get(trap), router=router)
+    asking = {"x_envoy_retry_on": "5xx"} if trap == "retries-by-clients" else {}
+    with Http2Client(caller.stack.gateway.port) as client:
+        stream = client.begin(f"{caller.root}/v1/chat/completions", **asking)
+        client.send(stream, LONG, end=False)
+        client.trailers(stream, x_checked="1")
+        client.response(stream)
+    ((pool, received),) = caller.received()
+    assert ("long", len(LONG) * (2 if trap else 1)) == (pool, received.body_bytes)

@@ -173,7 +173,7 @@ def test_retries_merged_away_are_harmless(serve: Callable[..., Served]) -> None:
 
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
 def test_retries_on_the_default_route_are_harmless_elsewhere(serve: Callable[..., Served], mode: str) -> None:
-    """The other modes forward no body before its end or its echo, so retries there duplicate nothing."""
+    """The other modes forward no body before its end or its echo: retries duplicate nothing without trailers."""
     served = serve(mode, retries_on_the_default_route)
     assert {(200, True)} == {(each.status, each.intact) for each in send(served, undisturbed)}
 

@@ -73,12 +73,14 @@ def test_retries_are_found_wherever_they_are_set(change: Callable[[Document], No
     assert {"retries-on-default-route"} == names_in(document)
 
 
-@pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
-def test_retries_are_no_trap_in_other_modes(mode: str) -> None:
-    """If a body is held whole or echoed, retries do not duplicate anything."""
+@pytest.mark.parametrize("trap", ["retries-on-default-route", "redirects-on-default-route", "retries-by-clients"])
+@pytest.mark.parametrize(("mode", "found"), [("buffered", False), ("full-duplex", True)])
+def test_retries_are_a_trap_for_bodies_in_pieces(mode: str, trap: str, found: bool) -> None:  # noqa: FBT001
+    """Where a body is held whole they duplicate nothing; in full duplex they do, as in streamed mode."""
     document = load(mode)
-    BITTEN["retries-on-default-route"](document)
-    assert set() == names_in(document)
+    BITTEN[trap](document)
+    assert ({trap} if found else set()) == names_in(document)
+    assert all("in mode FULL_DUPLEX_STREAMED" in each.what for each in found_in(json.dumps(document)))
 
 
 def removed_by_the_host(document: Document, names: list[str]) -> None:
@@ -106,14 +108,6 @@ def test_both_retry_headers_have_to_be_removed_at_any_level(
     change(document, ["X-Envoy-Retry-On"])
     assert ["x-envoy-retry-grpc-on"] == [each.what.split()[0] for each in found_in(json.dumps(document))]
     change(document, ["x-envoy-retry-on", "x-envoy-retry-grpc-on"])
-    assert set() == names_in(document)
-
-
-@pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
-def test_retries_of_clients_are_no_trap_in_other_modes(mode: str) -> None:
-    """If a body is held whole or echoed, retries do not duplicate anything."""
-    document = load(mode)
-    BITTEN["retries-by-clients"](document)
     assert set() == names_in(document)
 
 

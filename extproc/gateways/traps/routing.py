@@ -43,7 +43,7 @@ def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]
     for route in _half_sent(gateway, router):
         if retry := gateway.retry(route):
             conditions = ",".join(sorted(retry.conditions))
-            yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode STREAMED')
+            yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode {_mode(route)}')
 
 
 def _retries_by_clients(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -52,23 +52,27 @@ def _retries_by_clients(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in _half_sent(gateway, router):
         kept = [name for name in RETRY_HEADERS if name not in gateway.stripped | route.removed]
         if kept:
-            what = f'{" and ".join(kept)} of internal clients give route "{route.name}" retries in mode STREAMED'
-            yield Hit(gateway.trusting_place, what)
+            what = f'{" and ".join(kept)} of internal clients give route "{route.name}" retries'
+            yield Hit(gateway.trusting_place, f"{what} in mode {_mode(route)}")
 
 
 def _redirects_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in _half_sent(gateway, router):
         if route.redirects_place:
-            yield Hit(route.redirects_place, f'route "{route.name}" follows redirects in mode STREAMED')
+            yield Hit(route.redirects_place, f'route "{route.name}" follows redirects in mode {_mode(route)}')
 
 
 def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
     """Yield the routes that can get requests before their bodies have ended."""
     for host in gateway.hosts:
         for route in host.routes:
-            streamed = route.processor is not None and route.processor.modes.request_body == "STREAMED"
-            if streamed and not route.waits_for_whole_body and route.header(router.sets[0]) is None:
+            in_pieces = _mode(route) in {"STREAMED", "FULL_DUPLEX_STREAMED"}
+            if in_pieces and not route.waits_for_whole_body and route.header(router.sets[0]) is None:
                 yield route
+
+
+def _mode(route: Route) -> str:
+    return route.processor.modes.request_body if route.processor else "NONE"
 
 
 def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -161,7 +165,8 @@ TRAPS: Final = (
         Severity.ERROR,
         "When the router's stream ends before a body does (an early decision, its deadline, its death), Envoy "
         "sends a route that has retries what it held and then the body again from its first byte "
-        "(envoy#36119): the pool reads a prompt that was never sent, and answers it with 200.",
+        "(envoy#36119): the pool reads a prompt that was never sent, and answers it with 200. In full duplex a "
+        "body that ends in trailers, as HTTP/2 allows, arrives twice in a row.",
         "No retry_policy on a route that gets requests before their bodies have ended, nor on its virtual "
         "host or cluster; a policy with num_retries: 0 counts, too. Istio adds one by default: say retries: "
         "{attempts: 0}. In Envoy Gateway leave `retry` out of the route's BackendTrafficPolicy.",
@@ -182,7 +187,8 @@ TRAPS: Final = (
         "redirects-on-default-route",
         Severity.ERROR,
         "To follow a redirect Envoy would have to send the body again, so it holds bodies as it does for "
-        "retries, and corrupts those that outlast the router's stream in the same way, with status 200.",
+        "retries, and corrupts the same ones in the same way: with STREAMED those that outlast the router's "
+        "stream, in full duplex those that end in trailers.",
         "No internal_redirect_policy on a route that gets requests before their bodies have ended.",
         _redirects_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
