@@ -31,6 +31,7 @@ from extproc.gateways.resources import Resources
 from extproc.gateways.router import Router
 from extproc.gateways.routes import Surroundings, hosts_of
 from extproc.gateways.sources import Place
+from extproc.gateways.upgrades import upgrades_of
 
 __all__ = ["gateways_of"]
 
@@ -62,7 +63,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                 resources.unchecked.append(f'{processor.place}: the server of "{processor.name}" {said}')
             limits = _limits(listener, manager)
             filters = tuple(filter_of(each, router.sets) for each in manager.items("http_filters"))
-            around = Surroundings(filters, processor, limits)
+            around = Surroundings(filters, processor, limits, upgrades_of(manager, processor.name))
             routed = list(_tables(manager, tables, resources))
             found.append(
                 Gateway(
@@ -75,7 +76,6 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     hosts=tuple(host for table in routed for host in hosts_of(table, around)),
                     clusters=clusters,
                     trusting_place=_trusting_place(manager),
-                    upgrades=any(each.upgrade_type for each in manager.message.upgrade_configs),
                     passes_expect=manager.message.proxy_100_continue,
                 )
             )

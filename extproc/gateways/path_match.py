@@ -32,6 +32,11 @@ class PathMatch:
             return self.text in {".*", "/.*", "^/.*$", "^.*$"}
         return self.kind == "prefix" and self.text in OF_ALL
 
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether only CONNECT requests match, which are tunnels and have no path."""
+        return self.kind == "connect_matcher"
+
     def covers(self, other: "PathMatch") -> bool:
         """Return whether all paths that match `other` match this, too; False if that is not known."""
         if self.is_any or self == other:

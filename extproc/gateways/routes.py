@@ -20,6 +20,7 @@ from extproc.gateways.path_match import LITERAL, PathMatch
 from extproc.gateways.processors import overridden
 from extproc.gateways.retries import retry_of
 from extproc.gateways.sources import Place
+from extproc.gateways.upgrades import Upgrades
 
 __all__ = ["Surroundings", "hosts_of"]
 
@@ -38,11 +39,12 @@ _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.Fractional
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The context of a route: the filter chain, the router's filter in it, and the limits of the listener."""
+    """The context of a route: the filter chain, the router's filter in it, the listener's limits and upgrades."""
 
     filters: tuple[Filter, ...]
     processor: Processor
     limits: Limits
+    upgrades: Upgrades
 
 
 def hosts_of(part: Part[RouteConfiguration], around: Surroundings) -> tuple[Host, ...]:
@@ -81,6 +83,7 @@ def _route(
         retry_limit_bytes=_retry_limit((part, host)),
         redirects_place=_redirects_place(part.field("route")),
         removed=frozenset(name.lower() for level in levels for name in level.message.request_headers_to_remove),
+        upgrades=around.upgrades.through_filter(part.field("route")),
     )
 
 

@@ -76,15 +76,20 @@ def test_a_post_that_upgrades_does_not_wait(
     assert 0 == caller.stack.gateway.statistic("http.ingress.ext_proc.streams_started")
 
 
-def test_a_post_that_upgrades_hangs_in_buffered_mode(build: Build, router: RouterProcess, echo_port: int) -> None:
-    """Without the route `upgrade`, mode BUFFERED waits forever for the end of the body.
+@pytest.mark.parametrize("allowed_by", ["manager", "route"])
+def test_a_post_that_upgrades_hangs_in_buffered_mode(
+    build: Build, router: RouterProcess, echo_port: int, allowed_by: str
+) -> None:
+    """Without the route `upgrade`, mode BUFFERED waits forever for the end of the body, whoever allows upgrades.
 
     This is the fault without the fix; a request_timeout of 1 s ends it.
     """
 
     def no_route(document: Document) -> None:
         manager = connection_manager(document)
-        manager |= {"upgrade_configs": [{"upgrade_type": "websocket"}], "request_timeout": "1s"}
+        manager["request_timeout"] = "1s"
+        allowing = manager if allowed_by == "manager" else route(document, "long")["route"]
+        allowing["upgrade_configs"] = [{"upgrade_type": "websocket"}]
         routes = virtual_host(document)["routes"]
         routes.remove(route(document, "upgrade"))
         moved_to(document, "pool_long", f"127.0.0.1:{echo_port}")

@@ -61,8 +61,6 @@ class Gateway:
     trusting_place: Place | None = None
     """Where internal_address_config lists the clients whose x-envoy-* headers Envoy obeys. None if it is not set:
     then Envoy obeys no client (since 1.33)."""
-    upgrades: bool = False
-    """Requests may switch to another protocol, such as WebSocket."""
     passes_expect: bool = False
     """`Expect: 100-continue` goes to the pool, which answers it; otherwise Envoy does so itself."""
     cluster_ips: frozenset[str] = frozenset()

@@ -82,6 +82,8 @@ class Route:
     """Where internal_redirect_policy makes Envoy itself follow a pool's redirects; None if it is not set."""
     removed: frozenset[str] = frozenset()
     """Client headers that are removed after the route has been selected."""
+    upgrades: frozenset[str] = frozenset()
+    """Protocols such as websocket, in lower case, to which requests may switch that pass the router's filter."""
 
     @property
     def takes_path(self) -> bool:

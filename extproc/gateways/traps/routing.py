@@ -31,7 +31,7 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
         absent = all(match.inverted or match.present is False for match in route.headers)
-        if route.processor and route.clusters and (absent or not said):
+        if route.processor and route.clusters and not route.path.is_tunnel and (absent or not said):
             yield route
 
 
@@ -148,15 +148,20 @@ def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for host in _asking_hosts(gateway) if gateway.upgrades else ():
+    for host in _asking_hosts(gateway):
         for route in default_routes(host, router):
-            assert route.processor is not None
-            bypassed = any(
-                each.processor is None and (match := each.header("upgrade")) and match.matches("websocket")
-                for each in host.routes[: host.routes.index(route)]
-            )
-            if route.processor.modes.request_body == "BUFFERED" and not bypassed:
-                yield Hit(route.place, f'route "{route.name}" holds bodies of requests that ask for an upgrade')
+            held = sorted(name for name in route.upgrades if not _bypasses(host, route, name))
+            if held and _mode(route) == "BUFFERED":
+                what = f"holds bodies of requests that ask for an upgrade ({', '.join(held)})"
+                yield Hit(route.place, f'route "{route.name}" {what}')
+
+
+def _bypasses(host: Host, route: Route, upgrade: str) -> bool:
+    """Return whether requests that ask for an upgrade take another route, on which the filter is off."""
+    return any(
+        each.processor is None and (match := each.header("upgrade")) and match.matches(upgrade)
+        for each in host.routes[: host.routes.index(route)]
+    )
 
 
 TRAPS: Final = (

@@ -1,0 +1,79 @@
+"""`dualpool check envoy` on upgrades: where the router's filter holds the endless body of one, and where not."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from tests.envoy.harness.gateway import Document, connection_manager, load, route, virtual_host
+from tests.traps.finding import names_in
+
+WEBSOCKET: Document = {"upgrade_type": "websocket"}
+OFF: Document = WEBSOCKET | {"enabled": False}
+TRAP = {"upgrade-hangs"}
+
+
+def unguarded() -> Document:
+    """Return the buffered file without its route for upgrades."""
+    document = load("buffered")
+    virtual_host(document)["routes"].remove(route(document, "upgrade"))
+    return document
+
+
+@pytest.mark.parametrize(
+    ("of_all", "of_the_route", "found"),
+    [
+        ([WEBSOCKET], [], True),
+        ([], [WEBSOCKET], True),
+        ([OFF], [WEBSOCKET], True),
+        ([OFF], [{"upgrade_type": "WebSocket"}], True),
+        ([], [], False),
+        ([OFF], [], False),
+        ([], [OFF], False),
+        ([WEBSOCKET], [OFF], False),
+        ([{"upgrade_type": "CONNECT"}], [], False),
+    ],
+)
+def test_the_route_s_choice_of_upgrades_wins(
+    of_all: list[Document],
+    of_the_route: list[Document],
+    found: bool,  # noqa: FBT001
+) -> None:
+    """Upgrades are allowed by the connection manager, by the route, or by neither; either can also forbid them."""
+    document = unguarded()
+    connection_manager(document)["upgrade_configs"] = of_all
+    route(document, "long")["route"]["upgrade_configs"] = of_the_route
+    assert (TRAP if found else set()) == names_in(document)
+
+
+@pytest.mark.parametrize("with_ours", [False, True])
+def test_a_filter_chain_for_upgrades_alone(with_ours: bool) -> None:  # noqa: FBT001
+    """Upgrades that have their own filters, without the router's, never reach it, wherever they are allowed."""
+    document = unguarded()
+    manager = connection_manager(document)
+    filters: list[Any] = deepcopy(manager["http_filters"])
+    own = filters if with_ours else filters[-1:]
+    manager["upgrade_configs"] = [WEBSOCKET | {"filters": own}]
+    route(document, "long")["route"]["upgrade_configs"] = [WEBSOCKET]
+    assert (TRAP if with_ours else set()) == names_in(document)
+
+
+@pytest.mark.parametrize(("guarded", "found"), [("websocket", TRAP), ("websocket|spdy/3.1", set())])
+def test_each_upgrade_has_to_bypass_the_filter(guarded: str, found: set[str]) -> None:
+    """A route around the filter for one protocol does not help requests that ask for another one."""
+    document = load("buffered")
+    connection_manager(document)["upgrade_configs"] = [WEBSOCKET, {"upgrade_type": "spdy/3.1"}]
+    (condition,) = route(document, "upgrade")["match"]["headers"]
+    del condition["present_match"]
+    condition["string_match"] = {"safe_regex": {"regex": guarded}}
+    assert found == names_in(document)
+
+
+def test_a_route_for_tunnels_is_none_that_requests_arrive_on() -> None:
+    """Only CONNECT takes it, so neither its upgrade nor its limit for bodies matters to the router."""
+    document = load("buffered")
+    connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "CONNECT"}]
+    tunnel = {"upgrade_type": "CONNECT", "connect_config": {}}
+    action = {"cluster": "pool_long", "timeout": "0s", "upgrade_configs": [tunnel]}
+    virtual_host(document)["routes"].insert(0, {"name": "t", "match": {"connect_matcher": {}}, "route": action})
+    assert set() == names_in(document)
