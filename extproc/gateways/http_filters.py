@@ -1,8 +1,9 @@
 """Conversion of the other HTTP filters of a connection manager into the model."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
+from envoy.extensions.filters.http.compressor.v3.compressor_pb2 import Compressor
 from envoy.extensions.filters.http.decompressor.v3.decompressor_pb2 import Decompressor
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 
@@ -39,9 +40,9 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
     name = message.typed_config.TypeName() if message.HasField("typed_config") else ""
     package = name.removeprefix(_FILTERS).split(".")[0] if name.startswith(_FILTERS) else ""
     kind = _KINDS.get(package, Kind.OTHER)
-    if kind is Kind.DECOMPRESSOR and _leaves_requests(part):
-        kind = Kind.OTHER
     settings = part.field("typed_config")
+    if _leaves_requests(settings) or _leaves_responses(settings):
+        kind = Kind.OTHER
     return Filter(
         name=message.name,
         kind=kind,
@@ -52,10 +53,17 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
     )
 
 
-def _leaves_requests(part: Part[HttpFilter]) -> bool:
-    """Return whether a decompressor handles responses only."""
-    settings = part.field("typed_config").unpacked(Decompressor)
-    if not settings:
-        return False
-    common = settings.message.request_direction_config.common_config
-    return common.HasField("enabled") and not common.enabled.default_value.value
+def _leaves_requests(settings: Part[Any]) -> bool:
+    """Return whether this is a decompressor that handles responses only."""
+    held = settings.unpacked(Decompressor)
+    return bool(held and _is_off(held.message.request_direction_config.common_config))
+
+
+def _leaves_responses(settings: Part[Any]) -> bool:
+    """Return whether this is a compressor that handles requests only."""
+    held = settings.unpacked(Compressor)
+    return bool(held and _is_off(held.message.response_direction_config.common_config))
+
+
+def _is_off(direction: Any) -> bool:  # noqa: ANN401  (the messages have no types)
+    return bool(direction.HasField("enabled") and not direction.enabled.default_value.value)

@@ -1,10 +1,11 @@
-"""`dualpool check envoy` on filters after the router's that cannot stand how Envoy passes bodies on to them."""
+"""`dualpool check envoy` on filters after the router's, and on what they would do with bodies."""
 
 from typing import Any
 
 import pytest
 
-from tests.envoy.harness.gateway import load, route, virtual_host
+from tests.envoy.harness.gateway import connection_manager, load, route, virtual_host
+from tests.traps.bitten import BITTEN
 from tests.traps.bitten_chain import insert
 from tests.traps.finding import names_in
 
@@ -89,3 +90,16 @@ def test_buffers(chosen: tuple[str, dict[str, Any]], trap: str, modes: set[str])
     for mode in ("streamed", "buffered", "full-duplex"):
         assert ({trap} if mode in modes else set()) == found(mode, *chosen, before=False)
         assert set() == found(mode, *chosen, before=True)
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered", "full-duplex"])
+def test_a_compressor_of_requests_only_is_no_trap(mode: str) -> None:
+    """What a compressor after the router's filter does with requests is not seen by the router."""
+    document = load(mode)
+    BITTEN["compressor-after"](document)
+    filters = connection_manager(document)["http_filters"]
+    settings = next(each for each in filters if each["name"] == "compressor")["typed_config"]
+    settings["request_direction_config"] = {"common_config": {"min_content_length": 30}}
+    assert {"compressor-after"} == names_in(document)
+    settings["response_direction_config"] = {"common_config": {"enabled": {"default_value": False}}}
+    assert set() == names_in(document)
