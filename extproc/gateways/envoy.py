@@ -150,19 +150,30 @@ def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> L
 
 
 def _buffers(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Iterator[tuple[int, str, Place]]:
-    """Yield what filters can hold of an HTTP/1.1 and of an HTTP/2 body, and which field says so.
+    """Yield what filters can hold of a body in each version of HTTP, and which field says so.
 
-    For a stream of HTTP/2 that is its window (Envoy's FAQ, "How do I configure flow control").
+    For a stream of HTTP/2 or HTTP/3 that is its window (Envoy's FAQ, "How do I configure flow control"). That of
+    HTTP/3 is the listener's: the one in the connection manager's http3_protocol_options has no effect.
     """
+    window = "initial_stream_window_size"
+    if manager.message.codec_type == HttpConnectionManager.HTTP3:
+        quic = listener.field("udp_listener_config").field("quic_options").field("quic_protocol_options")
+        name = f"quic_options.quic_protocol_options.{window}"
+        yield quic.number(window, STREAM_WINDOW_BYTES), name, quic.place_of(window)
+        return
     name = "per_connection_buffer_limit_bytes"
     yield listener.number(name, BUFFER_BYTES), name, listener.place_of(name)
     if _speaks_http2(manager):
-        options, name = manager.field("http2_protocol_options"), "initial_stream_window_size"
-        yield options.number(name, STREAM_WINDOW_BYTES), f"http2_protocol_options.{name}", options.place_of(name)
+        options = manager.field("http2_protocol_options")
+        yield (
+            options.number(window, STREAM_WINDOW_BYTES),
+            f"http2_protocol_options.{window}",
+            options.place_of(window),
+        )
 
 
 def _speaks_http2(manager: Part[HttpConnectionManager]) -> bool:
-    return bool(manager.message.codec_type != HttpConnectionManager.HTTP1)
+    return manager.message.codec_type in {HttpConnectionManager.AUTO, HttpConnectionManager.HTTP2}
 
 
 def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:

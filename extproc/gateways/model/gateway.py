@@ -25,10 +25,10 @@ class Limits:
     """Limits of the listener and its connection manager."""
 
     buffer_bytes: int
-    """How much of a body filters can hold, unless its route says otherwise: the smaller one of two limits, one for
-    HTTP/1.1 and one for HTTP/2."""
+    """How much of a body filters can hold, unless its route says otherwise: the smallest of the limits for each
+    version of HTTP that the listener speaks."""
     buffer_name: str
-    """The field that sets the smaller limit."""
+    """The field that sets this limit."""
     buffer_place: Place
     max_headers: int
     max_head_kib: int

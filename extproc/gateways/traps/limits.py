@@ -106,8 +106,10 @@ TRAPS: Final = (
         Severity.ERROR,
         "The router waits for a body's end up to max_held_bytes, but Envoy stops sending chunks at its buffer "
         "limit: every body between the two waits for message_timeout.",
-        "per_connection_buffer_limit_bytes (1 MiB unless set) and, for HTTP/2, the connection manager's "
-        "http2_protocol_options.initial_stream_window_size (16 MiB unless set) above exchange.max_held_bytes.",
+        "Above exchange.max_held_bytes: per_connection_buffer_limit_bytes (1 MiB unless set); for HTTP/2 the "
+        "connection manager's http2_protocol_options.initial_stream_window_size (16 MiB unless set); for HTTP/3 "
+        "the listener's udp_listener_config.quic_options.quic_protocol_options.initial_stream_window_size (16 MiB "
+        "unless set; that of the connection manager has no effect).",
         _buffer_below_early_decision,
         "test_traps_of_the_filter.py::test_buffer_below_what_the_router_holds",
     ),
