@@ -167,6 +167,7 @@ class Payloads:
                     bool(evidence.flags & _OF_TENANT),
                     evidence.who,
                     evidence.number,
+                    bool(evidence.flags & _FORCED),
                 ),
             )
             decision = Decision(
@@ -198,7 +199,7 @@ _SOURCE = {value: number for number, value in enumerate(_SOURCES)}
 _REASON = {value: number for number, value in enumerate(_REASONS)}
 _REFUSAL = {value: number for number, value in enumerate(_REFUSALS)}
 _MODE = {value: number for number, value in enumerate(_MODES)}
-_ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT = 1, 2, 4, 8
+_ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT, _FORCED = 1, 2, 4, 8, 16
 # Identifies the process: Python's hash of bytes is keyed randomly when the process starts, and the keys of
 # conversations are such hashes.
 _ORIGIN: Final = hash(b"dualpool") & 0xFFFFFFFF
@@ -219,7 +220,8 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         evidence.one_prompt * _ONE_PROMPT
         | estimate.output_declared * _DECLARED
         | (evidence.recalled is not None and evidence.recalled.known is not None) * _CONTINUED
-        | evidence.of_tenant * _OF_TENANT,
+        | evidence.of_tenant * _OF_TENANT
+        | evidence.output_forced * _FORCED,
         evidence.media_tokens,
         _SOURCE[estimate.source],
         evidence.source & 0xFFFFFFFF,

@@ -101,8 +101,9 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     longest. `max_output_tokens` is None when the client declared no limit. `sequences` is the number of outputs:
     max(n, best_of) for each prompt. `usage_in_response` is False for a stream that was not asked to report usage.
     `unseen_history` is True when the pool will add content that is not in this body, or parts of the body cannot
-    be measured. `stored` is True when the server stores the response for later requests or has stored an earlier
-    one, and None when the request leaves that to the server.
+    be measured. `output_forced` is True when the client keeps the model from ending its output, so that its length
+    says nothing about other outputs. `stored` is True when the server stores the response for later requests or
+    has stored an earlier one, and None when the request leaves that to the server.
     """
 
     api: Api
@@ -120,6 +121,7 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     usage_in_response: bool = True
     truncate_prompt_tokens: int | None = None
     unseen_history: bool = False
+    output_forced: bool = False
     stored: bool | None = False
     dropped_text: bytes = b""
     opening: str = ""

@@ -21,6 +21,11 @@ def is_unseen(api: Api, body: dict[str, Any]) -> bool:
     return read_request(api, json.dumps(body).encode()).unseen_history
 
 
+def is_forced(api: Api, body: dict[str, Any]) -> bool:
+    """Return whether the client keeps the model from ending its output."""
+    return read_request(api, json.dumps(body).encode()).output_forced
+
+
 @pytest.mark.parametrize(
     ("api", "body"), [(Api.CHAT, HI), (Api.MESSAGES, HI), (Api.RESPONSES, INPUT), (Api.EMBEDDINGS, HI)]
 )
@@ -42,13 +47,22 @@ def test_values_for_a_chat_template_may_be_part_of_the_prompt(api: Api, body: di
 def test_an_output_that_may_not_end_by_itself_needs_a_limit(
     api: Api, body: dict[str, Any], endless: dict[str, Any], limited: dict[str, Any]
 ) -> None:
-    """A server that is told not to stop early fills the pool's context unless there is a limit."""
+    """A server that is told not to stop early fills the pool's context unless there is a limit.
+
+    With and without one, the length of the output is the client's.
+    """
     assert (False, True, False) == (
         is_unseen(api, body),
         is_unseen(api, body | endless),
         is_unseen(api, body | endless | limited),
     )
     assert not is_unseen(api, body | {"min_tokens": 0, "ignore_eos": False})
+    assert (False, True, True, False) == (
+        is_forced(api, body),
+        is_forced(api, body | endless),
+        is_forced(api, body | endless | limited),
+        is_forced(api, body | {"min_tokens": 0, "ignore_eos": False}),
+    )
 
 
 @pytest.mark.parametrize("sampling", [{"ignore_eos": True}, {"min_tokens": 9}, {"min_new_tokens": 9}])
@@ -57,6 +71,9 @@ def test_generate_may_not_end_by_itself_either(sampling: dict[str, Any]) -> None
     limited = sampling | {"max_new_tokens": 10}
     assert is_unseen(Api.GENERATE, {"text": "Hi", "sampling_params": sampling})
     assert not is_unseen(Api.GENERATE, {"text": "Hi", "sampling_params": limited})
+    assert is_forced(Api.GENERATE, {"text": "Hi", "sampling_params": limited})
+    assert is_forced(Api.GENERATE, {"text": ["Hi", "Ho"], "sampling_params": [{}, sampling]})
+    assert not is_forced(Api.GENERATE, {"text": "Hi"})
 
 
 def test_the_limit_of_generate_is_that_of_its_prompt() -> None:

@@ -21,8 +21,8 @@ __all__ = [
     "compact_json",
     "costly_numbers",
     "decode_body",
+    "forces_output",
     "holds_any",
-    "is_endless",
     "is_set",
     "model_key",
     "prompt_cap",
@@ -142,13 +142,11 @@ _TRUE: Final = frozenset({1, "1", "on", "t", "true", "y", "yes"})
 _FALSE: Final = frozenset({0, "0", "off", "f", "false", "n", "no"})
 
 
-def is_endless(limit: int | None, ignore_eos: Flag, *at_least: Number) -> bool:
-    """Return whether a request without an output limit keeps the server from ending the output early.
+def forces_output(ignore_eos: Flag, *at_least: Number) -> bool:
+    """Return whether a request keeps the model from ending its output. Raises BodyNotUnderstood.
 
-    vLLM and SGLang then go on to a minimum, or until the pool's context is full. Raises BodyNotUnderstood.
+    vLLM and SGLang then go on to a minimum, to the limit, or without one until the pool's context is full.
     """
-    if limit is not None:
-        return False
     return read_flag(ignore_eos, "ignore_eos") or any(read_number(each, "min_tokens", 0) for each in at_least)
 
 

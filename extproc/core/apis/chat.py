@@ -14,7 +14,7 @@ from extproc.core.apis.bodies import (
     Number,
     adds_to_prompt,
     decode_body,
-    is_endless,
+    forces_output,
     is_set,
     model_key,
     prompt_cap,
@@ -91,8 +91,8 @@ def read_request(body: bytes) -> RequestFacts:
     others = request.web_search_options or request.session_params or request.input_ids or request.chat_template
     if others or request.chat_template_kwargs:
         prompt.unseen = prompt.unseen or request.has_more_than_messages()
-    if request.min_tokens or request.ignore_eos:
-        prompt.unseen = prompt.unseen or is_endless(limit, request.ignore_eos, request.min_tokens)
+    may_force = bool(request.min_tokens or request.ignore_eos)
+    forced = may_force and forces_output(request.ignore_eos, request.min_tokens)
     return RequestFacts(
         api=Api.CHAT,
         model=model_key(request.model),
@@ -109,7 +109,8 @@ def read_request(body: bytes) -> RequestFacts:
         stream=stream,
         usage_in_response=not stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=prompt_cap(cap) if cap else None,
-        unseen_history=prompt.unseen,
+        unseen_history=prompt.unseen or (forced and limit is None),
+        output_forced=forced,
         stored=bool(request.store) and read_flag(request.store, "store"),
     )
 

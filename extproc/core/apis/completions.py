@@ -8,7 +8,7 @@ from extproc.core.apis.bodies import (
     Flag,
     Number,
     decode_body,
-    is_endless,
+    forces_output,
     is_set,
     model_key,
     prompt_cap,
@@ -51,6 +51,7 @@ def read_request(body: bytes) -> RequestFacts:
     request = decode_body(_REQUEST, body)
     prompts, limit = read_prompts(request.prompt), read_number(request.max_tokens, "max_tokens", 0)
     stream = read_flag(request.stream, "stream")
+    forced = forces_output(request.ignore_eos, request.min_tokens)
     return RequestFacts(
         api=Api.COMPLETIONS,
         model=model_key(request.model),
@@ -65,9 +66,10 @@ def read_request(body: bytes) -> RequestFacts:
         unseen_history=is_set(request.prompt_embeds)
         or is_set(request.session_params)
         or not is_set(request.prompt)
-        or is_endless(limit, request.ignore_eos, request.min_tokens)
+        or (forced and limit is None)
         # A suffix is part of each prompt, and text next to token ids is not counted.
         or bool(request.suffix and (prompts.count > 1 or prompts.exact_prompt_tokens is not None)),
+        output_forced=forced,
     )
 
 

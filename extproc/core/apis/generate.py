@@ -13,8 +13,8 @@ from extproc.core.apis.bodies import (
     Flag,
     Number,
     decode_body,
+    forces_output,
     holds_any,
-    is_endless,
     is_set,
     model_key,
     read_flag,
@@ -79,6 +79,7 @@ def read_request(body: bytes) -> RequestFacts:
     if len(each) > MAX_PROMPTS:
         raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(each)} sampling_params; at most {MAX_PROMPTS} are read")
     limits = [_limit(one) for one in each]
+    forced = [forces_output(one.ignore_eos, one.min_tokens, one.min_new_tokens) for one in each]
     stream = read_flag(request.stream, "stream")
     unseen = (
         *(request.input_embeds, request.image_data, request.video_data, request.audio_data),
@@ -98,10 +99,8 @@ def read_request(body: bytes) -> RequestFacts:
         # With several forms of prompt, or none, only the server knows which one it uses.
         unseen_history=len(found) != 1
         or any(map(holds_any, unseen))
-        or any(
-            is_endless(limit, one.ignore_eos, one.min_tokens, one.min_new_tokens)
-            for limit, one in zip(limits, each, strict=True)
-        ),
+        or any(endless and limit is None for limit, endless in zip(limits, forced, strict=True)),
+        output_forced=any(forced),
     )
 
 

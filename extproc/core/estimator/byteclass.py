@@ -142,7 +142,7 @@ class ByteClassEstimator:
         evidence, actual = estimate.evidence, usage.prompt_tokens
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
-        if evidence.has_one_output(usage):
+        if evidence.shows_length(usage):
             self._outputs.observe(
                 estimate.category,
                 usage.completion_tokens,

@@ -37,7 +37,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     False for a list of several prompts, whose usage is added up. `x` holds the prompt's features for the
     byte-class estimator, `media_tokens` the EMA's estimate of what is not text, `recalled` what is known of a
     conversation. `of_tenant` says that the category is a tenant. `source` identifies the sender (sources.py),
-    `number` the estimate (output_lengths.py).
+    `number` the estimate (output_lengths.py). `output_forced` says that the client kept the model from ending its
+    output.
     """
 
     refused: Refused | None
@@ -52,6 +53,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     of_tenant: bool = False
     source: int = 0
     number: int = 0
+    output_forced: bool = False
 
     def __eq__(self, other: object) -> bool:
         """Compare everything but arrays (their == is no single truth value) and the ids."""
@@ -96,6 +98,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             of_tenant,
             source,
             number,
+            facts.output_forced,
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:
@@ -113,6 +116,10 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         limit = self.output_limit
         within = limit is None or usage.completion_tokens <= limit + OUTPUT_SLACK_TOKENS
         return self.sequences == 1 and self.one_prompt and within and not usage.several_turns
+
+    def shows_length(self, usage: Usage) -> bool:
+        """Return whether completion tokens are a length that the model chose, or that a limit cut."""
+        return self.has_one_output(usage) and not self.output_forced
 
     def truncated_by_pool(self, usage: Usage, pool_tokens: int | None) -> bool:
         """Return whether the pool's context cut the response: it ended there and before the client's limit."""
