@@ -40,8 +40,7 @@ _CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
 class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """`Evidence` and the rest of the estimate.
 
-    The fields `tokens`, `prompt_tokens` and `prompt_bound` are in 1/PARTS of a token; `who` is the low half of
-    Evidence.source.
+    The fields `tokens`, `prompt_tokens` and `prompt_bound` are in 1/PARTS of a token; `who` is Evidence.source.
     """
 
     tokens: int
@@ -224,7 +223,7 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         | evidence.output_forced * _FORCED,
         evidence.media_tokens,
         _SOURCE[estimate.source],
-        evidence.source & 0xFFFFFFFF,
+        evidence.source,
         evidence.number,
     )
 

@@ -48,6 +48,13 @@ def test_one_source_among_many_counts_as_its_fair_share(share: float) -> None:
     assert 0.99 < counted[~loud[1_000:]].mean()
 
 
+def test_a_source_is_one_of_several_once_it_comes_again_next_to_others() -> None:
+    """A single source never is; of two in turn, each is from its second response on."""
+    alone, two = Voices(), Voices()
+    assert not any(alone.is_one_of_several(alone.observe(1)) for _ in range(300))
+    assert [False, False, *[True] * 298] == [two.is_one_of_several(two.observe(turn % 2)) for turn in range(300)]
+
+
 def test_sources_are_bounded() -> None:
     """However many sources there are, the most recent ones are kept, and others count as new."""
     voices = Voices()

@@ -49,6 +49,7 @@ from math import exp, log
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.clipping import WILD
+from extproc.core.estimator.codes import Script
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import Features, features
 from extproc.core.estimator.knowledge import KIND, Knowledge
@@ -57,8 +58,8 @@ from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState, Learning, Refused, Source
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.sources import HEAD_BYTES
-from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, main_script, text_kind
+from extproc.core.estimator.sources import source_of
+from extproc.core.estimator.text import TEXT_FEATURES, TextKind, look, main_script, text_kind
 from extproc.core.estimator.voices import SMALL
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
@@ -94,16 +95,18 @@ class ByteClassEstimator:
             known = recalled.known
             new_text = facts.text[known.messages_bytes : recalled.messages_bytes]
             counts = known.x[:TEXT_FEATURES] + look(new_text)
-        category = CategoryKey(facts.model, bounded_name(tenant) if tenant else _kind(counts))
+        kind = bounded_name(tenant) if tenant else _LATIN.get(text_kind(counts)) or _SCRIPTS[main_script(counts)]
+        category = CategoryKey(facts.model, kind)
         declared = facts.max_output_tokens
-        output = self._outputs.tokens(declared, category)
-        mean = self._outputs.mean(category, declared=declared is not None)
+        source = source_of(tenant, facts.text)
+        output = self._outputs.tokens(declared, category, source)
+        mean = self._outputs.mean(category, source, declared=declared is not None)
         number = self._outputs.estimates
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
-            evidence = Evidence.of(facts, exact, number=number)
+            evidence = Evidence.of(facts, exact, source=source, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x, source = features(facts, counts), hash(tenant or facts.text[:HEAD_BYTES])
+        x = features(facts, counts)
         if recalled is None or recalled.known is None:
             belief = self._known.believe(model, category, x, len(facts.text), source)
             extra = self._known.extras.get(category) if tenant else None
@@ -149,6 +152,7 @@ class ByteClassEstimator:
                 cut=usage.cut_by_length,
                 declared=estimate.output_declared,
                 number=evidence.number,
+                source=evidence.source,
             )
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
@@ -239,9 +243,6 @@ class ByteClassEstimator:
         return Source.YOUNG if young else Source.LEARNED
 
 
-def _kind(counts: Counts) -> str:
-    """Return the kind of a text as a category: Latin, markup, or the script of most of the text."""
-    return _OF_LATIN.get(text_kind(counts)) or main_script(counts).name.lower()
-
-
-_OF_LATIN = {kind: kind.value for kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)}
+# The kind of a text as a category: Latin, markup, or the script of most of the text.
+_LATIN = {kind: kind.value for kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)}
+_SCRIPTS = {script: script.name.lower() for script in Script}

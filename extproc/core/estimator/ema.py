@@ -38,6 +38,7 @@ from extproc.core.estimator.protocol import (
     Source,
 )
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
+from extproc.core.estimator.sources import source_of
 from extproc.core.estimator.text import look, text_kind
 from extproc.core.facts import MediaCount, RequestFacts
 from extproc.core.names import bounded_name
@@ -92,18 +93,19 @@ class EmaEstimator:
         category = category_of(facts, tenant)
         media = media_tokens(facts.media, self._settings.media_tokens)
         declared = facts.max_output_tokens
-        output = self._outputs.tokens(declared, category)
-        mean = self._outputs.mean(category, declared=declared is not None)
+        source = source_of(tenant, facts.text)
+        output = self._outputs.tokens(declared, category, source)
+        mean = self._outputs.mean(category, source, declared=declared is not None)
         number = self._outputs.estimates
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
-            evidence = Evidence.of(facts, exact, number=number)
+            evidence = Evidence.of(facts, exact, source=source, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         ratio = self._ratios.get(category) or Ratio(self._ema.initial_bytes_per_token)
         text_bytes = facts.text_bytes + len(facts.dropped_text)  # as in the paper, which ignores templates
         likely = text_bytes / ratio.mean + media
         bound = text_bytes / ratio.conservative(self._ema.margin_deviations) + media
-        evidence = Evidence.of(facts, likely, media_tokens=media, number=number)
+        evidence = Evidence.of(facts, likely, media_tokens=media, source=source, number=number)
         return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence, mean)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
@@ -118,6 +120,7 @@ class EmaEstimator:
                 cut=usage.cut_by_length,
                 declared=estimate.output_declared,
                 number=evidence.number,
+                source=evidence.source,
             )
         observed, refused = _observed_ratio(evidence, usage)
         if refused is None:

@@ -61,15 +61,18 @@ class LengthCounts:
         self._found: tuple[int, bool] | None = None
         self._sum_up()
 
-    def learn(self, tokens: int, *, cut: bool) -> None:
-        """Take in the length of one response; `cut` says that a limit ended it."""
+    def learn(self, tokens: int, *, cut: bool, weight: float = 1.0) -> None:
+        """Take in the length of one response; `cut` says that a limit ended it.
+
+        It counts as a part `weight` of a response; older ones fade as after any other.
+        """
         position = min(ceil(BINS_PER_OCTAVE * log2(tokens)), BINS - 1)
         self._unit /= FADING
-        (self._cut if cut else self._ended)[position] += self._unit
+        (self._cut if cut else self._ended)[position] += weight * self._unit
         if self._unit > MOST_UNIT:
             self._settle()
-        self.responses = self.responses * FADING + 1
-        self.tokens = self.tokens * FADING + _TOKENS_OF_BINS[position]
+        self.responses = self.responses * FADING + weight
+        self.tokens = self.tokens * FADING + weight * _TOKENS_OF_BINS[position]
         self.observations += 1
         self._found = None
 

@@ -5,6 +5,11 @@ are stored separately, and are used for requests without a limit only until thos
 length_counts.py describes how lengths are counted, and when their counts can be trusted. Until then the default
 applies, or twice the longest length if that is more, which sends such requests to a pool with a longer context,
 where the tail can be seen.
+
+A client with long responses and more than a share epsilon of the traffic would decide the length for all others.
+So each response counts by the fair share of its source, measured over the responses of its row (voices.py). That
+share has to be smaller than epsilon: it is an eighth. If there are several sources, each that comes again has
+lengths of its own, which belong to this process and are used once there are enough; a tenant has them anyway.
 """
 
 from collections.abc import Sequence
@@ -19,11 +24,14 @@ from extproc.core.estimator.length_counts import BINS, LengthCounts
 from extproc.core.estimator.packing import DOUBLE_BYTES, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.voices import Voices
 
 __all__ = ["OutputLengths", "Outputs", "states_of"]
 
 # Prefix of the keys for declared limits: no header, and so no tenant, contains this control character.
 DECLARED = "declared\x1f"
+# So many sources together count as a share epsilon of the responses, if there are enough others.
+SOURCES_WITHIN_EPSILON = 8
 
 
 class OutputLengths:
@@ -37,54 +45,74 @@ class OutputLengths:
         self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
             settings.max_categories, lambda _: LengthCounts(settings.output_epsilon)
         )
+        self._own: CappedMap[tuple[CategoryKey, int], LengthCounts] = CappedMap(
+            settings.max_categories, lambda _: LengthCounts(settings.output_epsilon)
+        )
+        fair_share = settings.output_epsilon / SOURCES_WITHIN_EPSILON
+        self._voices: CappedMap[CategoryKey, Voices] = CappedMap(
+            settings.max_categories, lambda _: Voices(fair_share, 1 / fair_share)
+        )
 
-    def tokens(self, declared: int | None, category: CategoryKey) -> int:
+    def tokens(self, declared: int | None, category: CategoryKey, source: int = 0) -> int:
         """Count one more request; return its output tokens: declared (and capped, if configured), or expected."""
         self.estimates += 1
         if declared is None:
-            return self.expected(category)
-        learned = self.learned(category, declared=True) if self._settings.cap_output_tokens else None
+            return self.expected(category, source)
+        learned = self.learned(category, source, declared=True) if self._settings.cap_output_tokens else None
         return declared if learned is None else min(declared, learned)
 
-    def learned(self, category: CategoryKey, *, declared: bool = False) -> int | None:
+    def learned(self, category: CategoryKey, source: int = 0, *, declared: bool = False) -> int | None:
         """Return the length that a share epsilon of responses exceeds, or None while too few have ended."""
-        for key in _keys(category, declared=declared):
-            lengths = self._lengths.get(key)
+        keys = _keys(category, declared=declared)
+        for lengths in (self._own.get((keys[0], source)), *map(self._lengths.get, keys)):
             if lengths is not None and self._is_known(lengths):
                 return lengths.exceeded_tokens
         return None
 
-    def expected(self, category: CategoryKey) -> int:
+    def expected(self, category: CategoryKey, source: int = 0) -> int:
         """Return the learned length; without one, the default, or twice the longest length if that is more."""
-        learned = self.learned(category)
+        learned = self.learned(category, source)
         if learned is not None:
             return learned
         lengths = self._lengths.get(CategoryKey(category.model, ""))
         default = self._settings.default_output_tokens
         return default if lengths is None else max(default, lengths.twice_the_longest)
 
-    def mean(self, category: CategoryKey, *, declared: bool = False) -> float | None:
-        """Return the mean length of a category, or of its model; None while there are no responses."""
-        for key in _keys(category, declared=declared):
-            lengths = self._lengths.get(key)
+    def mean(self, category: CategoryKey, source: int = 0, *, declared: bool = False) -> float | None:
+        """Return the mean length of a source, its category, or its model; None while there are no responses."""
+        keys = _keys(category, declared=declared)
+        for lengths in (self._own.get((keys[0], source)), *map(self._lengths.get, keys)):
             if lengths is not None and lengths.responses:
                 return lengths.tokens / lengths.responses
         return None
 
     def observe(
-        self, category: CategoryKey, tokens: int, *, cut: bool, declared: bool = False, number: int = 0
+        self,
+        category: CategoryKey,
+        tokens: int,
+        *,
+        cut: bool,
+        declared: bool = False,
+        number: int = 0,
+        source: int = 0,
     ) -> None:
         """Take in the completion tokens of one response; `cut` says that a limit ended it.
 
-        `number` is the value of `estimates` when its request came, or 0.
+        `number` is the value of `estimates` when its request came, or 0; `source` identifies the sender
+        (sources.py).
         """
         if tokens <= 0:
             return
         of_category, of_model, *_ = _keys(category, declared=declared)
         for key in (of_model, of_category):
-            lengths = self._lengths.use(key)
-            lengths.learn(tokens, cut=cut)
+            voices, lengths = self._voices.use(key), self._lengths.use(key)
+            voice = voices.observe(source)
+            lengths.learn(tokens, cut=cut, weight=voice.weight)
             lengths.wait(number, self.estimates)
+        if voices.is_one_of_several(voice):
+            own = self._own.use((of_category, source))
+            own.learn(tokens, cut=cut)
+            own.wait(number, self.estimates)
 
     def _is_known(self, lengths: LengthCounts) -> bool:
         if lengths.responses < self._enough_responses or not lengths.tail_seen:

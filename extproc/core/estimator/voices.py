@@ -22,7 +22,8 @@ move q'. So the promise also holds for that source, and its own deviation affect
 exp(r') instead of k. Everything shared is a sum over responses, now with weights, so what replicas learn adds up
 as before. A source's own parameters belong to one process.
 
-Space is bounded: the last MOST_SOURCES sources are kept, a few numbers each.
+Space is bounded: the last MOST_SOURCES sources are kept, a few numbers each. Output lengths have shares of their
+own (output_lengths.py).
 
 Prior art: bounding the influence of a point by how unusual it is (Krasker and Welsch, 1982), here by its source;
 random effects, so that the many rows of one group do not move the mean (Laird and Ware, 1982). Rejected, with
@@ -38,8 +39,7 @@ from extproc.core.estimator.residual import Residual
 __all__ = ["SMALL", "Voice", "Voices"]
 
 FAIR_SHARE = 0.01
-KEPT = 0.995  # share of a count that is kept with each response
-WINDOW = 1 / (1 - KEPT)
+WINDOW = 200.0  # responses
 MOST_SOURCES = 256
 HELD_BACK = 0.9  # below this weight a source has its own deviation
 
@@ -97,11 +97,18 @@ SMALL = Voice()
 
 
 class Voices:
-    """The sources of a model's recent responses: `known`, by the source's hash."""
+    """The sources of a model's recent responses: `known`, by the source's hash.
 
-    def __init__(self) -> None:
+    `window` is about the number of responses that shares are measured over.
+    """
+
+    def __init__(self, fair_share: float = FAIR_SHARE, window: float = WINDOW) -> None:
         self.known: OrderedDict[int, Voice] = OrderedDict()
+        self._fair_share = fair_share
+        self._window = window
+        self._kept = 1 - 1 / window  # share of a count that is kept with each response
         self._responses = 0
+        self._counted = 0.0  # the number of responses, faded like the count of a source
         self._mean = 0.0
 
     def forget(self) -> None:
@@ -118,10 +125,14 @@ class Voices:
             if len(self.known) > MOST_SOURCES:
                 self.known.popitem(last=False)
         self.known.move_to_end(source)
-        voice.count = 1 + voice.count * KEPT ** (self._responses - voice.at)
+        voice.count = 1 + voice.count * self._kept ** (self._responses - voice.at)
         voice.at = self._responses
-        window = (1 - KEPT**self._responses) * WINDOW
-        counts = min(1.0, FAIR_SHARE * window / voice.count)
-        self._mean += (counts - self._mean) / window
+        self._counted = 1 + self._counted * self._kept
+        counts = min(1.0, self._fair_share * self._counted / voice.count)
+        self._mean += (counts - self._mean) / self._counted
         voice.weight = min(1.0, counts / self._mean)
         return voice
+
+    def is_one_of_several(self, voice: Voice) -> bool:
+        """Return whether a source was seen before, and there are others: it may differ from what is shared."""
+        return 1 < voice.count < (1 - self._fair_share) * self._counted
