@@ -49,9 +49,9 @@ from math import exp, log
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.clipping import WILD
-from extproc.core.estimator.codes import Script
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import Features, features
+from extproc.core.estimator.kinds import SCRIPT_KEYS, tenant_key
 from extproc.core.estimator.knowledge import KIND, Knowledge
 from extproc.core.estimator.lessons import Lesson, teach
 from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
@@ -62,7 +62,6 @@ from extproc.core.estimator.sources import source_of
 from extproc.core.estimator.text import TEXT_FEATURES, TextKind, look, main_script, text_kind
 from extproc.core.estimator.voices import SMALL
 from extproc.core.facts import RequestFacts
-from extproc.core.names import bounded_name
 from extproc.core.placing.stratum import declared_class
 from extproc.core.usage import Overflow, Usage
 
@@ -95,8 +94,8 @@ class ByteClassEstimator:
             known = recalled.known
             new_text = facts.text[known.messages_bytes : recalled.messages_bytes]
             counts = known.x[:TEXT_FEATURES] + look(new_text)
-        kind = bounded_name(tenant) if tenant else _LATIN.get(text_kind(counts)) or _SCRIPTS[main_script(counts)]
-        category = CategoryKey(facts.model, kind)
+        key = tenant_key(tenant) if tenant else _LATIN.get(text_kind(counts)) or SCRIPT_KEYS[main_script(counts)]
+        category = CategoryKey(facts.model, key)
         declared = facts.max_output_tokens
         source = source_of(tenant, facts.text)
         output = self._outputs.tokens(declared, category, source)
@@ -245,4 +244,3 @@ class ByteClassEstimator:
 
 # The kind of a text as a category: Latin, markup, or the script of most of the text.
 _LATIN = {kind: kind.value for kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)}
-_SCRIPTS = {script: script.name.lower() for script in Script}

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from extproc.core.estimator.packing import Numbers
 
-__all__ = ["BITE_ROWS", "CategoryKey", "Change", "ModelChange", "RowChange", "in_bites"]
+__all__ = ["BITE_ROWS", "RESERVED", "CategoryKey", "Change", "ModelChange", "RowChange", "in_bites"]
 
 BITE_ROWS = 64
 
@@ -20,6 +20,10 @@ class CategoryKey(msgspec.Struct, frozen=True, order=True, gc=False):
 
     model: str
     key: str
+
+
+RESERVED: Final = "\x1f"
+"""A character in keys of ours that no key of a client has (kinds.py)."""
 
 
 @dataclass(frozen=True, slots=True)

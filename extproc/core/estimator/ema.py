@@ -27,6 +27,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.change import Change, RowChange, in_bites
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
+from extproc.core.estimator.kinds import tenant_key
 from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
 from extproc.core.estimator.protocol import (
     CategoryKey,
@@ -41,7 +42,6 @@ from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, Medi
 from extproc.core.estimator.sources import source_of
 from extproc.core.estimator.text import look, text_kind
 from extproc.core.facts import MediaCount, RequestFacts
-from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["EmaEstimator"]
@@ -208,7 +208,7 @@ class EmaEstimator:
 
 def category_of(facts: RequestFacts, tenant: str) -> CategoryKey:
     """Return the category of a request: model and tenant, or model and kind of text."""
-    return CategoryKey(facts.model, bounded_name(tenant) or text_kind(look(facts.text)).value)
+    return CategoryKey(facts.model, tenant_key(tenant) or text_kind(look(facts.text)).value)
 
 
 def media_tokens(media: MediaCount, costs: MediaTokens) -> int:

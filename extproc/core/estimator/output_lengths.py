@@ -19,7 +19,7 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import CappedMap
-from extproc.core.estimator.change import RowChange
+from extproc.core.estimator.change import RESERVED, RowChange
 from extproc.core.estimator.length_counts import BINS, LengthCounts
 from extproc.core.estimator.packing import DOUBLE_BYTES, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
@@ -28,8 +28,8 @@ from extproc.core.estimator.voices import Voices
 
 __all__ = ["OutputLengths", "Outputs", "states_of"]
 
-# Prefix of the keys for declared limits: no header, and so no tenant, contains this control character.
-DECLARED = "declared\x1f"
+# Prefix of the keys for declared limits.
+DECLARED = "declared" + RESERVED
 # So many sources together count as a share epsilon of the responses, if there are enough others.
 SOURCES_WITHIN_EPSILON = 8
 
