@@ -189,7 +189,7 @@ class ByteClassEstimator:
             teach(self._known, self._known.aliases.use(category.model), category, evidence, at_least)
 
     def state(self) -> LearnedState:
-        """Return everything learned; the category with an empty model name is the parent of all models."""
+        """Return everything learned; the category ALL_MODELS (change.py) is the parent of all models."""
         return LearnedState.joined([make() for make in self.parts()])
 
     def parts(self) -> list[Callable[[], LearnedState]]:

@@ -1,6 +1,6 @@
 """Changes that bring an estimator up to date with other replicas; computed by sharing.py, in another thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -8,7 +8,18 @@ import msgspec
 
 from extproc.core.estimator.packing import Numbers
 
-__all__ = ["BITE_ROWS", "RESERVED", "CategoryKey", "Change", "ModelChange", "RowChange", "in_bites"]
+__all__ = [
+    "ALL_MODELS",
+    "BITE_ROWS",
+    "RESERVED",
+    "CategoryKey",
+    "Change",
+    "ModelChange",
+    "RowChange",
+    "in_bites",
+    "is_of",
+    "residual_key",
+]
 
 BITE_ROWS = 64
 
@@ -24,6 +35,19 @@ class CategoryKey(msgspec.Struct, frozen=True, order=True, gc=False):
 
 RESERVED: Final = "\x1f"
 """A character in keys of ours that no key of a client has (kinds.py)."""
+ALL_MODELS: Final = CategoryKey("", "")
+"""The key of the residual of all models."""
+_UNNAMED: Final = CategoryKey("", "unnamed" + RESERVED)
+
+
+def residual_key(model: str) -> CategoryKey:
+    """Return the key of a model's residual: an empty one, except for the model to which clients give no name."""
+    return CategoryKey(model, "") if model else _UNNAMED
+
+
+def is_of(key: CategoryKey, models: Collection[str]) -> bool:
+    """Return whether a category or a residual belongs to one of these models."""
+    return key.model in models and key != ALL_MODELS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.aliases import Aliases
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
-from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bites
+from extproc.core.estimator.change import ALL_MODELS, Change, ModelChange, RowChange, in_bites, residual_key
 from extproc.core.estimator.extra import Extra
 from extproc.core.estimator.features import FEATURE_NAMES, Features
 from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
@@ -113,7 +113,7 @@ class Knowledge:
         """Return calls that each build a part of `state`: one model, or some rows."""
         residuals = list(self.residuals)
         if self.all_models.responses:
-            residuals.append((CategoryKey("", ""), self.all_models))
+            residuals.append((ALL_MODELS, self.all_models))
         return [
             self._part,
             *(partial(self._part_of_model, name, model) for name, model in self.models),
@@ -156,10 +156,11 @@ class Knowledge:
             residual = Residual(
                 category.residual, category.spread, category.bytes_per_token, category.observations
             )
-            if category.category.key:
-                self.residuals.put(category.category, residual)
-            elif not category.category.model:
+            key = category.category
+            if key == ALL_MODELS:
                 self.all_models = residual
+            elif key != residual_key(key.model):  # that of a model is in the model's row
+                self.residuals.put(key, residual)
 
     def shift(self, change: Change) -> Change:
         """Add what others learned; return the changes that could not be applied since their rows have changed."""
@@ -198,9 +199,11 @@ class Knowledge:
 
     def _residual_to_shift(self, change: RowChange) -> Residual | None:
         key = change.key
-        if not key.key:  # the residual of a model, or of all models
+        if key == ALL_MODELS:
+            return self.all_models
+        if key == residual_key(key.model):
             model = self.models.get(key.model)
-            return self.all_models if not key.model else None if model is None else model.residual
+            return None if model is None else model.residual
         contest = self._contests.get(self.aliases.key(key.model))
         if contest is not None and contest.is_held:
             return None  # it may belong to the generation that was undone

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.change import is_of
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
 from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.tables import Bounds, K, Models, Table, Tables, added
@@ -68,7 +69,7 @@ def without_model(state: LearnedState, model: str) -> LearnedState:
     """Return a state without everything that belongs to one model."""
     return LearnedState(
         state.estimator_kind,
-        tuple(row for row in state.categories if row.category.model != model),
+        tuple(row for row in state.categories if not is_of(row.category, {model})),
         state.features,
         tuple(row for row in state.models if row.model != model),
         tuple(row for row in state.outputs if row.category.model != model),
@@ -94,7 +95,7 @@ def only(tables: Tables, generations: dict[str, int]) -> Tables:
 
 
 def _without(table: Table[CategoryKey], models: Collection[str]) -> Table[CategoryKey]:
-    return table.aligned([key for key in table.index if key.model not in models])
+    return table.aligned([key for key in table.index if not is_of(key, models)])
 
 
 def _at_most(table: Table[K], memory: float) -> Table[K]:

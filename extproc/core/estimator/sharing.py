@@ -33,7 +33,7 @@ import numpy as np
 
 from extproc.core.estimator.ageing import TINY, Fading, Others, Own, scaled
 from extproc.core.estimator.agreeing import agreed_generations, agreed_q, by_key, own_bounds
-from extproc.core.estimator.change import Change, ModelChange, RowChange
+from extproc.core.estimator.change import Change, ModelChange, RowChange, is_of
 from extproc.core.estimator.merging import only
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
 from extproc.core.estimator.shares import NOTHING, differs, filled, means_of, row_changes, shares
@@ -189,7 +189,7 @@ class Share:
         memory = self._terms.category_memory
         fading = Fading(self._terms.kept_of_categories, (memory,))
         mine = Own.of(now, self._categories, fading)
-        mine.clear([key for key in now.index if key.model in joined])
+        mine.clear([key for key in now.index if is_of(key, joined)])
         own, part, target, keep = shares(
             mine, others, self._categories, fading, lambda table: kept_within(memory, table.weights)
         )

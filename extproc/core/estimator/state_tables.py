@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import KEPT_SCORES
+from extproc.core.estimator.change import residual_key
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
 from extproc.core.estimator.tables import (
@@ -50,11 +51,11 @@ def state_of(tables: Tables) -> LearnedState:
     ends = np.cumsum(model_columns(len(tables.features)))
     means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
     models, sums = tables.models, tables.models.sums
-    of_model = {key.model: mean for key, mean in zip(tables.categories.index, means, strict=True) if not key.key}
+    means_of = dict(zip(tables.categories.index, means, strict=True))
     rows = []
     for name in _heaviest_last(sums):
         row = sums.index[name]
-        values, mean = sums.values[row], of_model.get(name, np.array([0.0, 0.0, 0.0, 0.01]))
+        values, mean = sums.values[row], means_of.get(residual_key(name), np.array([0.0, 0.0, 0.0, 0.01]))
         clipped, refused, truncated = models.counters[row].tolist()
         rows.append(
             ModelState(
@@ -129,7 +130,7 @@ def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
     means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
     # A state that was never merged has a model's residual in the model's row; its responses determine its weight.
     for model in state.models:
-        if (key := CategoryKey(model.model, "")) not in named:
+        if (key := residual_key(model.model)) not in named:
             keys.append(key)
             counts.append(model.observations)
             given.append(0.0)

@@ -10,9 +10,9 @@ a mean computed from the sums is then the mean of the replicas' means by their w
     categories  model, key     weight x (bytes per token, deviation, residual, spread^2)   the slowest step
     outputs     model, key     ended, cut                                              FADING
 
-The residual of a model is the category with an empty key; that of all models has an empty model, too. q, the
-bound's multiple, is not a sum but a controller's position: when merged, it is the mean by weight; replicas
-recompute it from the scores of all (agreeing.py).
+The residual of a model is the category with an empty key; that of all models has an empty model, too, so that of
+the model without a name has a key (change.py). q, the bound's multiple, is not a sum but a controller's position:
+when merged, it is the mean by weight; replicas recompute it from the scores of all (agreeing.py).
 """
 
 from collections.abc import Sequence
