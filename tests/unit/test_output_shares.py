@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from extproc.core.estimator import make_estimator
+from extproc.core.estimator.length_counts import LengthCounts
 from extproc.core.estimator.merging import merged
 from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.packing import unpacked
@@ -69,6 +70,17 @@ def test_a_single_source_counts_in_full() -> None:
     assert one.expected(CATEGORY, 77) == one.expected(CATEGORY, 1) == unknown.expected(CATEGORY) < 600
     for state in one.state():
         assert 144 < unpacked(state.ended).sum() <= 150
+
+
+def test_the_totals_of_a_row_are_the_sums_of_its_weighted_counts() -> None:
+    """Responses that count in part add that part to the number of responses and to the sum of lengths."""
+    counts = LengthCounts(0.01)
+    for weight in (1.0, 0.25, 0.5):
+        counts.learn(100, cut=False, weight=weight)
+    assert counts.responses == pytest.approx(counts.ended.sum())
+    assert counts.tokens / counts.responses == pytest.approx(100, rel=0.1)
+    assert 1.7 < counts.responses < 1.75
+    assert 3 == counts.observations
 
 
 def test_the_length_follows_when_most_sources_become_longer() -> None:

@@ -89,6 +89,20 @@ def test_the_residual_of_all_models_is_not_the_unnamed_models() -> None:
     assert {ALL_MODELS, *others} == set(of_this_generation.categories.index)
 
 
+def test_a_replica_that_joins_a_new_unnamed_model_keeps_what_it_knows_of_all_models() -> None:
+    """If the others have replaced the unnamed model's prices, a replica drops what it has of that model only."""
+    fleet = Fleet(3)
+    for replica, estimator in enumerate(fleet.estimators):
+        assert isinstance(estimator, ByteClassEstimator)
+        teach_both(estimator, "", responses=80, seed=replica)
+        estimator._known.models.use("").generation = 0 if replica == 2 else 1
+    fleet.exchange()
+    fleet.exchange(2)
+    categories = fleet.published_tables[2].categories
+    assert 70 < categories.counts[categories.index[ALL_MODELS]] <= 80
+    assert residual_key("") not in categories.index
+
+
 def test_states_without_the_unnamed_models_key_are_loaded() -> None:
     """Earlier builds wrote no row for its residual: then it is that of the model's own row."""
     state = state_of(tables_of(taught(""), TERMS))
