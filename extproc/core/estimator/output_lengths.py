@@ -30,6 +30,8 @@ __all__ = ["OutputLengths", "Outputs", "states_of"]
 
 # Prefix of the keys for declared limits.
 DECLARED = "declared" + RESERVED
+# For so many categories the sources are known: each has up to 256, which take 60 KB.
+MOST_WITH_SOURCES = 256
 # So many sources together count as a share epsilon of the responses, if there are enough others.
 SOURCES_WITHIN_EPSILON = 8
 
@@ -50,7 +52,7 @@ class OutputLengths:
         )
         fair_share = settings.output_epsilon / SOURCES_WITHIN_EPSILON
         self._voices: CappedMap[CategoryKey, Voices] = CappedMap(
-            settings.max_categories, lambda _: Voices(fair_share, 1 / fair_share)
+            min(settings.max_categories, MOST_WITH_SOURCES), lambda _: Voices(fair_share, 1 / fair_share)
         )
 
     def tokens(self, declared: int | None, category: CategoryKey, source: int = 0) -> int:
