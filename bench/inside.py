@@ -105,7 +105,7 @@ class Exchanges:
     def of_the_log(self) -> dict[str, Callable[[], object]]:
         """Return the steps of learning from the access log, and all of them together."""
         decision = self.router.decide(Api.CHAT, RequestHead("POST", "/v1/chat/completions"), self.body)
-        seal = Seal(bytes(32), Payloads(parse("").pools), inf)
+        seal = Seal(bytes(32), Payloads(parse("").pools, "byteclass"), inf)
         sealed, now_s = seal.seal(decision, 0.0), 0.0
         assert sealed is not None
         opened = seal.open(sealed, now_s)

@@ -1,10 +1,10 @@
 """Serialisation of a decision for the gateway's access log: all that learning needs, and no text.
 
 The decision is reconstructed from it, so learning needs no memory of the request: any replica with the same pools
-can learn from any entry. There is one exception: what is known about the beginning of a conversation (prefixes.py)
-stays in the process that knows it, and only its key is sent. The key is left out if it does not fit, or if counts
-are sent as single bytes, which are too coarse to subtract a beginning from; then nothing is remembered about the
-conversation.
+and kind of estimator can learn from any entry. There is one exception: what is known about the beginning of a
+conversation (prefixes.py) stays in the process that knows it, and only its key is sent. The key is left out if it
+does not fit, or if counts are sent as single bytes, which are too coarse to subtract a beginning from; then
+nothing is remembered about the conversation.
 """
 
 from collections.abc import Sequence
@@ -85,12 +85,16 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Payloads:
-    """Packs and unpacks decisions for routers with these pools; `version` identifies format and pools."""
+    """Packs and unpacks decisions for routers with these pools and this `estimator.kind`.
 
-    def __init__(self, pools: Sequence[Pool]) -> None:
+    `version` identifies format, pools and kind: what one kind of estimator notes about a text teaches no other.
+    """
+
+    def __init__(self, pools: Sequence[Pool], kind: str) -> None:
         self._pools = tuple(pools)
         closed = [value for names in _CLOSED_SETS for value in names]
-        said = repr((FORMAT, FEATURE_NAMES, closed, [pool.name for pool in pools], Evidence.__struct_fields__))
+        names = [pool.name for pool in pools]
+        said = repr((FORMAT, FEATURE_NAMES, closed, names, Evidence.__struct_fields__, kind))
         self.version = blake2b(said.encode(), digest_size=VERSION_BYTES).digest()
 
     def pack(self, decision: Decision, now_s: float, most_bytes: int) -> bytes | None:

@@ -30,7 +30,7 @@ class Untrusted(StrEnum):
     """Why evidence is rejected; a metric label."""
 
     FORGED = "forged"  # not ours, or sealed with another key
-    OTHER_VERSION = "other_version"  # from a router of another version, or with other pools
+    OTHER_VERSION = "other_version"  # from another version, or with other pools or estimator.kind
     EXPIRED = "expired"
 
 

@@ -86,7 +86,8 @@ def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) 
     if learning.source is not LearningSource.ACCESS_LOG:
         return None
     settings = learning.access_log
-    seal = Seal(_key(settings.key_file) or spare_key, Payloads(configuration.pools), settings.max_age_s)
+    payloads = Payloads(configuration.pools, configuration.estimator.kind)
+    seal = Seal(_key(settings.key_file) or spare_key, payloads, settings.max_age_s)
     teacher = Teacher(router.learner, seal, pools_by_cluster(configuration.pools))
     return Teaching(seal, teacher, settings.max_cpu_share, router.listener)
 

@@ -35,9 +35,9 @@ KEY, MAX_AGE_S, NOW_S = b"k" * 32, 3_600.0, 1_800_000_000.0
 HEAD = RequestHead("POST", "/v1/chat/completions")
 
 
-def make_seal(key: bytes = KEY, pools: Sequence[Pool] = TWO_POOLS) -> Seal:
-    """Return the seal of a router with these pools."""
-    return Seal(key, Payloads(pools), MAX_AGE_S)
+def make_seal(key: bytes = KEY, pools: Sequence[Pool] = TWO_POOLS, kind: str = "byteclass") -> Seal:
+    """Return the seal of a router with these pools and this kind of estimator."""
+    return Seal(key, Payloads(pools, kind), MAX_AGE_S)
 
 
 def decided(content: str = "How are you?", model: str = "m", **fields: object) -> Decision:
@@ -260,13 +260,18 @@ def test_the_code_has_96_bits_and_covers_the_version() -> None:
         wrong = code[:place] + bytes([code[place] ^ 1]) + code[place + 1 :]
         assert Untrusted.FORGED is refusal(b64encode(version + wrong + payload).decode())
     others = (Pool("s", 1), Pool("l", 2))
-    other_version = Payloads(others).version
+    other_version = Payloads(others, "byteclass").version
     assert Untrusted.FORGED is refusal(b64encode(other_version + code + payload).decode(), make_seal(pools=others))
 
 
 def test_evidence_of_other_pools_is_of_another_version() -> None:
     """A router with other pools rejects evidence, because its pool numbers mean something else."""
     assert Untrusted.OTHER_VERSION is refusal(sealed(decided()), make_seal(pools=(Pool("s", 1), Pool("l", 2))))
+
+
+def test_evidence_of_another_kind_of_estimator_is_of_another_version() -> None:
+    """A router with another `estimator.kind` rejects evidence, which may lack what it learns from."""
+    assert Untrusted.OTHER_VERSION is refusal(sealed(decided()), make_seal(kind="ema"))
 
 
 @pytest.mark.parametrize(

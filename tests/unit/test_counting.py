@@ -311,7 +311,7 @@ def test_a_response_without_its_tokenizer_teaches_nothing() -> None:
 
 def test_a_count_travels_through_the_access_log() -> None:
     """The count is restored together with the decision, so usage in the log teaches what templates add."""
-    payloads, decision = Payloads((SHORT, MIDDLE, LONG)), Routing().place(NEAR)
+    payloads, decision = Payloads((SHORT, MIDDLE, LONG), "byteclass"), Routing().place(NEAR)
     data = payloads.pack(decision, 0.0, 4_000)
     assert data is not None
     unpacked, _ = payloads.unpack(data)
