@@ -17,7 +17,7 @@ from bench.measuring import Plan, Table
 from bench.stack import Stack
 from extproc.access_log.entry import LogEntry, LoggedUsage
 from extproc.access_log.payload import Payloads
-from extproc.access_log.seal import Seal
+from extproc.access_log.seal import Keys, Seal
 from extproc.access_log.teacher import Teacher
 from extproc.compose import compose
 from extproc.config.loading import parse
@@ -105,7 +105,7 @@ class Exchanges:
     def of_the_log(self) -> dict[str, Callable[[], object]]:
         """Return the steps of learning from the access log, and all of them together."""
         decision = self.router.decide(Api.CHAT, RequestHead("POST", "/v1/chat/completions"), self.body)
-        seal = Seal(bytes(32), Payloads(parse("").pools, "byteclass"), inf)
+        seal = Seal(Keys(bytes(32)), Payloads(parse("").pools, "byteclass"), inf)
         sealed, now_s = seal.seal(decision, 0.0), 0.0
         assert sealed is not None
         opened = seal.open(sealed, now_s)

@@ -10,13 +10,13 @@ from base64 import b64decode, b64encode
 from enum import StrEnum
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.access_log.payload import VERSION_BYTES, Payloads
 from extproc.core.errors import DualpoolError
 from extproc.core.placing.decision import Decision
 
-__all__ = ["MAX_SEALED_BYTES", "Seal", "Unsealed", "Untrusted"]
+__all__ = ["MAX_SEALED_BYTES", "Keys", "Seal", "Unsealed", "Untrusted"]
 
 MAX_SEALED_BYTES: Final = 300
 CODE_BYTES: Final = 12
@@ -42,11 +42,25 @@ class Unsealed(DualpoolError):
         self.why = why
 
 
-class Seal:
-    """Seals decisions, and opens decisions that were sealed with the same key at most `max_age_s` ago."""
+class Keys(NamedTuple):
+    """The key in use, and the one before it, which opens evidence until `former_until_s` on the wall clock."""
 
-    def __init__(self, key: bytes, payloads: Payloads, max_age_s: float) -> None:
-        self._key = blake2b(key).digest()  # a key of BLAKE2b has at most 64 bytes; the file may have more
+    key: bytes
+    former: bytes = b""
+    former_until_s: float = 0.0
+
+    def followed_by(self, key: bytes, former_until_s: float) -> "Keys":
+        """Return the keys after the one in use was replaced; unchanged if it is the same."""
+        return self if key == self.key else Keys(key, self.key, former_until_s)
+
+
+class Seal:
+    """Seals decisions, and opens decisions that were sealed with the same keys at most `max_age_s` ago."""
+
+    def __init__(self, keys: Keys, payloads: Payloads, max_age_s: float) -> None:
+        self.keys = keys
+        # A key of BLAKE2b has at most 64 bytes; the file may have more.
+        self._key, self._former = blake2b(keys.key).digest(), blake2b(keys.former).digest()
         self._payloads = payloads
         self._max_age_s = max_age_s
 
@@ -58,7 +72,7 @@ class Seal:
         payload = self._payloads.pack(decision, now_s, _MOST_PAYLOAD_BYTES)
         if payload is None:
             return None
-        return b64encode(self._payloads.version + self._code(payload) + payload).decode("ascii")
+        return b64encode(self._payloads.version + self._code(payload, self._key) + payload).decode("ascii")
 
     def open(self, sealed: str, now_s: float) -> Decision:
         """Return the decision from sealed evidence, which trailing blanks may follow. Raises Unsealed."""
@@ -71,7 +85,7 @@ class Seal:
         version, code, payload = data[:VERSION_BYTES], data[VERSION_BYTES:_HEAD_BYTES], data[_HEAD_BYTES:]
         if version != self._payloads.version:
             raise Unsealed(Untrusted.OTHER_VERSION if len(data) > _HEAD_BYTES else Untrusted.FORGED)
-        if not compare_digest(code, self._code(payload)):
+        if not compare_digest(code, self._code(payload, self._key)) and not self._is_former(code, payload, now_s):
             raise Unsealed(Untrusted.FORGED)
         try:
             decision, made_s = self._payloads.unpack(payload)
@@ -81,5 +95,8 @@ class Seal:
             raise Unsealed(Untrusted.EXPIRED)
         return decision
 
-    def _code(self, payload: bytes) -> bytes:
-        return blake2b(self._payloads.version + payload, digest_size=CODE_BYTES, key=self._key).digest()
+    def _is_former(self, code: bytes, payload: bytes, now_s: float) -> bool:
+        return now_s <= self.keys.former_until_s and compare_digest(code, self._code(payload, self._former))
+
+    def _code(self, payload: bytes, key: bytes) -> bytes:
+        return blake2b(self._payloads.version + payload, digest_size=CODE_BYTES, key=key).digest()

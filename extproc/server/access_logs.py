@@ -8,7 +8,6 @@ So a flood costs no more than its share, and at most one message per stream is h
 Source: envoy/service/accesslog/v3/als.proto.
 """
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,26 +16,23 @@ from typing import Final
 
 from extproc.access_log.entry import LogEntry
 from extproc.access_log.payload import Payloads
-from extproc.access_log.seal import Seal
+from extproc.access_log.seal import Keys, Seal
 from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
 from extproc.config.schema import Configuration
-from extproc.core.errors import ConfigurationError
 from extproc.core.listener import Listener
 from extproc.core.placing.decision import Decision
 from extproc.core.router.learning_budget import LearningSource
 from extproc.core.router.router import Router
 from extproc.core.time_share import TimeShare
-from extproc.files import read_file
 from extproc.server.grpc_core import INVALID_ARGUMENT, UNIMPLEMENTED, Call
+from extproc.server.log_key import read_key
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.access_log import decode_log
 from extproc.wire.decode import UnknownMessage
 
-__all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "new_key", "teaching_of"]
+__all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "teaching_of"]
 
 STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
-KEY_BYTES: Final = 32
-MAX_KEY_FILE_BYTES: Final = 64 << 10
 # Envoy flushes when its buffer reaches 16 KiB (`buffer_size_bytes`), so a message exceeds that by one entry at
 # most. Larger messages, and those with more entries, are not read: a thousand entries take 5 ms to decode.
 MAX_MESSAGE_BYTES: Final = 256 << 10
@@ -77,24 +73,24 @@ class Teaching:
         return sealed
 
 
-def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) -> Teaching | None:
+def teaching_of(
+    configuration: Configuration, router: Router, spare_key: bytes, before: Teaching | None
+) -> Teaching | None:
     """Return how a router with this configuration learns from the log; None if it does not.
 
-    `spare_key` is used if the configuration names no key. Raises ConfigurationError for a key that cannot be used.
+    `spare_key` is used if the configuration names no key. If the key is not that of `before`, entries in flight
+    were sealed with the former one, so that one is accepted, too, until they have expired. Raises
+    ConfigurationError for a key that cannot be used.
     """
     learning = configuration.learning
     if learning.source is not LearningSource.ACCESS_LOG:
         return None
     settings = learning.access_log
-    payloads = Payloads(configuration.pools, configuration.estimator.kind)
-    seal = Seal(_key(settings.key_file) or spare_key, payloads, settings.max_age_s)
+    key = read_key(settings.key_file) or spare_key
+    keys = Keys(key) if before is None else before.seal.keys.followed_by(key, time.time() + settings.max_age_s)
+    seal = Seal(keys, Payloads(configuration.pools, configuration.estimator.kind), settings.max_age_s)
     teacher = Teacher(router.learner, seal, pools_by_cluster(configuration.pools))
     return Teaching(seal, teacher, settings.max_cpu_share, router.listener)
-
-
-def new_key() -> bytes:
-    """Return a random key."""
-    return secrets.token_bytes(KEY_BYTES)
 
 
 class AccessLogs:
@@ -204,18 +200,3 @@ class _LogStream:
             self.on_end()
         else:
             self._call.send()
-
-
-def _key(file: str) -> bytes:
-    """Return the key in a file, or b"" if no file is named."""
-    if not file:
-        return b""
-    try:
-        key = read_file(file, MAX_KEY_FILE_BYTES).rstrip(b"\r\n")  # an editor's or openssl's last line end
-    except OSError as error:
-        raise ConfigurationError(f"learning.access_log.key_file: {error}") from error
-    if len(key) < KEY_BYTES:
-        raise ConfigurationError(
-            f"learning.access_log.key_file: {file!r} has {len(key)} bytes; at least {KEY_BYTES} are needed"
-        )
-    return key

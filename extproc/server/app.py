@@ -26,6 +26,7 @@ from extproc.server.grpc_core import Core
 from extproc.server.health import Health
 from extproc.server.listening import listen, listen_for_probes
 from extproc.server.live import Live, about_router
+from extproc.server.log_key import KeyFile
 from extproc.server.loop import Loop, Timers
 from extproc.server.methods import Methods
 from extproc.server.own_knowledge import OwnKnowledge
@@ -107,7 +108,9 @@ class App:
         terms = Terms.of(configuration.estimator)
         self._keeping = Keeping(configuration.state, terms, estimator, self.loop.awaited, metrics)
         watching = watch_job(lambda: self._streams.routing, metrics, self._posted(listener.failed))
-        self._background = Background([*self._keeping.jobs, watching], self._posted(metrics.failed))
+        self._key_file = KeyFile(self._key_in_use, self._renew_key)
+        jobs = [*self._keeping.jobs, watching, self._key_file.follow]
+        self._background = Background(jobs, self._posted(metrics.failed))
 
     def _posted(self, failed: Callable[[Exception], None]) -> Callable[[Exception], None]:
         """Return a function that reports an exception on the loop, from another thread."""
@@ -192,8 +195,19 @@ class App:
         set_log_level(configuration.log_level)
 
     def _use_estimator(self, learned: Estimator) -> None:
-        """Put another estimator in force, under the same configuration."""
+        """Put an estimator in force, under the same configuration, whose key file is read again."""
         self._put_in_force(self._routings.knowing(self._streams.routing, learned))
+
+    def _key_in_use(self) -> tuple[str, bytes] | None:
+        """Return the name of the access log's key file, and the key in use; None if the log is not used."""
+        routing = self._streams.routing
+        file = routing.configuration.learning.access_log.key_file
+        return None if routing.teaching is None else (file, routing.teaching.seal.keys.key)
+
+    def _renew_key(self) -> None:
+        """Read the access log's key again, under the same configuration."""
+        with self._changing:
+            self._use_estimator(self.router.placer.estimator)
 
     def _put_in_force(self, routing: Routing) -> None:
         self.loop.ask(lambda: self._swap(routing), TAKEN_WITHIN_S)

@@ -14,8 +14,9 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.listener import Listener
 from extproc.core.router.router import Router
-from extproc.server.access_logs import Teaching, new_key, teaching_of
+from extproc.server.access_logs import Teaching, teaching_of
 from extproc.server.deadlines import Deadlines
+from extproc.server.log_key import new_key
 from extproc.server.loop import Loop
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
@@ -59,18 +60,21 @@ class Routings:
         """
         learned = _learned_under(configuration, before, loop)
         router = recompose(before.router, before.configuration, configuration, learned)
-        return self._of(configuration, router, before.deadlines)
+        return self._of(configuration, router, before)
 
     def knowing(self, before: Routing, learned: Estimator) -> Routing:
         """Return a routing under the same configuration with another estimator."""
         router = recompose(before.router, before.configuration, before.configuration, learned)
-        return self._of(before.configuration, router, before.deadlines)
+        return self._of(before.configuration, router, before)
 
-    def _of(self, configuration: Configuration, router: Router, before: Deadlines | None = None) -> Routing:
+    def _of(self, configuration: Configuration, router: Router, before: Routing | None = None) -> Routing:
         after_s = configuration.exchange.deadline_ms / 1000
-        deadlines = before if before is not None and before.after_s == after_s else Deadlines(after_s)
+        deadlines = Deadlines(after_s)
+        if before is not None and before.deadlines.after_s == after_s:
+            deadlines = before.deadlines
         decoder = Decoder(configuration.tenant_header, self._clock_ns)
-        teaching = teaching_of(configuration, router, self._spare_key)
+        former = None if before is None else before.teaching
+        teaching = teaching_of(configuration, router, self._spare_key, former)
         encoder = Encoder(configuration.headers, None if teaching is None else teaching.evidence)
         return Routing(configuration, router, decoder, encoder, deadlines, teaching)
 

@@ -16,7 +16,7 @@ from extproc.access_log.seal import Seal
 from extproc.access_log.teacher import Outcome
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
-from extproc.server import access_logs
+from extproc.server import access_logs, log_key
 from extproc.server.access_logs import MAX_MESSAGE_BYTES, STREAM_ACCESS_LOGS
 from tests.grpc.served import App
 from tests.grpc.test_estimate_admin import WORDS, chat, decided
@@ -264,6 +264,35 @@ def test_evidence_survives_a_reload(router: Router, call: type[Any], eventually:
         await eventually(lambda: counted(app, Outcome.TAUGHT) == 1)
 
     with_a_log(router, act)
+
+
+def test_a_key_that_is_rotated_is_used_without_a_reload(
+    router: Router, call: type[Any], eventually: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new key in the file seals further decisions; entries in flight, with the former one, still teach.
+
+    So they do after a reload of other settings.
+    """
+    monkeypatch.setattr(log_key, "LOOKS_EVERY_S", 0.001)
+    key = tmp_path / "key"
+    key.write_bytes(b"o" * 32)
+    settings = f"learning: {{source: access_log, access_log: {{key_file: {key}}}}}"
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        before = await evidence_of(channel, call)
+        key.write_bytes(b"n" * 32)
+        await eventually(lambda: app.ask(app._key_in_use) == (str(key), b"n" * 32))
+        await log.write(log_message(*[entry(each, token_usage(90, 7)) for each in (before, before)]))
+        await eventually(lambda: counted(app, Outcome.TAUGHT) == 2)
+        after = await evidence_of(channel, call)
+        async with router(settings) as other, grpc.aio.insecure_channel(other.grpc_address) as to_other:
+            await Log(to_other).write(log_message(entry(after, token_usage(90, 7)), entry(before)))
+            await eventually(lambda: counted(other, Outcome.TAUGHT) == counted(other, Outcome.FORGED) == 1)
+        await asyncio.to_thread(app.apply, parse(f"{settings}\nexchange: {{deadline_ms: 50}}"))
+        await log.write(log_message(entry(before, token_usage(90, 7))))
+        await eventually(lambda: counted(app, Outcome.TAUGHT) == 3)
+
+    with_a_log(router, act, settings)
 
 
 def test_old_entries_expire_after_the_configured_age(

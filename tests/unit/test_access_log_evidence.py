@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from extproc.access_log import payload
 from extproc.access_log.counts import FINE_BYTES, SIZE, counts_from, packed_counts
 from extproc.access_log.payload import Payloads
-from extproc.access_log.seal import MAX_SEALED_BYTES, SKEW_S, Seal, Unsealed, Untrusted
+from extproc.access_log.seal import MAX_SEALED_BYTES, SKEW_S, Keys, Seal, Unsealed, Untrusted
 from extproc.core.apis import read_request
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
@@ -37,7 +37,7 @@ HEAD = RequestHead("POST", "/v1/chat/completions")
 
 def make_seal(key: bytes = KEY, pools: Sequence[Pool] = TWO_POOLS, kind: str = "byteclass") -> Seal:
     """Return the seal of a router with these pools and this kind of estimator."""
-    return Seal(key, Payloads(pools, kind), MAX_AGE_S)
+    return Seal(Keys(key), Payloads(pools, kind), MAX_AGE_S)
 
 
 def decided(content: str = "How are you?", model: str = "m", **fields: object) -> Decision:
@@ -249,6 +249,26 @@ def test_evidence_sealed_with_another_key_is_forged(key: bytes) -> None:
     assert evidence is not None
     assert make_seal(key).open(evidence, NOW_S).routed
     assert Untrusted.FORGED is refusal(evidence, make_seal(key[:-1] + b"x"))
+
+
+def test_the_former_key_opens_until_its_entries_have_expired() -> None:
+    """After a change of the key, evidence of the former one is accepted for a limited time, and no longer made."""
+    before, keys = sealed(decided()), Keys(KEY).followed_by(b"n" * 32, NOW_S + 100)
+    seal = Seal(keys, Payloads(TWO_POOLS, "byteclass"), MAX_AGE_S)
+    assert "m" == seal.open(before, NOW_S + 100).model
+    assert Untrusted.FORGED is refusal(before, seal, NOW_S + 101)
+    after = seal.seal(decided(), NOW_S)
+    assert after is not None
+    assert "m" == make_seal(b"n" * 32).open(after, NOW_S).model
+    assert Untrusted.FORGED is refusal(after)
+
+
+def test_without_a_former_key_only_one_key_opens() -> None:
+    """The same key again is no change; without a change no other one is accepted, not even an empty one."""
+    assert Keys(KEY) == Keys(KEY).followed_by(KEY, NOW_S)
+    empty = make_seal(b"").seal(decided(), NOW_S)
+    assert empty is not None
+    assert Untrusted.FORGED is refusal(empty)
 
 
 def test_the_code_has_96_bits_and_covers_the_version() -> None:

@@ -55,7 +55,8 @@ class AccessLogSettings:
     key_file: str = ""
     """A file with the secret, of at least 32 bytes, by which the router distinguishes its own evidence in the
     log from forged entries: the same for all replicas and all their workers. If empty, each process generates one
-    when it starts, and learns only from its own decisions."""
+    when it starts, and learns only from its own decisions. The file is read every second: a new key is used for
+    further decisions, and the one before it is accepted for another `max_age_s`."""
     max_age_s: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 3_600.0
     """Entries of older decisions are not learned from; it must be above the duration of the longest response."""
     max_cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
