@@ -1,3 +1,3 @@
 """dualpool: an Envoy external processor that routes LLM requests by token budget."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from ruamel.yaml import YAML
 
 import extproc
 from extproc.cli.main import main
@@ -66,11 +67,27 @@ def test_deployment_uses_the_image_of_this_version() -> None:
         assert {PROJECT["version"]} == set(tags), file
 
 
-def test_changelog_has_this_version() -> None:
-    """The changelog begins with the unreleased changes; its newest release is this version, with a date."""
-    first, second, *_ = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
-    assert "[Unreleased]" == first
-    assert re.fullmatch(rf"\[{re.escape(PROJECT['version'])}\] - \d{{4}}-\d\d-\d\d", second)
+def test_chart_has_this_version() -> None:
+    """The chart's own version is this one as Semantic Versioning writes it; it runs the image of this version."""
+    chart = YAML(typ="safe").load((ROOT / "deploy" / "helm" / "dualpool" / "Chart.yaml").read_text("utf-8"))
+    assert PROJECT["version"] == chart["appVersion"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+(-dev\.\d+)?", chart["version"])
+    assert Version(PROJECT["version"]) == Version(chart["version"])
+
+
+def test_only_a_release_has_the_version_of_a_release() -> None:
+    """With unreleased changes the version is a later development version; without, that of the newest release."""
+    _, unreleased, released = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)[:3]
+    heading, *changes = unreleased.splitlines()
+    assert "[Unreleased]" == heading
+    newest = re.match(r"\[(\S+)\] - \d{4}-\d\d-\d\d\n", released)
+    assert newest is not None
+    this = Version(PROJECT["version"])
+    if any(changes):
+        assert this.is_devrelease
+        assert this > Version(newest[1])
+    else:
+        assert this == Version(newest[1])
 
 
 def test_classifiers_name_the_versions_that_make_accepts() -> None:
