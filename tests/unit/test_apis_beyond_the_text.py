@@ -123,3 +123,35 @@ def test_a_null_in_place_of_media_is_none() -> None:
     part = {"text": "Hi", "image_embeds": None, "image_url": None, "video_url": None}
     facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part]}]}).encode())
     assert (0, 0, b"Hi") == (facts.media.images, facts.media.video, facts.text)
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "field"),
+    [
+        (Api.CHAT, HI, "max_tokens"),
+        (Api.CHAT, HI, "max_completion_tokens"),
+        (Api.MESSAGES, HI, "max_tokens"),
+        (Api.RESPONSES, INPUT, "max_output_tokens"),
+    ],
+)
+def test_a_limit_of_0_is_none_in_a_conversation(api: Api, body: dict[str, Any], field: str) -> None:
+    """Servers refuse it or read it as absent; as such it reserves more."""
+    facts = read_request(api, json.dumps(body | {field: 0}).encode())
+    assert facts.max_output_tokens is None
+
+
+def test_a_limit_of_0_leaves_the_output_of_a_chat_endless() -> None:
+    """As without a limit."""
+    assert is_unseen(Api.CHAT, HI | {"max_completion_tokens": 0, "ignore_eos": True})
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.COMPLETIONS, PROMPT | {"max_tokens": 0, "echo": True}),
+        (Api.GENERATE, {"text": "Hi", "sampling_params": {"max_new_tokens": 0}}),
+    ],
+)
+def test_a_limit_of_0_is_a_prompt_without_output_elsewhere(api: Api, body: dict[str, Any]) -> None:
+    """Clients ask for a prompt's probabilities in this way."""
+    assert read_request(api, json.dumps(body).encode()).max_output_tokens == 0

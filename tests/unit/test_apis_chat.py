@@ -209,7 +209,7 @@ def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
         ({"max_tokens": 100}, 100),
         ({"max_completion_tokens": 200}, 200),
         ({"max_tokens": 100, "max_completion_tokens": 200}, 200),
-        ({"max_completion_tokens": 0}, 0),
+        ({"max_completion_tokens": 0}, None),
         ({"max_tokens": 100, "max_completion_tokens": 0}, 100),  # as in SGLang
         ({"max_tokens": 2**53}, 2**53),
     ],

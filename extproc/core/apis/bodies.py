@@ -27,6 +27,7 @@ __all__ = [
     "model_key",
     "prompt_cap",
     "read_flag",
+    "read_limit",
     "read_number",
 ]
 
@@ -140,6 +141,14 @@ def read_flag(value: Flag, field: str) -> bool:
 
 _TRUE: Final = frozenset({1, "1", "on", "t", "true", "y", "yes"})
 _FALSE: Final = frozenset({0, "0", "off", "f", "false", "n", "no"})
+
+
+def read_limit(value: Number, field: str) -> int | None:
+    """Return the output limit of a conversation, in tokens; None if absent, null or 0.
+
+    Servers refuse a 0 or read it as absent; the latter reserves more. Raises BodyNotUnderstood.
+    """
+    return read_number(value, field, 0) or None
 
 
 def forces_output(ignore_eos: Flag, *at_least: Number) -> bool:

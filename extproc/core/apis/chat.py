@@ -19,6 +19,7 @@ from extproc.core.apis.bodies import (
     model_key,
     prompt_cap,
     read_flag,
+    read_limit,
     read_number,
 )
 from extproc.core.apis.chunks import ChunkReader, read_response
@@ -120,11 +121,10 @@ def _limit(request: _Request) -> int | None:
 
     max_tokens counts only if max_completion_tokens is absent or, in SGLang, 0.
     """
-    older = read_number(request.max_tokens, "max_tokens", 0) if request.max_tokens else None
+    older = read_limit(request.max_tokens, "max_tokens") if request.max_tokens else None
     if not request.max_completion_tokens:
         return older
-    limit = read_number(request.max_completion_tokens, "max_completion_tokens", 0)
-    return limit if limit or older is None else older
+    return read_limit(request.max_completion_tokens, "max_completion_tokens") or older
 
 
 def read_sequences(n: Number, best_of: Number) -> int:

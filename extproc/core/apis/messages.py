@@ -16,7 +16,7 @@ from extproc.core.apis.bodies import (
     holds_any,
     model_key,
     read_flag,
-    read_number,
+    read_limit,
 )
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
@@ -97,7 +97,7 @@ def read_request(body: bytes) -> RequestFacts:
         messages=len(request.messages) + bool(request.system),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=read_number(request.max_tokens, "max_tokens", 0),
+        max_output_tokens=read_limit(request.max_tokens, "max_tokens"),
         stream=read_flag(request.stream, "stream"),
         unseen_history=prompt.unseen
         or holds_any(request.mcp_servers)

@@ -19,7 +19,7 @@ from extproc.core.apis.bodies import (
     is_set,
     model_key,
     read_flag,
-    read_number,
+    read_limit,
 )
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
@@ -115,7 +115,7 @@ def read_request(body: bytes) -> RequestFacts:
         messages=len(items) + bool(request.instructions),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=read_number(request.max_output_tokens, "max_output_tokens", 0),
+        max_output_tokens=read_limit(request.max_output_tokens, "max_output_tokens"),
         stream=read_flag(request.stream, "stream"),
         unseen_history=prompt.unseen
         or request.depends_on_server_state()
