@@ -126,6 +126,20 @@ def test_a_null_in_place_of_media_is_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.RERANK, {"query": "q", "documents": ["d"]}),
+        (Api.SCORE, {"text_1": "a", "text_2": "b"}),
+    ],
+)
+def test_padding_makes_a_prompt_as_long_as_the_context(api: Api, body: dict[str, Any]) -> None:
+    """Prompts of pooling models are padded on request, in vLLM."""
+    assert [True, False, False] == [
+        is_unseen(api, body | {"padding": padding}) for padding in ("max_length", "do_not_pad", None)
+    ]
+
+
+@pytest.mark.parametrize(
     ("api", "body", "field"),
     [
         (Api.CHAT, HI, "max_tokens"),

@@ -28,6 +28,19 @@ def test_a_rerank_is_a_prompt_for_each_document() -> None:
     assert expected == facts
 
 
+def test_an_instruct_is_read_with_each_document() -> None:
+    """SGLang renders it into the prompt of each pair, like the query."""
+    facts = read(Api.RERANK, query="abc", documents=["d", "ef"], instruct="IN")
+    assert (b"INabcINabcdef", 7 / 13, 2) == (facts.text, facts.longest_share, facts.sequences)
+
+
+def test_the_parts_of_a_query_are_one_prompt() -> None:
+    """SGLang takes a query in parts, which it reads together with each document."""
+    parts = [{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]
+    whole, in_parts = (read(Api.RERANK, query=query, documents=["d", "ef"]) for query in ("abc", parts))
+    assert whole == in_parts
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -55,6 +68,9 @@ def test_a_score_pairs_texts(fields: dict[str, Any]) -> None:
         (Api.RERANK, {"query": "q"}),
         (Api.RERANK, {"query": {"content": [{"type": "image_url"}]}, "documents": ["d"]}),
         (Api.RERANK, {"query": "q", "documents": [{"image": "..."}]}),
+        (Api.RERANK, {"query": [{"text": "q"}, {"image_url": {"url": "http://x"}}], "documents": ["d"]}),
+        (Api.RERANK, {"query": [{"text": "q", "image_url": {"url": "http://x"}}], "documents": ["d"]}),
+        (Api.RERANK, {"query": [{"text": "q", "video_url": {"url": "http://x"}}], "documents": ["d"]}),
         (Api.RERANK, {"query": "q" * 100_000, "documents": ["d"] * 20}),
         (Api.SCORE, {"data_1": "a", "data_2": "b"}),
     ],

@@ -25,6 +25,7 @@ __all__ = [
     "holds_any",
     "is_set",
     "model_key",
+    "pads_prompt",
     "prompt_cap",
     "read_flag",
     "read_limit",
@@ -178,6 +179,11 @@ def prompt_cap(value: Number) -> int | None:
     """
     cap = read_number(value, "truncate_prompt_tokens", -1)
     return None if cap == -1 else cap
+
+
+def pads_prompt(padding: msgspec.Raw) -> bool:
+    """Return whether vLLM fills up a prompt for a pooling model to the model's context length."""
+    return is_set(padding) and bytes(padding) != b'"do_not_pad"'
 
 
 def model_key(model: str | None) -> str:

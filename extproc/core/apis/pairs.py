@@ -1,7 +1,7 @@
 """Rerank and score, as in vLLM, Jina and Cohere: each pair of texts is one prompt without output tokens.
 
 A reranker reads the query again with every document, and usage counts it each time. So the text of a request is
-the query, repeated once per document, and the documents.
+the query, repeated once per document with SGLang's `instruct`, and the documents.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import Number, check_count, decode_body, is_set, model_key, prompt_cap
+from extproc.core.apis.bodies import Number, check_count, decode_body, is_set, model_key, pads_prompt, prompt_cap
 from extproc.core.apis.family import Family
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
@@ -25,29 +25,36 @@ MAX_TEXT_BYTES: Final = 1 << 19
 
 
 class _Document(msgspec.Struct, frozen=True, gc=False):
+    """A document, or a part of SGLang's query."""
+
     text: str | None = None
     image: msgspec.Raw = msgspec.Raw()
+    image_url: msgspec.Raw = msgspec.Raw()
+    video_url: msgspec.Raw = msgspec.Raw()
     content: msgspec.Raw = msgspec.Raw()
 
     def only_text(self) -> str | None:
-        """Return the text of a document without anything else."""
-        return None if is_set(self.image) or is_set(self.content) else self.text
+        """Return the text if there is nothing else."""
+        others = (self.image, self.image_url, self.video_url, self.content)
+        return None if any(map(is_set, others)) else self.text
 
 
-class _Rerank(msgspec.Struct, frozen=True, gc=False):
-    query: msgspec.Raw = msgspec.Raw()
+class _Pairs(msgspec.Struct, frozen=True, gc=False):
     documents: msgspec.Raw = msgspec.Raw()
     model: str | None = None
     truncate_prompt_tokens: Number = msgspec.Raw()
+    padding: msgspec.Raw = msgspec.Raw()
 
 
-class _Score(msgspec.Struct, frozen=True, gc=False):
+class _Rerank(_Pairs, frozen=True, gc=False):
+    query: msgspec.Raw = msgspec.Raw()
+    instruct: str | None = None
+
+
+class _Score(_Pairs, frozen=True, gc=False):
     text_1: msgspec.Raw = msgspec.Raw()
     text_2: msgspec.Raw = msgspec.Raw()
     queries: msgspec.Raw = msgspec.Raw()
-    documents: msgspec.Raw = msgspec.Raw()
-    model: str | None = None
-    truncate_prompt_tokens: Number = msgspec.Raw()
 
 
 _RERANK = msgspec.json.Decoder(_Rerank)
@@ -58,8 +65,9 @@ _TEXTS: Final = msgspec.json.Decoder(str | list[str | _Document])
 def read_rerank(body: bytes) -> RequestFacts:
     """Read the facts of a rerank request. Raises BodyNotUnderstood."""
     request = decode_body(_RERANK, body)
-    pairs = (_texts(request.query), _texts(request.documents))
-    return _facts(Api.RERANK, request.model, pairs, prompt_cap(request.truncate_prompt_tokens))
+    parts = _texts(request.query)
+    query = None if parts is None else [b"".join([(request.instruct or "").encode(), *parts])]
+    return _facts(Api.RERANK, request, query, _texts(request.documents))
 
 
 def read_score(body: bytes) -> RequestFacts:
@@ -70,9 +78,7 @@ def read_score(body: bytes) -> RequestFacts:
     request = decode_body(_SCORE, body)
     one = request.text_1 if is_set(request.text_1) else request.queries
     other = request.text_2 if is_set(request.text_2) else request.documents
-    return _facts(
-        Api.SCORE, request.model, (_texts(one), _texts(other)), prompt_cap(request.truncate_prompt_tokens)
-    )
+    return _facts(Api.SCORE, request, _texts(one), _texts(other))
 
 
 def _texts(value: msgspec.Raw) -> list[bytes] | None:
@@ -89,12 +95,9 @@ def _texts(value: msgspec.Raw) -> list[bytes] | None:
     return None if None in found else [text.encode() for text in found if text is not None]
 
 
-def _facts(
-    api: Api, model: str | None, sides: tuple[list[bytes] | None, list[bytes] | None], cap: int | None
-) -> RequestFacts:
-    one, other = sides
+def _facts(api: Api, request: _Pairs, one: list[bytes] | None, other: list[bytes] | None) -> RequestFacts:
     text, longest_share, count = b"", 1.0, 1
-    unseen = one is None or other is None
+    unseen = one is None or other is None or pads_prompt(request.padding)
     if one and other:
         count = max(len(one), len(other))
         lengths = [len(a) + len(b) for a, b in zip(_repeated(one, count), _repeated(other, count), strict=True)]
@@ -106,12 +109,12 @@ def _facts(
             longest_share = max(lengths) / total if total else 1.0
     return RequestFacts(
         api=api,
-        model=model_key(model),
+        model=model_key(request.model),
         text=text,
         longest_share=longest_share,
         sequences=count,
         max_output_tokens=0,
-        truncate_prompt_tokens=cap,
+        truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
         unseen_history=unseen,
     )
 
