@@ -94,6 +94,8 @@ def test_the_limit_of_generate_is_that_of_its_prompt() -> None:
         (Api.EMBEDDINGS, HI | INPUT, True),
         (Api.EMBEDDINGS, HI | {"tools": [{}]}, True),
         (Api.EMBEDDINGS, HI | {"chat_template": "{{ x }}"}, True),
+        (Api.CHAT, {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, True),
+        (Api.CHAT, {"messages": [{"role": "assistant", "content": "Hi", "audio": None}]}, False),
         (Api.COMPLETIONS, {"model": "m"}, True),
         (Api.COMPLETIONS, PROMPT | {"suffix": "Ho"}, False),
         (Api.COMPLETIONS, {"prompt": [1, 2], "suffix": "Ho"}, True),
@@ -125,9 +127,37 @@ def test_a_null_in_place_of_media_is_none() -> None:
     assert (0, 0, b"Hi") == (facts.media.images, facts.media.video, facts.text)
 
 
+PIXELS = {"mm_processor_kwargs": {"min_pixels": 12_845_056}}
+FRAMES = {"media_io_kwargs": {"video": {"num_frames": 2_000}}}
+CHAT_MEDIA = [{"type": kind, kind: {"url": "http://x"}} for kind in ("image_url", "video_url", "audio_url")]
+
+
+@pytest.mark.parametrize("settings", [PIXELS, FRAMES])
+@pytest.mark.parametrize(
+    ("api", "body", "of_text"),
+    [
+        *(
+            (api, {"messages": [{"content": [part]}]}, HI)
+            for api in (Api.CHAT, Api.EMBEDDINGS)
+            for part in CHAT_MEDIA
+        ),
+        (Api.RESPONSES, {"input": [{"content": [{"type": "input_image", "image_url": "http://x"}]}]}, INPUT),
+    ],
+)
+def test_media_with_settings_of_their_own_have_an_unknown_size(
+    api: Api, body: dict[str, Any], of_text: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """The tokens per image or video are the client's choice then; without media the settings do nothing."""
+    assert is_unseen(api, body | settings)
+    assert not is_unseen(api, body | dict.fromkeys(settings))
+    assert not is_unseen(api, body | {name: {} for name in settings})
+    assert not is_unseen(api, of_text | settings)
+
+
 @pytest.mark.parametrize(
     ("api", "body"),
     [
+        (Api.EMBEDDINGS, INPUT),
         (Api.RERANK, {"query": "q", "documents": ["d"]}),
         (Api.SCORE, {"text_1": "a", "text_2": "b"}),
     ],
@@ -137,6 +167,48 @@ def test_padding_makes_a_prompt_as_long_as_the_context(api: Api, body: dict[str,
     assert [True, False, False] == [
         is_unseen(api, body | {"padding": padding}) for padding in ("max_length", "do_not_pad", None)
     ]
+
+
+ROLE, CALL_ID = "word " * 20, "call_" + "x" * 60
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "long"),
+    [
+        (Api.CHAT, {"messages": [{"role": ROLE, "content": "Hi"}]}, ROLE),
+        (Api.EMBEDDINGS, {"messages": [{"role": ROLE, "content": "Hi"}]}, ROLE),
+        (Api.MESSAGES, {"messages": [{"role": ROLE, "content": "Hi"}]}, ROLE),
+        (Api.RESPONSES, {"input": [{"role": ROLE, "content": "Hi"}]}, ROLE),
+        (Api.CHAT, {"messages": [{"role": "tool", "tool_call_id": CALL_ID}]}, CALL_ID),
+        (Api.CHAT, {"messages": [{"role": "assistant", "tool_calls": [{"id": CALL_ID}]}]}, CALL_ID),
+        (Api.MESSAGES, {"messages": [{"content": [{"type": "tool_use", "id": CALL_ID}]}]}, CALL_ID),
+        (Api.MESSAGES, {"messages": [{"content": [{"type": "tool_result", "tool_use_id": CALL_ID}]}]}, CALL_ID),
+        (Api.RESPONSES, {"input": [{"type": "function_call", "call_id": CALL_ID}]}, CALL_ID),
+        (Api.RESPONSES, {"input": [{"type": "function_call_output", "call_id": CALL_ID}]}, CALL_ID),
+    ],
+)
+def test_long_roles_and_ids_are_text(api: Api, body: dict[str, Any], long: str) -> None:
+    """Some templates render them as they are; usual ones are part of a message's constant number of tokens."""
+    facts = read_request(api, json.dumps(body).encode())
+    assert long.encode() in facts.text
+    if facts.turns:
+        assert facts.turns[-1][1] == len(facts.text)
+    usual = json.dumps(body).replace(ROLE, "assistant").replace(CALL_ID, "chatcmpl-tool-" + "0" * 32)
+    assert read_request(api, usual.encode()).text in (b"", b"Hi")
+
+
+@pytest.mark.parametrize("kind", ["local_shell_call_output", "custom_tool_call_output"])
+def test_the_type_of_an_item_is_not_text(kind: str) -> None:
+    """Only its output is."""
+    assert (
+        read_request(Api.RESPONSES, json.dumps({"input": [{"type": kind, "output": "o"}]}).encode()).text == b"o"
+    )
+
+
+@pytest.mark.parametrize("field", ["tool_prompt", "guideline"])
+def test_texts_that_tgi_adds_to_the_template_are_counted(field: str) -> None:
+    """They come with the tools, behind the messages."""
+    assert read_request(Api.CHAT, json.dumps(HI | {field: "word"}).encode()).text == b"Hiword"
 
 
 @pytest.mark.parametrize(

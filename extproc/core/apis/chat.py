@@ -59,6 +59,10 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     session_params: msgspec.Raw = msgspec.Raw()  # SGLang's, like `input_ids`
     input_ids: msgspec.Raw = msgspec.Raw()
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
+    media_io_kwargs: msgspec.Raw = msgspec.Raw()
+    tool_prompt: str | None = None  # TGI's texts for the template
+    guideline: str | None = None
     min_tokens: Number = msgspec.Raw()
     ignore_eos: Flag = msgspec.Raw()
 
@@ -84,6 +88,8 @@ def read_request(body: bytes) -> RequestFacts:
         prompt.add_tools(request.functions)
     if request.documents:
         prompt.add_json(request.documents)
+    if request.tool_prompt or request.guideline:
+        prompt.add(request.tool_prompt, request.guideline)
     limit, cap, sequences = _limit(request), request.truncate_prompt_tokens, 1
     if request.n or request.best_of:
         sequences = read_sequences(request.n, request.best_of)
@@ -92,6 +98,8 @@ def read_request(body: bytes) -> RequestFacts:
     others = request.web_search_options or request.session_params or request.input_ids or request.chat_template
     if others or request.chat_template_kwargs:
         prompt.unseen = prompt.unseen or request.has_more_than_messages()
+    if request.mm_processor_kwargs or request.media_io_kwargs:
+        prompt.see_media_settings(request.mm_processor_kwargs, request.media_io_kwargs)
     may_force = bool(request.min_tokens or request.ignore_eos)
     forced = may_force and forces_output(request.ignore_eos, request.min_tokens)
     return RequestFacts(
@@ -119,7 +127,7 @@ def read_request(body: bytes) -> RequestFacts:
 def _limit(request: _Request) -> int | None:
     """Return the limit of an output, in tokens.
 
-    max_tokens counts only if max_completion_tokens is absent or, in SGLang, 0.
+    max_tokens counts only if max_completion_tokens is absent or 0: SGLang reads the latter as absent, too.
     """
     older = read_limit(request.max_tokens, "max_tokens") if request.max_tokens else None
     if not request.max_completion_tokens:

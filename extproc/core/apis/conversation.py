@@ -56,6 +56,7 @@ class _Custom(msgspec.Struct, frozen=True, gc=False):
 
 
 class _ToolCall(msgspec.Struct, frozen=True, gc=False):
+    id: str | None = None
     function: _Function | None = None
     custom: _Custom | None = None
 
@@ -70,6 +71,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     reasoning: str | None = None
     reasoning_content: str | None = None  # the older name of `reasoning`
     tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    audio: msgspec.Raw = msgspec.Raw()  # refers to an earlier output that the server keeps
     function_call: _Function | None = None
     tools: msgspec.Raw = msgspec.Raw()
 
@@ -95,16 +98,24 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
             thoughts.append(reasoning)
         if message.tool_calls or message.function_call:
             _add_calls(prompt, message)
-        if message.tools:
-            prompt.step(2)  # in all it costs as much as three messages
-            prompt.add_tools(message.tools)
-        prompt.marks.append((message.role or "", len(prompt.texts)))
+        if message.tool_call_id or message.audio or message.tools:
+            _add_rare_fields(prompt, message)
+        prompt.end_message(message.role)
+
+
+def _add_rare_fields(prompt: Prompt, message: Message) -> None:
+    prompt.add_id(message.tool_call_id)
+    prompt.unseen = prompt.unseen or is_set(message.audio)
+    if message.tools:
+        prompt.step(2)  # in all it costs as much as three messages
+        prompt.add_tools(message.tools)
 
 
 def _add_calls(prompt: Prompt, message: Message) -> None:
     calls = message.tool_calls or ()
     prompt.step(len(calls))
     for call in calls:
+        prompt.add_id(call.id)
         _add_call(prompt, call.function)
         if call.custom is not None:
             prompt.add_call(call.custom.name, call.custom.input)

@@ -4,7 +4,15 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import Number, adds_to_prompt, decode_body, is_set, model_key, prompt_cap
+from extproc.core.apis.bodies import (
+    Number,
+    adds_to_prompt,
+    decode_body,
+    is_set,
+    model_key,
+    pads_prompt,
+    prompt_cap,
+)
 from extproc.core.apis.chunks import TokenCounts
 from extproc.core.apis.conversation import Message, add_messages
 from extproc.core.apis.family import Family
@@ -26,6 +34,9 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     tools: msgspec.Raw = msgspec.Raw()
     chat_template: msgspec.Raw = msgspec.Raw()
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
+    media_io_kwargs: msgspec.Raw = msgspec.Raw()
+    padding: msgspec.Raw = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -37,6 +48,7 @@ def read_request(body: bytes) -> RequestFacts:
     plain = read_prompts(request.input)
     chat = Prompt()
     add_messages(chat, request.messages or [])
+    chat.see_media_settings(request.mm_processor_kwargs, request.media_io_kwargs)
     text, _ = chat.text_and_turns()
     return RequestFacts(
         api=Api.EMBEDDINGS,
@@ -55,7 +67,8 @@ def read_request(body: bytes) -> RequestFacts:
         # With both forms of prompt, or neither, only the server knows which one it uses.
         or is_set(request.input) == bool(request.messages)
         or any(map(is_set, (request.tools, request.chat_template)))
-        or adds_to_prompt(request.chat_template_kwargs),
+        or adds_to_prompt(request.chat_template_kwargs)
+        or pads_prompt(request.padding),
     )
 
 

@@ -32,6 +32,8 @@ __all__ = ["FAMILY"]
 
 class _Block(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
+    id: str | None = None
+    tool_use_id: str | None = None
     text: str | None = None
     thinking: str | None = None
     name: str | None = None
@@ -83,7 +85,7 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.step(len(request.messages))
     for message in request.messages:
         _add_content(prompt, message.content)
-        prompt.marks.append((message.role or "", len(prompt.texts)))
+        prompt.end_message(message.role)
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)
     text, turns = prompt.text_and_turns()
@@ -127,8 +129,10 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
             prompt.add_image(block.source)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
             prompt.step(1)  # in all it costs as much as two other blocks
+            prompt.add_id(block.id)
             prompt.add_call(block.name, prompt.json_text(block.input))
         case "tool_result" | "mcp_tool_result" | "search_result":
+            prompt.add_id(block.tool_use_id)
             prompt.add(block.title)
             _add_content(prompt, block.content)
         case "document":

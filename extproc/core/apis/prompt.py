@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import compact_json, costly_numbers, decode_body, is_set
+from extproc.core.apis.bodies import compact_json, costly_numbers, decode_body, holds_any, is_set
 from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
@@ -25,6 +25,9 @@ STEPS_PER_COSTLY_NUMBER: Final = 8
 MAX_REREAD_BYTES: Final = 256 << 10
 # More than models accept in one request; the size of further images is guessed from their bytes.
 MAX_MEASURED_IMAGES: Final = 32
+# Those of usual roles, types of items and ids of calls; they are part of a message's constant number of tokens.
+MAX_ROLE_CHARS: Final = 24
+MAX_ID_CHARS: Final = 64
 
 
 class Prompt(msgspec.Struct):
@@ -121,6 +124,22 @@ class Prompt(msgspec.Struct):
         """Add an image; `source` is the JSON that holds it or its URL, empty if there is none."""
         measured = len(self.images) < MAX_MEASURED_IMAGES
         self.images.append(image_pixels(source) if measured else pixels_by_bytes(len(source)))
+
+    def add_id(self, call_id: str | None) -> None:
+        """Add the id of a tool call if it is long, since some templates render it as it is."""
+        if call_id and len(call_id) > MAX_ID_CHARS:
+            self.texts.append(call_id)
+
+    def end_message(self, role: str | None) -> None:
+        """Mark the end of a message. A long role is part of its text, since some templates render it as it is."""
+        if role and len(role) > MAX_ROLE_CHARS:
+            self.texts.append(role)
+        self.marks.append((role or "", len(self.texts)))
+
+    def see_media_settings(self, *settings: msgspec.Raw) -> None:
+        """Note settings for reading media, after all were added: with them, sizes do not show tokens."""
+        has_media = self.images or self.audio or self.video
+        self.unseen = self.unseen or bool(has_media and any(map(holds_any, settings)))
 
     def open_with(self, texts_before: int) -> None:
         """Make the first text after the first `texts_before` ones the conversation's opening, if there is one."""

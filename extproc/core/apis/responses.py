@@ -48,6 +48,7 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
     content: str | list[_Part | str] | None = None
     name: str | None = None
     arguments: str | None = None
+    call_id: str | None = None
     input: str | None = None
     output: str | list[_Part] | _Part | None = None
     summary: list[_Part] | None = None
@@ -67,7 +68,10 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     previous_input_messages: msgspec.Raw = msgspec.Raw()
     conversation: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
-    chat_template_kwargs: msgspec.Raw = msgspec.Raw()  # vLLM's
+    # vLLM's
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+    mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
+    media_io_kwargs: msgspec.Raw = msgspec.Raw()
 
     def depends_on_server_state(self) -> bool:
         stored = (self.previous_response_id, self.conversation, self.prompt, self.previous_input_messages)
@@ -101,9 +105,10 @@ def read_request(body: bytes) -> RequestFacts:
             prompt.texts.append(item)
         else:
             _add_item(prompt, item)
-        prompt.marks.append((_said_by(item), len(prompt.texts)))
+        prompt.end_message(_said_by(item))
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)
+    prompt.see_media_settings(request.mm_processor_kwargs, request.media_io_kwargs)
     text, turns = prompt.text_and_turns()
     return RequestFacts(
         api=Api.RESPONSES,
@@ -130,6 +135,7 @@ def _said_by(item: _Item | str) -> str:
 
 
 def _add_item(prompt: Prompt, item: _Item) -> None:
+    prompt.add_id(item.call_id)
     match item.type or "message":
         case "message":
             _add_content(prompt, item.content)
