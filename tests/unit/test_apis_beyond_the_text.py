@@ -221,7 +221,7 @@ def test_texts_that_tgi_adds_to_the_template_are_counted(field: str) -> None:
     ],
 )
 def test_a_limit_of_0_is_none_in_a_conversation(api: Api, body: dict[str, Any], field: str) -> None:
-    """Servers refuse it or read it as absent; as such it reserves more."""
+    """Some servers refuse it, some read it as absent; as such it reserves more."""
     facts = read_request(api, json.dumps(body | {field: 0}).encode())
     assert facts.max_output_tokens is None
 

@@ -147,7 +147,8 @@ _FALSE: Final = frozenset({0, "0", "off", "f", "false", "n", "no"})
 def read_limit(value: Number, field: str) -> int | None:
     """Return the output limit of a conversation, in tokens; None if absent, null or 0.
 
-    Servers refuse a 0 or read it as absent; the latter reserves more. Raises BodyNotUnderstood.
+    vLLM refuses a 0, SGLang reads one of max_completion_tokens as absent; no limit reserves more. Raises
+    BodyNotUnderstood.
     """
     return read_number(value, field, 0) or None
 
