@@ -19,6 +19,7 @@ class Misconfiguration(StrEnum):
     NO_REQUEST_HEADERS = "no_request_headers"  # request_header_mode: SKIP
     STREAMED_WITHOUT_FLAG = "streamed_without_flag"  # no send_body_without_waiting_for_header_response
     NO_REQUEST_BODY = "no_request_body"  # request_body_mode: NONE, or an unknown one
+    ONLY_OBSERVED = "only_observed"  # observability_mode: Envoy ignores every reply
     # Requests are still decided. But Envoy forwards the headers if they are replied to before the first byte of
     # the body arrives, so a request whose head and body come in two writes goes to the default pool whatever we
     # decide.

@@ -33,6 +33,9 @@ _HINTS = {
     Misconfiguration.STREAMED_WITHOUT_FLAG: (
         "request_body_mode: STREAMED needs send_body_without_waiting_for_header_response: true; or use BUFFERED"
     ),
+    Misconfiguration.ONLY_OBSERVED: (
+        "leave observability_mode out: Envoy ignores the router's replies; to try the router, use its mode: shadow"
+    ),
     Misconfiguration.BUFFERED_PARTIAL: (
         "request_body_mode: BUFFERED_PARTIAL routes only bodies that come with their headers; use BUFFERED"
     ),

@@ -66,12 +66,13 @@ class Decoder:
             raise _not_a_request(message, error) from error
         event = self._event(request, request.WhichOneof("request"))
         if not request.HasField("protocol_config"):
-            return Modes(), event
+            return Modes(replies_ignored=request.observability_mode), event
         config = request.protocol_config
         modes = _modes(
             config.request_body_mode,
             config.response_body_mode,
             config.send_body_without_waiting_for_header_response,
+            request.observability_mode,
         )
         return modes, event
 
@@ -113,10 +114,9 @@ class Decoder:
 
 # All streams of a gateway have the same modes, so there are only a few.
 @lru_cache(maxsize=64)
-def _modes(request_body: int, response_body: int, without_waiting: bool) -> Modes:  # noqa: FBT001
-    return Modes(
-        _MODES.get(request_body, BodyMode.OTHER), _MODES.get(response_body, BodyMode.OTHER), without_waiting
-    )
+def _modes(request_body: int, response_body: int, without_waiting: bool, ignored: bool) -> Modes:  # noqa: FBT001
+    request, response = _MODES.get(request_body, BodyMode.OTHER), _MODES.get(response_body, BodyMode.OTHER)
+    return Modes(request, response, without_waiting, ignored)
 
 
 _RESPONSE_FIELDS = {

@@ -181,6 +181,7 @@ def test_other_paths_pass_untouched(connect: Connect, modes: Modes, head: Any) -
     [
         (Modes(BodyMode.STREAMED, BodyMode.STREAMED), Misconfiguration.STREAMED_WITHOUT_FLAG),
         (Modes(BodyMode.NONE, BodyMode.STREAMED), Misconfiguration.NO_REQUEST_BODY),
+        (Modes(replies_ignored=True), Misconfiguration.ONLY_OBSERVED),
     ],
 )
 def test_modes_that_cannot_route_are_reported_and_pass(

@@ -36,6 +36,13 @@ def test_which_modes_can_be_routed(
     assert (None if mode is STREAMED else fault) == flagged.fault
 
 
+@pytest.mark.parametrize("mode", BodyMode)
+def test_no_mode_can_be_routed_if_replies_are_ignored(mode: BodyMode) -> None:
+    """In observability_mode a gateway acts on no reply, whatever it sends."""
+    modes = Modes(mode, STREAMED, body_without_waiting=True, replies_ignored=True)
+    assert Misconfiguration.ONLY_OBSERVED is modes.fault
+
+
 @pytest.mark.parametrize(
     ("mode", "readable", "streams", "doubts"),
     [
@@ -58,7 +65,8 @@ def test_which_modes_can_be_read(
 def test_modes_are_identified_by_the_gateways_settings() -> None:
     """Derived attributes take no part in comparisons and are not printed."""
     expected = (
-        "Modes(request_body=<BodyMode.STREAMED: 1>, response_body=<BodyMode.NONE: 0>, body_without_waiting=True)"
+        "Modes(request_body=<BodyMode.STREAMED: 1>, response_body=<BodyMode.NONE: 0>, body_without_waiting=True, "
+        "replies_ignored=False)"
     )
     assert expected == repr(Modes(STREAMED, NONE, body_without_waiting=True))
     every = [Modes(*pair) for pair in product(BodyMode, BodyMode)]

@@ -61,6 +61,16 @@ def test_a_first_message_without_protocol_config_is_taken_as_buffered() -> None:
     assert RequestHeaders(RequestHead(method="GET")) == event
 
 
+@pytest.mark.parametrize("announces", [False, True])
+def test_observability_mode_is_read_from_the_first_message(*, announces: bool) -> None:
+    """A gateway that ignores replies says so in each message, whether or not it announces its modes."""
+    message = ProcessingRequest(request_headers=headers((":method", "GET")), observability_mode=True)
+    if announces:
+        message.protocol_config.request_body_mode = BodyMode.BUFFERED
+    modes, _ = Decoder().first(message.SerializeToString())
+    assert modes.replies_ignored
+
+
 def test_value_is_read_if_raw_value_is_empty() -> None:
     """Older gateways send header values as text."""
     message = ProcessingRequest()

@@ -30,15 +30,17 @@ class Modes:
     """The gateway's modes, from the protocol_config of the first message.
 
     `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks arrive while
-    the reply to the headers is still held. The other fields are derived once, since every request needs them:
-    whether bodies are sent back (`full_duplex`), whether the request's headers are held until it is placed
-    (`holds_headers`), whether responses (`response_readable`), and streamed ones too (`stream_readable`), can be
-    read, and why requests cannot be routed (`fault`), or not reliably (`doubts`).
+    the reply to the headers is still held. `replies_ignored` is observability_mode: the gateway acts on no reply.
+    The other fields are derived once, since every request needs them: whether bodies are sent back
+    (`full_duplex`), whether the request's headers are held until it is placed (`holds_headers`), whether responses
+    (`response_readable`), and streamed ones too (`stream_readable`), can be read, and why requests cannot be
+    routed (`fault`), or not reliably (`doubts`).
     """
 
     request_body: BodyMode = BodyMode.BUFFERED
     response_body: BodyMode = BodyMode.BUFFERED
     body_without_waiting: bool = False
+    replies_ignored: bool = False
     full_duplex: bool = field(init=False, repr=False, compare=False)
     holds_headers: bool = field(init=False, repr=False, compare=False)
     response_readable: bool = field(init=False, repr=False, compare=False)
@@ -54,7 +56,7 @@ class Modes:
             "holds_headers": request not in _BUFFERED,
             "response_readable": response is not BodyMode.NONE,
             "stream_readable": response is not BodyMode.NONE and not buffered,
-            "fault": _fault(request, body_without_waiting=self.body_without_waiting),
+            "fault": self._fault(),
             "doubts": (
                 *((Misconfiguration.BUFFERED_PARTIAL,) if request is BodyMode.BUFFERED_PARTIAL else ()),
                 *((Misconfiguration.RESPONSE_BUFFERED,) if buffered else ()),
@@ -63,10 +65,11 @@ class Modes:
         for name, value in derived.items():
             object.__setattr__(self, name, value)
 
-
-def _fault(request_body: BodyMode, *, body_without_waiting: bool) -> Misconfiguration | None:
-    if request_body in (BodyMode.NONE, BodyMode.OTHER):
-        return Misconfiguration.NO_REQUEST_BODY
-    if request_body is BodyMode.STREAMED and not body_without_waiting:
-        return Misconfiguration.STREAMED_WITHOUT_FLAG
-    return None
+    def _fault(self) -> Misconfiguration | None:
+        if self.replies_ignored:
+            return Misconfiguration.ONLY_OBSERVED
+        if self.request_body in (BodyMode.NONE, BodyMode.OTHER):
+            return Misconfiguration.NO_REQUEST_BODY
+        if self.request_body is BodyMode.STREAMED and not self.body_without_waiting:
+            return Misconfiguration.STREAMED_WITHOUT_FLAG
+        return None

@@ -177,8 +177,8 @@ TRAPS: Final = (
     Trap(
         "only-observed",
         Severity.ERROR,
-        "Envoy passes requests on without waiting for a reply: the router decides and counts, and every "
-        "request stays on the default route.",
+        "Envoy passes requests on without waiting for a reply, and every request stays on the default route; "
+        "the router only counts them.",
         "No observability_mode; to try the router without routing, use its own `mode: shadow`.",
         _only_observes,
         "test_traps_of_the_filter.py::test_replies_that_are_not_waited_for",
