@@ -14,7 +14,7 @@ __all__ = ["Listener", "Misconfiguration", "Observation"]
 
 
 class Misconfiguration(StrEnum):
-    """A gateway configuration that prevents routing, or makes it unreliable; traffic passes unchanged."""
+    """A gateway configuration that prevents routing or learning, or makes routing unreliable; traffic passes."""
 
     NO_REQUEST_HEADERS = "no_request_headers"  # request_header_mode: SKIP
     STREAMED_WITHOUT_FLAG = "streamed_without_flag"  # no send_body_without_waiting_for_header_response
@@ -27,6 +27,8 @@ class Misconfiguration(StrEnum):
     # Requests are still decided, but streamed responses are not read: Envoy would hold one back until its end, or
     # fail it with 500.
     RESPONSE_BUFFERED = "response_buffered"
+    # response_header_mode: SKIP. Requests are routed, but without its status no response is read.
+    NO_RESPONSE_HEADERS = "no_response_headers"
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):

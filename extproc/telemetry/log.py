@@ -42,6 +42,9 @@ _HINTS = {
     Misconfiguration.RESPONSE_BUFFERED: (
         "response_body_mode: use STREAMED; BUFFERED holds streamed responses back, and fails those above its limit"
     ),
+    Misconfiguration.NO_RESPONSE_HEADERS: (
+        "set response_header_mode: SEND; without its status no response is learned from"
+    ),
     Misconfiguration.NO_REQUEST_BODY: "set request_body_mode to STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
 }
 

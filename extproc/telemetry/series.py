@@ -60,7 +60,9 @@ class Series(EstimateSeries):
             "bodies_not_understood_total", "Request bodies that were not understood, by cause", "cause"
         )
         self.misconfigurations = self._counter(
-            "misconfigured_total", "Requests that could not be routed, or not reliably, by cause", "cause"
+            "misconfigured_total",
+            "Requests that could not be routed, or not reliably, or whose response could not be read, by cause",
+            "cause",
         )
         self.exceptions = self._counter("exceptions_total", "Exceptions in the router's own code, by type", "kind")
         self.access_log_entries = self._counter(

@@ -85,3 +85,19 @@ def test_misconfigured_gateway(build: Build, trap: Callable[[Document], None], c
     )
     assert 0 == router.metric("dualpool_requests_total")
     assert 1 == sum('"the gateway is misconfigured' in line and cause in line for line in router.log_lines())
+
+
+def test_response_headers_that_are_skipped(build: Build) -> None:
+    """Requests are routed, and the router counts each response that it cannot read."""
+
+    def skip(document: Document) -> None:
+        ext_proc(document)["processing_mode"]["response_header_mode"] = "SKIP"
+
+    caller = build("streamed", change=skip)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    router = caller.stack.router
+    eventually(
+        lambda: router.metric("dualpool_misconfigured_total", cause="no_response_headers") == 1,
+        "the response is counted",
+    )
+    assert 0 == caller.observations()

@@ -175,6 +175,24 @@ def test_a_client_that_disconnects_in_mid_response_is_counted(connect: Connect) 
     assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
 
 
+def test_a_stream_that_ends_before_its_response_begins_is_counted(connect: Connect) -> None:
+    """A kept stream on which no response came teaches nothing, and is counted like one that was cut."""
+    gateway = connect(STREAMED)
+    gateway.send_all(whole(chat()))
+    gateway.exchange.end()
+    assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
+
+
+def test_skipped_response_headers_are_reported(connect: Connect) -> None:
+    """A response that begins with its body has response_header_mode SKIP: it is reported, and passes unread."""
+    gateway = connect(STREAMED)
+    gateway.send_all([*whole(chat()), ResponseBody(usage(), end_of_stream=True)])
+    gateway.exchange.end()
+    assert [Misconfiguration.NO_RESPONSE_HEADERS] == gateway.recorder.calls_of("misconfigured")
+    assert ([], []) == (gateway.recorder.calls_of("observed"), gateway.recorder.calls_of("not_learned"))
+    assert gateway.closed
+
+
 @pytest.mark.parametrize(
     ("head", "last"),
     [

@@ -41,7 +41,7 @@ class Kept:
     def end(self, *, cut_short: bool) -> None:
         """Learn from the response if it is complete, and charge for the messages; called when the stream is over.
 
-        `cut_short`: the response was being read, but is incomplete.
+        `cut_short`: the stream ended before the response did.
         """
         try:
             if self.complete:

@@ -96,9 +96,10 @@ class Exchange:
     def end(self) -> None:
         """Learn from the response, if it is complete; called when the stream is over, whichever side ended it.
 
-        A partly read response is counted. May raise: an exception in learning affects no request any more.
+        A response that was not read to its end, or did not begin, is counted. May raise: an exception in learning
+        affects no request any more.
         """
-        kept, cut_short = self._kept, self.state is State.READING
+        kept, cut_short = self._kept, self.state in (State.AWAITING, State.READING)
         self.state, self._kept = State.PASSING, None
         if kept is not None:
             kept.end(cut_short=cut_short)
@@ -201,6 +202,12 @@ class Exchange:
         if event.end_of_stream:
             self._complete()
         return neutral_replies(event, self._modes)
+
+    def _open_headless_response(self, event: ResponseBody, now_s: float) -> Replies:
+        assert self._kept is not None
+        self._kept.messages += 1
+        self._router.listener.misconfigured(Misconfiguration.NO_RESPONSE_HEADERS)
+        return self._pass(event, now_s)
 
     def _read(self, event: ResponseBody, _now_s: float) -> Replies:
         kept = self._kept

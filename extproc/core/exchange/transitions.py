@@ -66,6 +66,8 @@ TRANSITIONS: Final = (
                "forward", (_AWAITING,)),
     Transition(_AWAITING, ResponseHeaders, "open_response",
                "readable: read on; otherwise forward", (_READING, _PASSING)),
+    Transition(_AWAITING, ResponseBody, "open_headless_response",
+               "the gateway skips the response's headers: report, forward", (_PASSING,)),
     Transition(_READING, ResponseBody, "read",
                "feed the reader; at the end of the response, learn when the stream is over", (_READING, _PASSING)),
     Transition(_READING, ResponseTrailers, "read_trailers",
