@@ -63,6 +63,9 @@ class Listener:
     def released(self, decision: Decision) -> None:
         """Called when a decision's stream is not kept open for the response."""
 
+    def no_slot(self, decision: Decision) -> None:
+        """Called when a stream is not kept open because too many already are (`learning.max_streams`)."""
+
     def left_out(self, decision: Decision) -> None:
         """Called when a decision does not fit into the gateway's access log; its response then teaches nothing."""
 

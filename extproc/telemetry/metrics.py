@@ -104,6 +104,10 @@ class Metrics(Series, Listener):
         """Count a stream that ends with its decision."""
         self.released_streams[PLAIN] += 1
 
+    def no_slot(self, decision: Decision) -> None:  # noqa: ARG002  (Listener's signature)
+        """Count a stream that could not be kept for want of a slot."""
+        self.streams_without_slot[PLAIN] += 1
+
     def observed(self, observation: Observation) -> None:
         """Record the error before learning, and the true lengths; implausible usage is only counted."""
         decision, usage, learning = observation.decision, observation.usage, observation.learning

@@ -79,6 +79,10 @@ class Series(EstimateSeries):
         self.released_streams = self._counter(
             "streams_released_total", "Streams that were closed with their decision"
         )
+        self.streams_without_slot = self._counter(
+            "streams_without_slot_total",
+            "Streams that were not kept because too many others were being read (learning.max_streams)",
+        )
         self.open_streams = self._gauge("streams_open", "Open streams")
         self.streams = self._counter("streams_total", "Streams that have ended")
         self.undecided = self._counter(

@@ -48,8 +48,8 @@ def test_full_duplex_may_fail_a_request_over_the_limit(build: Build) -> None:
 
 
 def test_kept_responses_leave_room_for_decisions(build: Build, mode: str, slow_pools: Pools) -> None:
-    """While the maximum number of responses is kept to learn from, requests are still decided."""
-    caller = build(mode, change=partial(with_max_requests, 3), pools=slow_pools, learning={"max_streams": 2})
+    """While the most responses of one kind are kept, two of three slots, requests are still decided."""
+    caller = build(mode, change=partial(with_max_requests, 3), pools=slow_pools, learning={"max_streams": 3})
     router, gateway = caller.stack.router, caller.stack.gateway
     with RawClient(gateway.port) as one, RawClient(gateway.port) as other:
         for kept, client in enumerate((one, other), 1):
@@ -63,3 +63,4 @@ def test_kept_responses_leave_room_for_decisions(build: Build, mode: str, slow_p
             assert "short" == served.headers["x-served-by"]
         assert 0 == gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")
         assert 2 == router.metric("dualpool_streams_kept_total")
+        assert 3 == router.metric("dualpool_streams_without_slot_total")

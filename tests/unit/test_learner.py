@@ -80,6 +80,15 @@ def kept(router: Router, model: str, **fields: Any) -> Decision | None:
     return decision if router.learner.keeps(decision, 0.0) else None
 
 
+def test_streams_that_get_no_slot_are_reported() -> None:
+    """When a model's streams hold half of the slots, more of them are reported; another stratum's are kept."""
+    router = make_router(usage_in_streams=UsageInStreams.ALWAYS, learning=LearningSettings(max_streams=4))
+    assert [True, True, False, False] == [kept(router, "m") is not None for _ in range(4)]
+    assert isinstance(router.listener, Recorder)
+    assert 2 == len(router.listener.calls_of("no_slot"))
+    assert kept(router, "m", max_tokens=5_000) is not None
+
+
 def auto_router(policy: UsageInStreams = UsageInStreams.AUTO) -> Router:
     """Return a router with this policy."""
     return make_router(usage_in_streams=policy)

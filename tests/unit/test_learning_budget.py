@@ -1,5 +1,7 @@
 """The budget for learning, a token bucket of response messages."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,9 +107,27 @@ def test_a_response_of_no_messages_is_not_admitted() -> None:
 def test_no_more_streams_are_open_than_allowed() -> None:
     """At the maximum, a stream must end before another one is kept, however much budget is left."""
     budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=2))
-    assert [True, True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(3)]
-    budget.pay_back(3, 3)
-    assert budget.admit(3, young=True, now_s=0.0)
+    assert [True, True, False] == [budget.admit(3, key=key, young=True, now_s=0.0) for key in "abc"]
+    budget.pay_back(3, 3, key="a")
+    assert budget.admit(3, key="c", young=True, now_s=0.0)
+
+
+@pytest.mark.parametrize("young", [True, False])
+@pytest.mark.parametrize("other", [{"key": "b", "stratum": 1}, {"key": "a", "stratum": 2}])
+def test_slow_streams_leave_slots_to_other_models_and_strata(other: dict[str, Any], *, young: bool) -> None:
+    """Streams of one model and stratum that do not end hold half of the slots; those of another get the rest."""
+    budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=24))
+    slow = [budget.admit(60, key="a", stratum=1, young=young, now_s=float(at)) for at in range(200)]
+    assert 12 == sum(slow)
+    assert not budget.has_slot("a", 1)
+    assert 6 == sum(budget.admit(60, **other, young=young, now_s=600.0) for _ in range(24))
+    assert budget.admit(60, key="c", stratum=3, young=young, now_s=600.0)
+
+
+def test_a_single_slot_goes_to_whoever_asks_first() -> None:
+    """With one slot, one stream at a time is kept, whatever its model."""
+    budget = LearningBudget(LearningSettings(max_streams=1))
+    assert [True, False, False] == [budget.admit(3, key=key, young=True, now_s=0.0) for key in "aab"]
 
 
 def test_no_stream_and_no_key_reserves_the_whole_budget() -> None:
@@ -197,12 +217,12 @@ def test_nothing_is_kept_of_a_key_without_streams() -> None:
         assert budget.admit(3, key=str(number), young=True, now_s=0.0)
         budget.pay_back(3, used=3, key=str(number))
     budget.pay_back(0.5, used=0, key="never admitted")
-    assert {} == budget._reserved
+    assert ({}, {}) == (budget._reserved, budget._open)
 
 
 def test_each_stream_that_ends_makes_room_for_one() -> None:
     """When one of two open streams ends, exactly one more may begin."""
-    budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=2))
+    budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=4))
     assert [True, True] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]
     budget.pay_back(3, used=3)
     assert [True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]

@@ -194,14 +194,16 @@ def test_every_event_is_counted(metrics: Metrics, registry: CollectorRegistry) -
     metrics.succeeded(DECISION)
     metrics.kept(DECISION)
     metrics.released(DECISION)
+    metrics.no_slot(DECISION)
     metrics.passed()
     metrics.retried(DECISION)
     metrics.overflowed(DECISION, Overflow(200), LONG)
     metrics.misconfigured(Misconfiguration.NO_REQUEST_BODY)
     metrics.not_learned(ResponseFault.TOO_LARGE)
     metrics.failed(ValueError("x"))
-    assert [1] * 8 == [
+    assert [1] * 9 == [
         value(registry, "streams_kept_total"),
+        value(registry, "streams_without_slot_total"),
         value(registry, "streams_released_total"),
         value(registry, "passed_requests_total"),
         value(registry, "retried_total", pool="short"),

@@ -77,6 +77,8 @@ class Learner:
         )
         if kept:
             self.listener.kept(decision)
+        elif not self.budget.has_slot(_key(decision), decision.stratum):
+            self.listener.no_slot(decision)
         return kept
 
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:

@@ -15,8 +15,15 @@ names come from clients, and new names would otherwise keep every stream open. N
 whole bucket: one stream reserves at most an eighth, whatever output it declares, and none is admitted for a key
 whose open streams hold half. Models from which nothing has been learned yet share one key, so that invented names
 share one half.
+
+A stream also takes one of `max_streams` slots until its response ends, which a slow client can delay at no cost in
+messages. So the streams of one key and stratum get another slot only while they hold fewer than are free (dynamic
+thresholds: Choudhury and Hahne, 1998). They hold at most half of the slots, and leave some to any other key or
+stratum; five that are slow at once can hold all 24. Streams are not ended early to free their slots: the responses
+that would be lost are the long ones.
 """
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -73,7 +80,8 @@ class LearningSettings:
     burst_messages: Messages = 5_000.0
     """Response messages that may be read at once; with 0 nothing is learned. Divided among several workers."""
     max_streams: Annotated[int, Meta(ge=1)] = 24
-    """Streams that each process keeps open at once for their responses. They count against the gateway's limit
+    """Streams that each process keeps open at once for their responses; those of one model and stratum get at most
+    half. They count against the gateway's limit
     on concurrent requests to the router; decisions need the rest of it."""
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO
     """Which streams are expected to report usage: `asked`, those whose client asked for it; `always`, all;
@@ -96,7 +104,7 @@ class LearningBudget:
         self._burst = settings.burst_messages
         self._left = settings.burst_messages
         self._max_streams = settings.max_streams
-        self._streams = 0
+        self._open: Counter[tuple[str, Hashable]] = Counter()
         self._at_s: float | None = None
         self._most_for_stream = min(max(self._burst * STREAM_SHARE, STREAM_MESSAGES), self._burst)
         self._most_for_key = max(self._burst * KEY_SHARE, KEY_MESSAGES)
@@ -112,16 +120,20 @@ class LearningBudget:
         self._at_s = now_s
         asked, reserved = self._asked(messages), self._reserved.get(key, 0.0)
         is_behind = self._shares.is_behind(stratum, now_s)
-        if asked <= 0 or self._streams >= self._max_streams or reserved >= self._most_for_key:
+        if asked <= 0 or not self.has_slot(key, stratum) or reserved >= self._most_for_key:
             return False
         kept_free = (-self._burst if young else 0.0) + (0.0 if is_behind else self._burst * BEHIND_SHARE)
         if self._left <= kept_free:
             return False
         self._left -= asked
-        self._streams += 1
+        self._open[key, stratum] += 1
         self._reserved[key] = reserved + asked
         self._shares.spend(stratum, asked)
         return True
+
+    def has_slot(self, key: str, stratum: Hashable) -> bool:
+        """Return whether a key and stratum may have another stream: if they hold fewer slots than are free."""
+        return self._open[key, stratum] < self._max_streams - self._open.total()
 
     def pay_back(self, messages: float, used: float, *, key: str = "", stratum: Hashable = None) -> None:
         """Settle a response that was admitted for `messages` and took `used`.
@@ -129,7 +141,9 @@ class LearningBudget:
         The unused part of the reserve is returned. Messages beyond the reserve (a longer response, or more chunks
         than tokens) are charged now, up to a debt of one burst.
         """
-        self._streams -= 1
+        self._open[key, stratum] -= 1
+        if self._open[key, stratum] <= 0:
+            del self._open[key, stratum]
         asked = self._asked(messages)
         self._left = max(self._left + asked - used, -self._burst)
         self._shares.spend(stratum, used - asked)
