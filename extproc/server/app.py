@@ -48,7 +48,8 @@ from extproc.telemetry.state_changes import StateChangeMetrics
 
 __all__ = ["App"]
 
-# After the drain time only streams that would lose bytes are still open; they get this long to end by themselves.
+# After the drain time only streams that would lose bytes are still open: bodies in full duplex. They get this long
+# to end by themselves, and are then cancelled, which the gateway answers with a 500.
 LAST_STREAMS_S: Final = 10.0
 # More than enough: a server whose calls have all ended closes its connections at once.
 CANCELLED_WITHIN_S = 5.0
@@ -152,7 +153,7 @@ class App:
         return self._health.ready
 
     def run(self) -> None:
-        """Serve until asked to end, then drain and return cleanly from every stream."""
+        """Serve until asked to end, then drain, return from every stream, and cancel those that cannot end."""
         self._keeping.begin()
         self._core.start()
         for admin in self._admins:

@@ -1,10 +1,12 @@
-"""What a stop does to open streams: each ends, and no body is cut."""
+"""What a stop does to open streams: each ends, and a body is cut only if it goes on for too long."""
 
 import asyncio
 from typing import Any
 
 import grpc
+import pytest
 
+from extproc.server import app as app_module
 from tests.grpc.messages import Router, chat, echo, mutation
 
 
@@ -40,6 +42,25 @@ def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) ->
             assert b"last" == echo(await stream.read())
             assert grpc.StatusCode.OK == await stream.code()
             await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_cuts_a_full_duplex_body_that_does_not_end(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body still under way after the time for the last streams fails: the gateway must not take it for whole."""
+    monkeypatch.setattr(app_module, "LAST_STREAMS_S", 0.0)
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            await stream.body(b"first", end=False)
+            assert b"first" == echo(await stream.read())
+            await app.stop()
+            assert grpc.StatusCode.OK != await stream.code()
 
     asyncio.run(scenario())
 
