@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.envoy.harness.biting import Bitten
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat, chat_stream
 from tests.envoy.harness.gateway import Document, ext_proc
@@ -87,13 +88,9 @@ def test_misconfigured_gateway(build: Build, trap: Callable[[Document], None], c
     assert 1 == sum('"the gateway is misconfigured' in line and cause in line for line in router.log_lines())
 
 
-def test_response_headers_that_are_skipped(build: Build) -> None:
+def test_response_headers_that_are_skipped(bite: Bitten) -> None:
     """Requests are routed, and the router counts each response that it cannot read."""
-
-    def skip(document: Document) -> None:
-        ext_proc(document)["processing_mode"]["response_header_mode"] = "SKIP"
-
-    caller = build("streamed", change=skip)
+    caller = bite("response-headers-skipped")
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     router = caller.stack.router
     eventually(

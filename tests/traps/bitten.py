@@ -146,6 +146,11 @@ def response_buffered(document: Document) -> None:
     ext_proc(document)["processing_mode"]["response_body_mode"] = "BUFFERED"
 
 
+def response_headers_skipped(document: Document) -> None:
+    """Send the response's body without its headers."""
+    ext_proc(document)["processing_mode"]["response_header_mode"] = "SKIP"
+
+
 def route_cache_kept(document: Document) -> None:
     """Do not choose the route again after the router's reply."""
     ext_proc(document)["route_cache_action"] = "RETAIN"
@@ -312,6 +317,7 @@ _BITES: tuple[Bite, ...] = (
     buffered_partial,
     full_duplex_without_trailers,
     response_buffered,
+    response_headers_skipped,
     route_cache_kept,
     only_observed,
     headers_refused,

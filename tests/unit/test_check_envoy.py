@@ -15,7 +15,7 @@ from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from extproc.gateways.traps import TRAPS
 from extproc.wire import decode
-from tests.envoy.harness.gateway import FILES, cluster, connection_manager, load
+from tests.envoy.harness.gateway import FILES, cluster, connection_manager, ext_proc, load
 from tests.traps.bitten import BITTEN, bitten
 from tests.traps.finding import found_in, names_in
 
@@ -78,6 +78,17 @@ def test_the_checker_expects_the_headers_that_the_router_reads() -> None:
 def test_traps_depend_on_the_routers_settings(settings: str, trap: str) -> None:
     """The same file has traps for a router with another configuration."""
     assert {trap} == names_in(load("streamed"), Router(parse(settings)))
+
+
+@pytest.mark.parametrize("unread", ["body", "response"])
+def test_skipped_response_headers_harm_only_a_router_that_reads_responses(unread: str) -> None:
+    """Without response bodies, or if the router learns from the access log, headers may be skipped."""
+    document = bitten("response-headers-skipped")
+    if unread == "body":
+        ext_proc(document)["processing_mode"]["response_body_mode"] = "NONE"
+        assert set() == names_in(document)
+    else:
+        assert set() == names_in(document, Router(parse("learning: {source: access_log}")))
 
 
 @pytest.mark.parametrize(("codec", "traps"), [("AUTO", {"buffer-below-early-decision"}), ("HTTP1", set())])
