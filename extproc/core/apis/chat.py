@@ -19,7 +19,6 @@ from extproc.core.apis.bodies import (
     model_key,
     prompt_cap,
     read_flag,
-    read_limit,
     read_number,
 )
 from extproc.core.apis.chunks import ChunkReader, read_response
@@ -129,10 +128,10 @@ def _limit(request: _Request) -> int | None:
 
     max_tokens counts only if max_completion_tokens is absent or 0: SGLang reads the latter as absent, too.
     """
-    older = read_limit(request.max_tokens, "max_tokens") if request.max_tokens else None
+    older = read_number(request.max_tokens, "max_tokens", 0) or None if request.max_tokens else None
     if not request.max_completion_tokens:
         return older
-    return read_limit(request.max_completion_tokens, "max_completion_tokens") or older
+    return read_number(request.max_completion_tokens, "max_completion_tokens", 0) or older
 
 
 def read_sequences(n: Number, best_of: Number) -> int:

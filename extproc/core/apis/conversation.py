@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from extproc.core.apis.bodies import is_set
-from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.prompt import MAX_ROLE_CHARS, Prompt
 
 __all__ = ["Message", "add_messages"]
 
@@ -100,7 +100,10 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
             _add_calls(prompt, message)
         if message.tool_call_id or message.audio or message.tools:
             _add_rare_fields(prompt, message)
-        prompt.end_message(message.role)
+        # As in Prompt.end_message; the call would be the only one for most messages.
+        if len(role := message.role or "") > MAX_ROLE_CHARS:
+            prompt.texts.append(role)
+        prompt.marks.append((role, len(prompt.texts)))
 
 
 def _add_rare_fields(prompt: Prompt, message: Message) -> None:

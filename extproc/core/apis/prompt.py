@@ -9,7 +9,7 @@ from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
-__all__ = ["Prompt"]
+__all__ = ["MAX_ROLE_CHARS", "Prompt"]
 
 # Qwen2-VL and Qwen2.5-VL use one token per patch, and at most MAX_PATCHES (preprocessor_config.json). For models
 # with other patch sizes, the estimator learns another number of tokens per patch.
