@@ -223,6 +223,23 @@ def test_every_worker_has_a_port() -> None:
     ]
 
 
+@pytest.mark.parametrize("settings", [(), ("tls.secretName=pair",)])
+def test_a_pod_of_several_workers_is_ready_while_any_worker_is(settings: tuple[str, ...]) -> None:
+    """The supervisor is asked, at a port that admits probes; one process is asked at its gRPC port."""
+    made = rendered("workers=2", *settings)
+    container = made["Deployment", "dualpool"]["spec"]["template"]["spec"]["containers"][0]
+    probe = container["readinessProbe"]
+    assert ("/readyz", None) == (probe["httpGet"]["path"], probe.get("grpc"))
+    admin = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).admin
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert admin.probes_address.endswith(f":{ports[probe['httpGet']['port']]}")
+    alone = rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]["spec"]["containers"][0]
+    assert ("readiness", None) == (
+        alone["readinessProbe"]["grpc"]["service"],
+        alone["readinessProbe"].get("httpGet"),
+    )
+
+
 def test_openshift_chooses_the_user() -> None:
     """On OpenShift no user id is set; the rest of the restricted profile stays."""
     plain, openshift = (
