@@ -1,11 +1,11 @@
 """Changes to what a router has learned, made in each worker: without a shared store each learns separately."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from extproc.core.estimator.protocol import LearnedState
 from extproc.state.changing import NotDone
 from extproc.state.snapshot import to_bytes
-from extproc.workers.channel import ChannelClosed
+from extproc.workers.channel import ChannelClosed, Question
 from extproc.workers.slot import Slot
 
 __all__ = ["WorkersKnowledge"]
@@ -21,22 +21,21 @@ class WorkersKnowledge:
 
     def add(self, state: LearnedState) -> str:
         """Add learned state to that of each worker."""
-        data = to_bytes(state)
-        return self._each(lambda slot: slot.add(data))
+        return self._each(Question.ADD, to_bytes(state))
 
     def forget(self, model: str) -> str:
         """Forget one model, or everything if `model` is empty, in each worker."""
-        return self._each(lambda slot: slot.forget(model))
+        return self._each(Question.FORGET, model.encode())
 
     def undo(self, model: str) -> str:
         """Restore a model's previous prices in each worker."""
-        return self._each(lambda slot: slot.undo(model))
+        return self._each(Question.UNDO, model.encode())
 
-    def _each(self, change: Callable[[Slot], str]) -> str:
+    def _each(self, question: Question, content: bytes) -> str:
         answers: dict[int, str] = {}
         for slot in self._slots:
             try:
-                answers[slot.number] = change(slot)
+                answers[slot.number] = slot.change(question, content)
             except (ChannelClosed, TimeoutError):
                 continue
         missing = [str(slot.number) for slot in self._slots if slot.number not in answers]

@@ -1,8 +1,9 @@
-"""Starting a worker process, with a channel to it."""
+"""Starting a worker process, with a channel to it, and how long it is waited for."""
 
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -10,11 +11,25 @@ from typing import Final
 import extproc
 from extproc.workers.channel import Channel
 
-__all__ = ["start_process"]
+__all__ = ["Patience", "start_process"]
 
 # The current directory must not shadow modules, unless the program itself is located there.
 _ROOT = Path(extproc.__file__).parents[1]
 _PYTHON: Final = [sys.executable, *([] if Path(sys.path[0] or ".").resolve() == _ROOT else ["-P"])]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Intervals and time limits of a slot, in seconds."""
+
+    start_s: float = 60.0
+    asks_every_s: float = 1.0
+    stuck_after_s: float = 10.0
+    """A worker that has not answered for this long counts as stuck."""
+    steady_after_s: float = 10.0
+    """A process that has run for this long resets the delay before its replacement to zero."""
+    first_wait_s: float = 0.1
+    longest_wait_s: float = 5.0
 
 
 def start_process(number: int) -> tuple[subprocess.Popen[bytes], Channel]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -23,30 +23,16 @@ from extproc.state.snapshot import from_bytes
 from extproc.telemetry.families import Family
 from extproc.telemetry.workers import Replaced, WorkerMetrics
 from extproc.workers.channel import Channel, ChannelClosed, Question, Started
-from extproc.workers.process import start_process
+from extproc.workers.process import Patience, start_process
 from extproc.workers.slot_metrics import SlotMetrics
 
-__all__ = ["Patience", "Slot"]
+__all__ = ["Slot"]
 
 ANSWERS_WITHIN_S: Final = 2.5
 STATE_WITHIN_S: Final = 10.0
 APPLIES_WITHIN_S: Final = 25.0  # the worker asks its loop twice, for at most 10 s each
 
 log = logging.getLogger("dualpool")
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Intervals and time limits of a slot, in seconds."""
-
-    start_s: float = 60.0
-    asks_every_s: float = 1.0
-    stuck_after_s: float = 10.0
-    """A worker that has not answered for this long counts as stuck."""
-    steady_after_s: float = 10.0
-    """A process that has run for this long resets the delay before its replacement to zero."""
-    first_wait_s: float = 0.1
-    longest_wait_s: float = 5.0
 
 
 class Slot:
@@ -68,6 +54,8 @@ class Slot:
         self._metrics = metrics
         self._patience = patience
         self._ending = threading.Event()
+        self._changing = threading.Lock()  # held while a process is started, changed or retired
+        self._used: Configuration | None = None  # the configuration of the running process
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._own_metrics = SlotMetrics(lambda: self._ask(Question.METRICS))
@@ -82,7 +70,7 @@ class Slot:
     def start(self) -> None:
         """Start the first process. Raises ConfigurationError, with the worker's reasons, if it does not start."""
         try:
-            self._start()
+            self._start(self._configuration())
         except (ChannelClosed, TimeoutError) as error:
             raise ConfigurationError(f"worker {self.number} did not start; its log may say why") from error
 
@@ -91,29 +79,31 @@ class Slot:
         self._keeper.start()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put a configuration into force. Raises what Channel.ask raises."""
-        self._ask(Question.APPLY, self._for_worker(configuration), within_s=APPLIES_WITHIN_S)
+        """Make the process use a configuration, or start one with it. Raises what Channel.ask raises."""
+        with self._changing:
+            if self._channel is None:
+                self._start(configuration)
+            else:
+                self._use(configuration)
 
-    def replace_process(self) -> None:
-        """Kill the process; it is then replaced by another one."""
-        if self._process is not None:
-            self._process.kill()
+    def settle(self) -> None:
+        """Make the process use the configuration in force if it uses another one; replace it if that fails."""
+        with self._changing:
+            configuration = self._configuration()
+            if self._channel is None or self._used is configuration:
+                return
+            try:
+                self._use(configuration)
+            except (ConfigurationError, ChannelClosed, TimeoutError):
+                self._kill_process()
 
     def state(self) -> LearnedState:
         """Return what the worker has learned. Raises what Channel.ask raises."""
         return from_bytes(self._ask(Question.STATE, within_s=STATE_WITHIN_S))
 
-    def add(self, state: bytes) -> str:
-        """Add learned state to that of the worker; return its answer. Raises what Channel.ask raises."""
-        return self._ask(Question.ADD, state, within_s=APPLIES_WITHIN_S).decode()
-
-    def forget(self, model: str) -> str:
-        """Make the worker forget one model, or everything if `model` is empty. Raises what Channel.ask raises."""
-        return self._ask(Question.FORGET, model.encode(), within_s=APPLIES_WITHIN_S).decode()
-
-    def undo(self, model: str) -> str:
-        """Make the worker restore a model's previous prices. Raises what Channel.ask raises."""
-        return self._ask(Question.UNDO, model.encode(), within_s=APPLIES_WITHIN_S).decode()
+    def change(self, question: Question, content: bytes) -> str:
+        """Make the worker ADD, FORGET or UNDO; return its answer. Raises what Channel.ask raises."""
+        return self._ask(question, content, within_s=APPLIES_WITHIN_S).decode()
 
     def families(self, *, now: bool) -> tuple[Sequence[Family], Sequence[Family]]:
         """Return the metrics of the process (asked for if `now`, else the last known) and the sum of those of all
@@ -136,7 +126,7 @@ class Slot:
             pass
         except TimeoutError:
             if at_once:
-                self.replace_process()
+                self._kill_process()
 
     def wait(self, until_s: float) -> bool:
         """Wait for the process to exit, at most until `until_s` on time.monotonic(); return whether it has."""
@@ -150,9 +140,7 @@ class Slot:
     def kill(self) -> None:
         """Kill the process, which is not replaced, and wait for it to exit."""
         self._ending.set()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._kill_and_wait()
 
     def _keep(self) -> None:
         """Watch the process and replace it. Called on the slot's own thread."""
@@ -172,31 +160,36 @@ class Slot:
             self._restart()
 
     def _restart(self) -> None:
-        """Start another process; if that fails, the next `_watch` returns NOT_STARTED."""
-        if self._ending.is_set():
-            return
-        try:
-            self._start()
-        except (ConfigurationError, ChannelClosed, TimeoutError) as error:
-            log.error("a worker did not start: %s", error, extra={"fields": {"worker": self.number}})  # noqa: TRY400
-        if self._ending.is_set():  # it may have been set during the start
-            self.replace_process()
+        """Start another process, unless `apply` has; if that fails, the next `_watch` returns NOT_STARTED."""
+        with self._changing:
+            if self._channel is not None or self._ending.is_set():
+                return
+            try:
+                self._start(self._configuration())
+            except (ConfigurationError, ChannelClosed, TimeoutError) as error:
+                log.error("a worker did not start: %s", error, extra={"fields": {"worker": self.number}})  # noqa: TRY400
 
-    def _start(self) -> None:
+    def _start(self, configuration: Configuration) -> None:
+        if self._ending.is_set():
+            raise ChannelClosed
+        self._kill_and_wait()  # of a process that did not start, which may still hold the address
         self._process, channel = start_process(self.number)
-        configuration = self._configuration()
         try:
             answer = channel.ask(Question.START, self._for_worker(configuration), within_s=self._patience.start_s)
         except (ConfigurationError, ChannelClosed, TimeoutError):
             channel.close()
             raise
         self.started, self._channel = msgspec.msgpack.decode(answer, type=Started), channel
-        if (now := self._configuration()) is not configuration:
-            self.apply(now)
-        self.ready = True
+        self._used, self.ready = configuration, True
+        if self._ending.is_set():  # it may have been set during the start
+            self._kill_process()
+
+    def _use(self, configuration: Configuration) -> None:
+        self._ask(Question.APPLY, self._for_worker(configuration), within_s=APPLIES_WITHIN_S)
+        self._used = configuration
 
     def _watch(self) -> Replaced:
-        """Poll the process until it has exited or is stuck; return which of them it was."""
+        """Poll the process, also while it drains, until it has exited or is stuck and killed; return which."""
         channel = self._channel
         if channel is None:
             return Replaced.NOT_STARTED
@@ -207,21 +200,35 @@ class Slot:
                 self._own_metrics.refresh()
                 answered_s = time.monotonic()
             except (ChannelClosed, TimeoutError):
+                self.ready = False
                 if time.monotonic() - answered_s >= self._patience.stuck_after_s:
+                    self._kill_process()  # at once: a question that waits for an answer holds `_changing`
                     return Replaced.STUCK
         return Replaced.ENDED
 
     def _retire(self, cause: Replaced) -> None:
         """Make sure that the process has exited, and keep its counts."""
-        self.ready, self._channel = False, None
-        assert self._process is not None
-        self._process.kill()
-        code = self._process.wait()
-        self._own_metrics.retire()
-        self._metrics.replaced(self.number, cause)
+        with self._changing:
+            self._metrics.replaced(self.number, cause)
+            if cause is Replaced.NOT_STARTED and self._channel is not None:
+                return  # `apply` has started another one since
+            self.ready, self._channel = False, None
+            code = self._kill_and_wait()
+            self._own_metrics.retire()
         log.error(
             "a worker is replaced", extra={"fields": {"worker": self.number, "cause": cause, "exit_code": code}}
         )
+
+    def _kill_process(self) -> None:
+        """Kill the process, which is then replaced unless the slot is ending."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _kill_and_wait(self) -> int | None:
+        if self._process is None:
+            return None
+        self._process.kill()
+        return self._process.wait()
 
     def _ask(self, question: Question, content: bytes = b"", *, within_s: float = ANSWERS_WITHIN_S) -> bytes:
         channel = self._channel

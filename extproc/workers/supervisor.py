@@ -5,8 +5,11 @@ supervisor watches the configuration file; it passes each change to the workers,
 """
 
 import logging
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -24,10 +27,10 @@ from extproc.telemetry.registry import process_registry
 from extproc.telemetry.reloads import ReloadMetrics
 from extproc.telemetry.state_changes import StateChangeMetrics
 from extproc.telemetry.workers import WorkerMetrics
-from extproc.workers.channel import ChannelClosed
 from extproc.workers.knowledge import WorkersKnowledge
 from extproc.workers.pages import WorkerPages
-from extproc.workers.slot import Patience, Slot
+from extproc.workers.process import Patience
+from extproc.workers.slot import Slot
 
 __all__ = ["Supervisor"]
 
@@ -95,26 +98,28 @@ class Supervisor:
         self._reloader.ask()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put a configuration into force in all workers.
+        """Put a configuration into force in all workers, which try it at the same time.
 
-        The first worker that runs tries it; its ConfigurationError or TimeoutError is raised. A later worker that
-        fails to apply it is killed, and restarted with the new configuration.
+        The first one that takes it or refuses it decides for all. A refusal's ConfigurationError is raised, and
+        TimeoutError if no worker did either; the previous configuration is then still in force. No worker that
+        hangs delays this.
         """
-        tried = False
-        before = self._configuration
-        self._configuration = configuration
+        answers: SimpleQueue[Exception | None] = SimpleQueue()
+        decided = threading.Event()
         for slot in self.slots:
-            try:
-                slot.apply(configuration)
-                tried = True
-            except ChannelClosed:
-                pass  # it will start with the new configuration
-            except Exception:
-                if not tried:
-                    self._configuration = before
-                    raise
-                slot.replace_process()
-        set_log_level(configuration.log_level)
+            _in_background(partial(_try, slot, configuration, answers.put, decided))
+        try:
+            for _ in self.slots:
+                answer = answers.get()
+                if isinstance(answer, ConfigurationError):
+                    raise answer
+                if answer is None:
+                    self._configuration = configuration
+                    set_log_level(configuration.log_level)
+                    return
+            raise TimeoutError("no worker has taken the configuration or refused it")
+        finally:
+            decided.set()
 
     def _knowledge(self) -> Knowledge:
         configuration = self._configuration
@@ -166,3 +171,24 @@ class Supervisor:
         except Empty:
             return False
         return True
+
+
+def _try(
+    slot: Slot,
+    configuration: Configuration,
+    answer: Callable[[Exception | None], None],
+    decided: threading.Event,
+) -> None:
+    """Try a configuration in a worker and answer how that went; after the decision, make the worker follow it."""
+    try:
+        slot.apply(configuration)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the decision must not wait for this worker)
+        answer(error)
+    else:
+        answer(None)
+    decided.wait()
+    slot.settle()
+
+
+def _in_background(action: Callable[[], None]) -> None:
+    threading.Thread(target=action, name="dualpool-worker-change", daemon=True).start()

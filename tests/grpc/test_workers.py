@@ -25,7 +25,8 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.live import router_configuration
 from extproc.state.frame import framed
 from extproc.state.snapshot import to_bytes
-from extproc.workers.slot import Patience, Slot
+from extproc.workers.process import Patience
+from extproc.workers.slot import Slot
 from extproc.workers.supervisor import Supervisor
 from tests.grpc.test_state_changes import taught
 from tests.grpc.test_state_survives import learn, saved

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from extproc.config.schema import Configuration
 from extproc.telemetry.workers import Replaced, WorkerMetrics
-from extproc.workers.slot import Patience, Slot
+from extproc.workers.process import Patience
+from extproc.workers.slot import Slot
 
 PATIENCE = Patience(steady_after_s=10, first_wait_s=0.1, longest_wait_s=5)
 

@@ -1,0 +1,139 @@
+"""A supervisor whose workers hang, or do not run, while their configuration changes or they are to end."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
+from extproc.workers.channel import ChannelClosed
+from extproc.workers.process import Patience
+from extproc.workers.slot import Slot
+from extproc.workers.supervisor import Supervisor
+from tests.grpc.test_workers import BASE, WITHIN_S, Eventually, Router, decide
+from tests.grpc.test_workers import eventually as eventually  # noqa: PLC0414  (a fixture)
+
+PATIENT = Patience(stuck_after_s=600)
+SMALL = BASE + "pools: [{name: tiny, max_budget_tokens: 2}, {name: long, max_budget_tokens: 9000}]\n"
+BAD = BASE + "learning: {source: access_log, access_log: {key_file: /nonexistent/key}}\n"
+
+
+@contextmanager
+def running(patience: Patience, config: str = BASE) -> Iterator[tuple[Supervisor, Router, threading.Thread]]:
+    """Run a supervisor of two workers in this process; kill what is left at the end."""
+    supervisor = Supervisor(parse(config), None, 2, patience)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        yield supervisor, Router(supervisor.admin_address, slots=supervisor.slots), thread
+    finally:
+        for slot in supervisor.slots:
+            slot.kill()
+        supervisor.end()
+        thread.join()
+
+
+def test_a_file_is_tried_by_a_worker_even_if_none_runs(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """While all workers are down, workers are started with the new file: a bad one changes nothing, a good one is
+    in force, and the workers that it started go on serving.
+    """
+    with running(Patience(first_wait_s=600, longest_wait_s=600)) as (supervisor, router, _):
+        eventually(router.all_ready)
+        with monkeypatch.context() as patched:
+            patched.setattr(Slot, "_restart", lambda _: None)
+            for pid in router.pids():
+                os.kill(pid, signal.SIGKILL)
+            eventually(lambda: router.metric("dualpool_workers_replaced_total", cause="not_started") == 2)
+        with pytest.raises(ConfigurationError, match="/nonexistent/key"):
+            supervisor.apply(parse(BAD))
+        assert "response" == router.get("/config").json()["learning"]["source"]
+        supervisor.apply(parse(SMALL))
+        assert "tiny" == router.get("/config").json()["pools"][0]["name"]
+        eventually(router.all_ready)
+        assert 2 == router.metric("dualpool_workers_serving")
+
+
+def test_a_hung_worker_does_not_delay_a_change(call: type[Any], eventually: Eventually) -> None:
+    """The other worker uses the new file at once; the hung one counts as not ready, and follows when it answers
+    again.
+    """
+    with running(PATIENT) as (supervisor, router, _):
+        eventually(router.all_ready)
+        hung, other = router.workers()
+        os.kill(hung["pid"], signal.SIGSTOP)
+        supervisor.apply(parse(SMALL))
+        decide(call, [other["address"]])
+        eventually(lambda: not router.workers()[0]["ready"])
+        os.kill(hung["pid"], signal.SIGCONT)
+        eventually(router.all_ready)
+        eventually(lambda: router.slots[0]._used is router.slots[1]._used)
+        decide(call, [hung["address"]])
+        eventually(lambda: router.metric("dualpool_requests_total", pool="long") == 2)
+
+
+@pytest.mark.parametrize(
+    ("answers", "raised", "taken"),
+    [
+        ((None, None), None, True),
+        ((ChannelClosed(), None), None, True),
+        ((TimeoutError(), None), None, True),
+        ((ConfigurationError("bad"), TimeoutError()), ConfigurationError, False),
+        ((ChannelClosed(), ConfigurationError("bad")), ConfigurationError, False),
+        ((ChannelClosed(), ChannelClosed()), TimeoutError, False),
+        ((ChannelClosed(), TimeoutError()), TimeoutError, False),
+    ],
+)
+def test_the_workers_that_answer_decide(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: tuple[Exception | None, ...],
+    raised: type[Exception] | None,
+    taken: bool,  # noqa: FBT001
+) -> None:
+    """A change is in force only if a worker has taken it; then all workers are made to follow what is in force."""
+    settled = threading.Barrier(3)
+
+    def apply(slot: Slot, _: object) -> None:
+        if (answer := answers[slot.number]) is not None:
+            raise answer
+
+    def start(_: Slot) -> None:
+        raise ConfigurationError("no process is needed")
+
+    monkeypatch.setattr(Slot, "start", start)
+    monkeypatch.setattr(Slot, "apply", apply)
+    monkeypatch.setattr(Slot, "settle", lambda _: settled.wait(WITHIN_S))
+    before, after = parse(BASE), parse(SMALL)
+    supervisor = Supervisor(before, None, 2)
+    if raised is None:
+        supervisor.apply(after)
+    else:
+        with pytest.raises(raised):
+            supervisor.apply(after)
+    settled.wait(WITHIN_S)
+    supervisor.end()
+    supervisor.run()
+    assert (after if taken else before) is supervisor._configuration
+
+
+def test_a_worker_that_disagrees_follows_or_is_replaced(eventually: Eventually) -> None:
+    """A worker that took what another one had refused gets the configuration in force again; one that cannot use
+    the configuration in force is replaced.
+    """
+    with running(PATIENT) as (supervisor, router, _):
+        eventually(router.all_ready)
+        first, second = router.slots
+        first.apply(parse(SMALL))
+        first.settle()
+        assert first._used is second._used is supervisor._configuration
+        pid = second.pid
+        supervisor._configuration = parse(BAD)
+        second.settle()
+        supervisor._configuration = parse(SMALL)
+        eventually(lambda: second.pid != pid and second.ready and second._used is supervisor._configuration)
