@@ -117,16 +117,18 @@ class Slot:
     def end(self, *, at_once: bool) -> None:
         """Ask the process to exit, after its drain or `at_once`; it is no longer replaced.
 
-        A process that does not answer a request to exit at once is killed.
+        A process that does not answer is killed: soon if it is to exit at once, otherwise when it counts as stuck.
         """
         self._ending.set()
+        question, within_s = Question.END, self._patience.stuck_after_s
+        if at_once:
+            question, within_s = Question.HURRY, ANSWERS_WITHIN_S
         try:
-            self._ask(Question.HURRY if at_once else Question.END)
+            self._ask(question, within_s=within_s)
         except ChannelClosed:
             pass
         except TimeoutError:
-            if at_once:
-                self._kill_process()
+            self._kill_process()
 
     def wait(self, until_s: float) -> bool:
         """Wait for the process to exit, at most until `until_s` on time.monotonic(); return whether it has."""

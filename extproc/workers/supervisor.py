@@ -34,8 +34,9 @@ from extproc.workers.slot import Slot
 
 __all__ = ["Supervisor"]
 
-# A draining worker gets this long beyond `drain_s` to end its last streams, connections and threads.
-ENDS_WITHIN_S: Final = 25.0
+# A draining worker gets this long beyond `drain_s` to end its last streams, connections and threads: less than the
+# 25 s after which Kubernetes kills the pod.
+ENDS_WITHIN_S: Final = 20.0
 CHECKS_WORKERS_EVERY_S: Final = 0.2
 CHECKS_SIGNALS_EVERY_S: Final = 0.5
 
@@ -153,9 +154,9 @@ class Supervisor:
 
     def _end_all(self, *, at_once: bool, within_s: float) -> None:
         """End all workers; skip the rest of the drain when `end` is called again."""
-        with ThreadPoolExecutor(len(self.slots)) as threads:
-            list(threads.map(lambda slot: slot.end(at_once=at_once), self.slots))
         ends_s = time.monotonic() + within_s
+        for slot in self.slots:
+            _in_background(partial(slot.end, at_once=at_once))
         while time.monotonic() < ends_s and not all(slot.wait(0) for slot in self.slots):
             if self._end_requested(within_s=CHECKS_WORKERS_EVERY_S) and not at_once:
                 self._end_all(at_once=True, within_s=ENDS_WITHIN_S)

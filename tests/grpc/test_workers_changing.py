@@ -15,7 +15,7 @@ from extproc.workers.channel import ChannelClosed
 from extproc.workers.process import Patience
 from extproc.workers.slot import Slot
 from extproc.workers.supervisor import Supervisor
-from tests.grpc.test_workers import BASE, WITHIN_S, Eventually, Router, decide
+from tests.grpc.test_workers import BASE, WITHIN_S, Eventually, Router, decide, is_running
 from tests.grpc.test_workers import eventually as eventually  # noqa: PLC0414  (a fixture)
 
 PATIENT = Patience(stuck_after_s=600)
@@ -137,3 +137,28 @@ def test_a_worker_that_disagrees_follows_or_is_replaced(eventually: Eventually) 
         second.settle()
         supervisor._configuration = parse(SMALL)
         eventually(lambda: second.pid != pid and second.ready and second._used is supervisor._configuration)
+
+
+def test_a_hung_worker_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch, eventually: Eventually) -> None:
+    """A worker that does not answer the request to drain is killed when it counts as stuck."""
+    monkeypatch.setattr("extproc.workers.supervisor.ENDS_WITHIN_S", 600.0)
+    with running(Patience(asks_every_s=600, stuck_after_s=5)) as (supervisor, router, thread):
+        eventually(router.all_ready)
+        os.kill(router.pids()[0], signal.SIGSTOP)
+        supervisor.end()
+        thread.join(WITHIN_S)
+        assert not thread.is_alive()
+
+
+def test_a_worker_that_hangs_while_it_drains_is_killed(eventually: Eventually) -> None:
+    """It is not replaced, and the other worker goes on draining."""
+    config = BASE.replace("drain_s: 0", "drain_s: 600")
+    with running(Patience(asks_every_s=0.05, stuck_after_s=5), config) as (supervisor, router, thread):
+        eventually(router.all_ready)
+        hung, other = router.pids()
+        supervisor.end()
+        eventually(lambda: not any(worker["ready"] for worker in router.workers()))
+        os.kill(hung, signal.SIGSTOP)
+        eventually(lambda: not is_running(hung))
+        assert (True, True) == (thread.is_alive(), is_running(other))
+        assert 0 == router.metric("dualpool_workers_replaced_total")
