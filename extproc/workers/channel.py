@@ -69,6 +69,9 @@ class Started(msgspec.Struct):
 class ChannelClosed(DualpoolError):
     """The other process has exited."""
 
+    def __init__(self) -> None:
+        super().__init__("its process has exited")
+
 
 class Channel:
     """The supervisor's end; thread-safe. `closed` is set when the worker has exited, or after `close`."""
@@ -94,6 +97,8 @@ class Channel:
             with self._lock:
                 self._send(Request(number, question, content))
             answer = future.result(within_s)
+        except TimeoutError:
+            raise TimeoutError(f"it has not answered '{question}' within {within_s:g} s") from None
         finally:
             self._waiting.pop(number, None)
         if answer.faults:

@@ -217,8 +217,10 @@ class Slot:
             self.ready, self._channel = False, None
             code = self._kill_and_wait()
             self._own_metrics.retire()
-        log.error(
-            "a worker is replaced", extra={"fields": {"worker": self.number, "cause": cause, "exit_code": code}}
+        log.log(
+            logging.ERROR if code else logging.INFO,  # 0: it was asked to drain, by SIGTERM
+            "a worker is replaced",
+            extra={"fields": {"worker": self.number, "cause": cause, "exit_code": code}},
         )
 
     def _kill_process(self) -> None:

@@ -1,5 +1,6 @@
 """A supervisor whose workers hang, or do not run, while their configuration changes or they are to end."""
 
+import logging
 import os
 import signal
 import threading
@@ -162,3 +163,28 @@ def test_a_worker_that_hangs_while_it_drains_is_killed(eventually: Eventually) -
         eventually(lambda: not is_running(hung))
         assert (True, True) == (thread.is_alive(), is_running(other))
         assert 0 == router.metric("dualpool_workers_replaced_total")
+
+
+def test_logs_say_why_a_worker_did_not_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    """A successor that exits before it serves is logged with that reason."""
+    with running(PATIENT) as (_, router, _thread):
+        eventually(router.all_ready)
+        monkeypatch.setattr("extproc.workers.process._PYTHON", ["/bin/false"])
+        os.kill(router.pids()[0], signal.SIGKILL)
+        eventually(lambda: "a worker did not start: its process has exited" in caplog.text)
+
+
+def test_a_worker_that_drained_on_request_is_no_error(
+    caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    """SIGTERM to one worker is logged as information, a worker that was killed as an error."""
+    with running(PATIENT) as (_, router, _thread), caplog.at_level(logging.INFO):
+        for sent in (signal.SIGTERM, signal.SIGKILL):
+            eventually(router.all_ready)
+            pid = router.pids()[0]
+            os.kill(pid, sent)
+            eventually(lambda pid=pid: router.pids()[0] not in (pid, None))  # type: ignore[misc]
+        replaced = [each.levelno for each in caplog.records if each.message == "a worker is replaced"]
+        assert [logging.INFO, logging.ERROR] == replaced
