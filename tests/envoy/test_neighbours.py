@@ -86,15 +86,19 @@ def test_a_buffer_filter_before_the_router_s(bite: Bitten) -> None:
 
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
 def test_a_file_buffer_filter_after_the_router_s(build: Build, router: RouterProcess, mode: str) -> None:
-    """Envoy crashes on a few uploads at a time; whoever is connected to it loses the connection."""
+    """Envoy crashes on a few uploads at a time. This too is a race; uploads are sent until it is lost."""
     caller = build(mode, change=BITTEN["file-buffer-after"], router=router)
     gateway, body = caller.stack.gateway, chat_body(300_000)
 
     def upload(_: int) -> None:
-        while gateway.running:
+        for _ in range(TRIES):
             with suppress(httpx.TransportError):
                 send(caller, body)
+            if not gateway.running:
+                return
 
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(upload, range(3)))
+    if gateway.running:
+        pytest.skip(f"no crash in {TRIES} tries: the fault did not happen here, or is mended")
     assert -signal.SIGSEGV == gateway.wait()
