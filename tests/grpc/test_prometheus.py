@@ -122,6 +122,9 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
                 address = re.search(r'msg="Listening on" address=(\S+)', line)
         draining = asyncio.ensure_future(process.stderr.read())
         async with httpx.AsyncClient(base_url=f"http://{address[1]}") as client:
+            async with asyncio.timeout(WITHIN_S):  # it listens before it has opened its storage
+                while (await client.get("/-/ready")).status_code != httpx.codes.OK:  # noqa: ASYNC110  (as above)
+                    await asyncio.sleep(0.05)
             yield Prometheus(client)
         process.terminate()
         await draining

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.kinds import tenant_key
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool, Pools
@@ -30,7 +31,7 @@ def test_the_kind_of_text_is_the_estimators_own() -> None:
 
 
 def test_a_router_given_the_kind_of_text_learns_the_same_categories() -> None:
-    """The categories in the simulation are those of an estimator that examines each text itself."""
+    """Those of an estimator that examines each text itself, under the names of tenants."""
     lengths = Lengths(np.array([50, 300, 900]), np.array([5, 9, 20]), "test")
     workload = poisson_workload(lengths, 10, 200, DeclaredRule.TRUTH, np.random.default_rng(0))
     estimator = EmaEstimator(EstimatorSettings())
@@ -39,7 +40,8 @@ def test_a_router_given_the_kind_of_text_learns_the_same_categories() -> None:
         router.place(request)
         router.learn(request, int(workload.output[request]))
     learned = {row.category.key for row in estimator.state().categories}
-    assert learned == {text_kind(look(workload.texts.text(r))).value for r in range(len(workload))}
+    kinds = {text_kind(look(workload.texts.text(r))).value for r in range(len(workload))}
+    assert learned == {tenant_key(kind) for kind in kinds}
 
 
 @pytest.mark.parametrize("contexts", [(8192,), (1024, 8192)])

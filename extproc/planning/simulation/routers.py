@@ -117,7 +117,7 @@ class LearningRouter:
         if request >= self._sample and (seen := self._seen[int(self._workload.texts.kind[request])]):
             return self._like(request, seen[request % len(seen)])
         facts = self._facts(request)
-        # Passing the kind of text as the tenant yields the same category without reading the bytes in each run.
+        # Passing the kind of text as the tenant yields the same categories without reading the bytes in each run.
         fleet = None if self.spill is None else self.spill.fleet
         decision = self._placer.place(facts, self._workload.texts.category(request), fleet)
         if decision.estimate is not None:
