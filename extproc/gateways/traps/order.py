@@ -23,24 +23,12 @@ def is_on(gateway: Gateway, filter_: Filter) -> bool:
 
 def before(kind: Kind) -> Find:
     """Search for filters of a kind before the router's."""
-
-    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
-        for each in split(gateway)[0]:
-            if each.kind is kind and is_on(gateway, each):
-                yield Hit(each.place, f'"{each.name}" ({kind}) is before the router\'s "{gateway.processor.name}"')
-
-    return find
+    return _beside(kind, 0, "before")
 
 
 def after(kind: Kind) -> Find:
     """Search for filters of a kind after the router's."""
-
-    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
-        for each in split(gateway)[1]:
-            if each.kind is kind and is_on(gateway, each):
-                yield Hit(each.place, f'"{each.name}" ({kind}) is after the router\'s "{gateway.processor.name}"')
-
-    return find
+    return _beside(kind, 1, "after")
 
 
 def in_modes(find: Find, *modes: str) -> Find:
@@ -51,3 +39,14 @@ def in_modes(find: Find, *modes: str) -> Find:
             yield from find(gateway, router)
 
     return found
+
+
+def _beside(kind: Kind, side: int, where: str) -> Find:
+    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
+        for each in split(gateway)[side]:
+            if each.kind is kind and is_on(gateway, each):
+                yield Hit(
+                    each.place, f'"{each.name}" ({kind}) is {where} the router\'s "{gateway.processor.name}"'
+                )
+
+    return find
