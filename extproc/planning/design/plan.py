@@ -26,7 +26,7 @@ from extproc.planning.model.times import times_notes
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
-from extproc.planning.simulation.task import Design, SearchTask, run_with_failure
+from extproc.planning.simulation.task import Design, FailureRun, SearchTask, run_with_failure
 from extproc.planning.workload.day import Day
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
@@ -72,20 +72,15 @@ def make_plan(
     sensitivity = tuple(analyse(lengths, rate, setup, each, thresholds) for each in DeclaredRule)
     analysis = next(one for one in sensitivity if one.rule is rule)
     searched: list[Sized] = []
+    tasks: list[SearchTask] = []
     outcomes: tuple[FleetEstimate | NotMet, ...] = ()
     if runs is not None:
         question = Question(lengths, rate, setup, rule, runs.balancing, options.tuning, options.head_room)
         designs, searched = _designs(question, analysis, options, cache, progress)
         tasks = [_task(question, design, runs) for design in designs]
-        outcomes = cheapest_outcomes(
-            search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what)),
-            costs_of(setup),
-        )
+        outcomes = _simulated(tasks, setup, runs, cache, progress)
     fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
-    failure = None
-    if runs is not None and setup.spare > 0 and (best := recommended(fleets, costs_of(setup))) is not None:
-        task = next(task for task in tasks if task.design == best.design)
-        failure = run_with_failure(task, costs_of(setup).of(best).instances)
+    failure = _with_a_failure(tasks, fleets, setup)
     not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
     if runs is not None and not fleets:
         raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
@@ -119,6 +114,29 @@ def make_plan(
             *failure_notes(failure),
         ),
     )
+
+
+def _simulated(
+    tasks: Sequence[SearchTask],
+    setup: Setup,
+    runs: RunOptions,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
+) -> tuple[FleetEstimate | NotMet, ...]:
+    """Return the smallest fleet of each design that meets the objective, or why there is none."""
+    found = search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what))
+    return cheapest_outcomes(found, costs_of(setup))
+
+
+def _with_a_failure(
+    tasks: Sequence[SearchTask], fleets: Sequence[FleetEstimate], setup: Setup
+) -> FailureRun | None:
+    """Kill one instance of each pool of the recommended fleet; None without a recommendation or without spares."""
+    best = recommended(fleets, costs_of(setup)) if setup.spare > 0 else None
+    if best is None:
+        return None
+    task = next(task for task in tasks if task.design == best.design)
+    return run_with_failure(task, costs_of(setup).of(best).instances)
 
 
 def _setups(setup: Setup, fleets: Sequence[FleetEstimate]) -> list[Setup]:
