@@ -1,8 +1,10 @@
 """Memory of prefixes: a conversation's reported usage is the cost of the beginning of its next turn."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,8 @@ from msgspec.structs import replace
 from extproc.core.apis import read_request
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.features import FEATURE_NAMES
+from extproc.core.estimator.prefixes import PrefixMemory, Recalled
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.facts import Api, MediaCount, RequestFacts
@@ -179,6 +183,49 @@ def test_reasoning_that_is_dropped_later_is_another_beginning() -> None:
     )
     observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert not is_known(estimator.estimate(second, ""))
+
+
+def test_what_was_recalled_does_not_change_before_the_response() -> None:
+    """The features of a known beginning stay the same if the table forgets it for another conversation."""
+    memory, turns = PrefixMemory(1), [("user", "hello"), ("user", "there")]
+    memory.learn(_recalled(memory, turns[:1]), 10, np.full(len(FEATURE_NAMES), 2.0))
+    recalled = _recalled(memory, turns)
+    memory.learn(recalled, 20, np.full(len(FEATURE_NAMES), 3.0))
+    assert recalled.known is not None
+    assert {2.0} == set(recalled.known.x)
+
+
+def test_a_router_without_a_memory_ignores_the_conversations_of_others() -> None:
+    """A log entry may be of a router that remembers conversations."""
+    memory = PrefixMemory(0)
+    memory.learn(_recalled(PrefixMemory(1), [("user", "hello")]), 10, np.zeros(len(FEATURE_NAMES)))
+    assert not len(memory)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=40), st.integers(1, 4))
+def test_each_conversation_has_its_own_features(steps: list[tuple[bool, int]], most: int) -> None:
+    """Whatever else is learned, evicted or forgotten, a conversation has the features it was learned with."""
+    memory, expected = PrefixMemory(most), OrderedDict[int, int]()
+    for number, (is_learned, which) in enumerate(steps):
+        whole = _recalled(memory, [("user", str(which))])
+        memory.forget(whole.key)
+        expected.pop(which, None)
+        if is_learned:
+            memory.learn(whole, number, np.full(len(FEATURE_NAMES), number))
+            expected[which] = number
+        if len(expected) > most:
+            expected.popitem(last=False)
+    for which in range(6):
+        known = _recalled(memory, [("user", str(which)), ("user", "next")]).known
+        assert (known.tokens if known is not None else None) == expected.get(which)
+        assert known is None or {known.tokens} == set(known.x)
+
+
+def _recalled(memory: PrefixMemory, turns: Sequence[tuple[str, str]]) -> Recalled:
+    """Return what a memory knows of a conversation."""
+    recalled = memory.recall(chat(turns), "", 0)
+    assert recalled is not None
+    return recalled
 
 
 ROLES = st.sampled_from(["user", "assistant", ""])

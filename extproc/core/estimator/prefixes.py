@@ -22,9 +22,10 @@ the entry is forgotten: a template dropped something, or the first count was wro
 (clipped) is not remembered.
 
 The table belongs to one process and is not shared: an entry is useful for minutes, to the replica that receives
-the next turn. The number of entries is bounded, and they are all of one size (about 800 bytes). Prompts with media
-are left out, since the same text may come with different images; so are those longer than MAX_TEXT_BYTES, because
-hashing takes .3 to .6 us per KB.
+the next turn. The number of entries is bounded, and they are all of one size (about 800 bytes, most of them the
+features, whose memory is taken at the start: what the process needs does not depend on how long it has run).
+Prompts with media are left out, since the same text may come with different images; so are those longer than
+MAX_TEXT_BYTES, because hashing takes .3 to .6 us per KB.
 
 Prior art: the prefix caches of vLLM and SGLang, which hash blocks of tokens, each with everything before it; the
 rolling hash of Karp and Rabin (1987), a polynomial, for which a second text with the same value is easy to find.
@@ -39,7 +40,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from extproc.core.estimator.features import Features
+from extproc.core.estimator.features import FEATURE_NAMES, Features
 from extproc.core.facts import NO_MEDIA, RequestFacts
 
 __all__ = ["Known", "PrefixMemory", "Recalled"]
@@ -67,12 +68,24 @@ class Recalled(msgspec.Struct, frozen=True, gc=False):
     known_key: int = 0
 
 
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    """Known, with the row of the memory's array that has its features."""
+
+    tokens: int
+    messages: int
+    messages_bytes: int
+    row: int
+
+
 class PrefixMemory:
     """Conversations whose tokens are known; the least recently used is evicted first."""
 
     def __init__(self, max_entries: int) -> None:
-        self._max_entries = max_entries
-        self._table: OrderedDict[int, Known] = OrderedDict()
+        self._table: OrderedDict[int, _Entry] = OrderedDict()
+        # The rows below len(table) + len(freed) are in use or freed. Written to, so that the memory is taken now
+        # and not in the course of days.
+        self._features = np.full((max_entries, len(FEATURE_NAMES)), 0.0, np.float32)
+        self._freed_rows: list[int] = []
 
     def recall(self, facts: RequestFacts, tenant: str, generation: int) -> Recalled | None:
         """Return what is known of a conversation; None if the request is not one, or not one to remember."""
@@ -86,9 +99,9 @@ class PrefixMemory:
             start = end
         if len(keys) > 1:
             for place in range(len(keys) - 2, max(len(keys) - 2 - LOOK_BACK, -1), -1):
-                known = self._table.get(keys[place])
-                if known and known.messages == place + 1 and known.messages_bytes == turns[place][1]:
-                    return Recalled(key, len(turns), start, known, keys[place])
+                entry = self._table.get(keys[place])
+                if entry and entry.messages == place + 1 and entry.messages_bytes == turns[place][1]:
+                    return Recalled(key, len(turns), start, self._known(entry), keys[place])
         return Recalled(key, len(turns), start)
 
     def at_hand(self, recalled: Recalled | None) -> Recalled | None:
@@ -99,24 +112,34 @@ class PrefixMemory:
         """
         if recalled is None or recalled.known is None or recalled.known.x.size:
             return recalled
-        known = self._table.get(recalled.known_key)
-        if known is None or known.tokens != recalled.known.tokens:
+        entry = self._table.get(recalled.known_key)
+        if entry is None or entry.tokens != recalled.known.tokens:
             return None
+        known = self._known(entry)
         return Recalled(recalled.key, recalled.messages, recalled.messages_bytes, known, recalled.known_key)
 
     def learn(self, recalled: Recalled, tokens: int, x: Features) -> None:
         """Remember what usage reported for a conversation."""
+        if not len(self._features):
+            return  # the response of a request that another router decided, one that has a memory
         if recalled.known_key in self._table:
             self._table.move_to_end(recalled.known_key)  # other branches of it may follow
-        known = Known(tokens, recalled.messages, recalled.messages_bytes, x.astype(np.float32))
-        self._table[recalled.key] = known
-        self._table.move_to_end(recalled.key)
-        if len(self._table) > self._max_entries:
-            self._table.popitem(last=False)
+        self.forget(recalled.key)
+        if len(self._table) == len(self._features):
+            self.forget(next(iter(self._table)))
+        row = self._freed_rows.pop() if self._freed_rows else len(self._table)
+        self._features[row] = x
+        self._table[recalled.key] = _Entry(tokens, recalled.messages, recalled.messages_bytes, row)
 
     def forget(self, key: int) -> None:
         """Called when an entry has proved wrong."""
-        self._table.pop(key, None)
+        entry = self._table.pop(key, None)
+        if entry is not None:
+            self._freed_rows.append(entry.row)
+
+    def _known(self, entry: _Entry) -> Known:
+        # A copy: the row may belong to another conversation before the response comes.
+        return Known(entry.tokens, entry.messages, entry.messages_bytes, self._features[entry.row].copy())
 
     def __len__(self) -> int:
         return len(self._table)

@@ -62,7 +62,8 @@ class ByteClassSettings:
     1 / (1 - forgetting) responses, 2,000 at 0.9995."""
     max_prefixes: Annotated[int, Meta(ge=0, le=1 << 20)] = 4_096
     """How many conversations, over all models, to remember with their prompt tokens for the next turn; about 800
-    bytes each. The least recently used is forgotten first. 0 remembers none."""
+    bytes each, most of which are taken at the start. The least recently used is forgotten first. 0 remembers
+    none."""
 
 
 @dataclass(frozen=True, slots=True)
