@@ -1,17 +1,14 @@
 """The router's process: built from its configuration, run, and stopped without losing a request."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from typing import Final
 
 from extproc import __version__
 from extproc.config.loading import as_json, fingerprint
 from extproc.config.schema import Configuration
-from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.terms import Terms
 from extproc.core.router.router import Router
 from extproc.server.access_logs import AccessLogs
@@ -20,10 +17,11 @@ from extproc.server.admin_http import Admin, admin_servers
 from extproc.server.background import Background
 from extproc.server.changes import Changes
 from extproc.server.current import CurrentEstimator
-from extproc.server.deadlines import Deadlines, Sweep
+from extproc.server.deadlines import Sweep
 from extproc.server.freed_memory import FreedMemory
 from extproc.server.grpc_core import Core
 from extproc.server.health import Health
+from extproc.server.in_force import InForce
 from extproc.server.listening import listen, listen_for_probes
 from extproc.server.live import Live, about_router
 from extproc.server.log_key import KeyFile
@@ -31,15 +29,15 @@ from extproc.server.loop import Loop, Timers
 from extproc.server.methods import Methods
 from extproc.server.own_knowledge import OwnKnowledge
 from extproc.server.reload import Reloader
-from extproc.server.routing import TAKEN_WITHIN_S, Routing, Routings
+from extproc.server.routing import Routings
 from extproc.server.streams import Streams
-from extproc.server.tls import Certificates, check_pem
+from extproc.server.tls import Certificates
 from extproc.server.tracing import trace_listeners
 from extproc.server.watch import watch_job
 from extproc.state.changing import Knowledge, in_store_of
 from extproc.state.keeping import Keeping
 from extproc.telemetry.fan_out import FanOut
-from extproc.telemetry.log import LogListener, set_log_level
+from extproc.telemetry.log import LogListener
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
 from extproc.telemetry.registry import process_registry
@@ -72,45 +70,38 @@ class App:
         self._ending = self._at_once = False
         self.registry = registry = process_registry()
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
-        self._metrics = metrics
         self._traces = trace_listeners(configuration.traces)
         listener = FanOut([metrics, LogListener(time.monotonic), *self._traces])
-        self._routings = Routings(time.time_ns if self._traces else None)
-        self._streams = Streams(self._routings.first(configuration, listener), metrics)
+        routings = Routings(time.time_ns if self._traces else None)
+        self._streams = Streams(routings.first(configuration, listener), metrics)
         self._access_logs = AccessLogs(lambda: self._streams.routing.teaching, metrics)
         self._health = Health()
         methods = Methods(self._streams, self._access_logs, self._health)
         self._core = Core()
         tls = configuration.listen.tls
-        self._certificates = None if tls is None else Certificates(tls)
-        self.grpc_address = listen(self._core, configuration.listen, self._certificates, methods.on_call)
+        certificates = None if tls is None else Certificates(tls)
+        self.grpc_address = listen(self._core, configuration.listen, certificates, methods.on_call)
         self.health_address = listen_for_probes(self._core, configuration.listen, methods.on_probe)
-        self._publish_info()
         metrics.ready.set_function(lambda: float(self._health.ready))
         metrics.draining.set_function(lambda: float(self._ending))
         metrics.loop_lag.set_function(lambda: self._streams.overload.lag_s)
-        self._judging = Sweep(JUDGES_EVERY_S, self._judge)
-        self._freeing = Sweep(FREES_EVERY_S, FreedMemory(lambda: bool(self._streams.open)).look)
-        self._timers: list[Timers] = []
-        self._set_timers()
-        self.loop = Loop(self._core, self._timers, listener.failed)
-        self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(registry))
-        self._changing = threading.Lock()
-        self.own_knowledge = OwnKnowledge(
-            self.loop,
-            self._changing,
-            lambda: self._configuration.estimator,
-            lambda: self.router.placer.estimator,
-            self._use_estimator,
+        judging = Sweep(JUDGES_EVERY_S, self._judge)
+        freeing = Sweep(FREES_EVERY_S, FreedMemory(lambda: bool(self._streams.open)).look)
+        timers: list[Timers] = [judging, freeing, self._access_logs]
+        self.loop = Loop(self._core, timers, listener.failed)
+        self._in_force = InForce(
+            self.loop, timers, self._streams, routings, certificates=certificates, changed=self._changed
         )
+        self._publish_info()
+        self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(registry))
         self._admins = self._admin_servers(metrics, listener) if admin else []
         self.admin_address = self._admins[0].address if admin else ""
         estimator = CurrentEstimator(lambda: self.router.placer.estimator)
         terms = Terms.of(configuration.estimator)
         self._keeping = Keeping(configuration.state, terms, estimator, self.loop.awaited, metrics)
         watching = watch_job(lambda: self._streams.routing, metrics, self._posted(listener.failed))
-        self._key_file = KeyFile(self._key_in_use, self._renew_key)
-        jobs = [*self._keeping.jobs, watching, self._key_file.follow]
+        key_file = KeyFile(self._in_force.log_key, self._in_force.renew_log_key)
+        jobs = [*self._keeping.jobs, watching, key_file.follow]
         self._background = Background(jobs, self._posted(metrics.failed))
 
     def _posted(self, failed: Callable[[Exception], None]) -> Callable[[Exception], None]:
@@ -124,11 +115,11 @@ class App:
             self.loop,
             lambda: self._health.ready,
             lambda: self.router.placer.estimator.state(),  # noqa: PLW0108  (a reload replaces it)
-            lambda: as_json(self._configuration, reload=self._reloader.report()),
+            lambda: as_json(self._in_force.configuration, reload=self._reloader.report()),
         )
         recent = Recent()
         live = Live(
-            lambda: about_router(self._configuration),
+            lambda: about_router(self._in_force.configuration),
             lambda wanted: [each.collect() for each in metrics.tallies if wanted(each.name, each.kind)],
             recent,
             lambda watched: self.loop.post(lambda: (listener.add if watched else listener.remove)(recent)),
@@ -136,16 +127,17 @@ class App:
         changes = Changes(
             self._knowledge, self.own_knowledge, StateChangeMetrics(self.registry), pages.state_changed
         )
-        return admin_servers(self._configuration.admin, pages, live, changes)
-
-    @property
-    def _configuration(self) -> Configuration:
-        return self._streams.routing.configuration
+        return admin_servers(self._in_force.configuration.admin, pages, live, changes)
 
     @property
     def router(self) -> Router:
         """The router in force for new requests."""
-        return self._streams.routing.router
+        return self._in_force.router
+
+    @property
+    def own_knowledge(self) -> OwnKnowledge:
+        """Changes to what this process has learned."""
+        return self._in_force.own_knowledge
 
     @property
     def ready(self) -> bool:
@@ -179,72 +171,28 @@ class App:
         self._reloader.ask()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put another configuration in force, except for bound addresses; streams that have begun keep theirs.
+        """Put another configuration in force: InForce.apply."""
+        self._in_force.apply(configuration)
 
-        Called on a thread other than the loop's. Raises ConfigurationError for a configuration that cannot be
-        used, TimeoutError if the loop does not take it; nothing has changed then.
-        """
-        with self._changing:
-            before = self._streams.routing
-            after = self._routings.after(before, configuration, self.loop)
-            tls = configuration.listen.tls
-            if tls is not None and tls != before.configuration.listen.tls:
-                check_pem(tls)
-            self._put_in_force(after)
-        if tls is not None and self._certificates is not None:
-            self._certificates.use(tls)
-        set_log_level(configuration.log_level)
-
-    def _use_estimator(self, learned: Estimator) -> None:
-        """Put an estimator in force, under the same configuration, whose key file is read again."""
-        self._put_in_force(self._routings.knowing(self._streams.routing, learned))
-
-    def _key_in_use(self) -> tuple[str, bytes] | None:
-        """Return the name of the access log's key file, and the key in use; None if the log is not used."""
-        routing = self._streams.routing
-        file = routing.configuration.learning.access_log.key_file
-        return None if routing.teaching is None else (file, routing.teaching.seal.keys.key)
-
-    def _renew_key(self) -> None:
-        """Read the access log's key again, under the same configuration."""
-        with self._changing:
-            self._use_estimator(self.router.placer.estimator)
-
-    def _put_in_force(self, routing: Routing) -> None:
-        self.loop.ask(lambda: self._swap(routing), TAKEN_WITHIN_S)
-
-    def _knowledge(self) -> Knowledge:
-        configuration = self._configuration
-        return in_store_of(configuration.state, configuration.estimator) or self.own_knowledge
-
-    def _swap(self, routing: Routing) -> None:
-        self._streams.routing = routing
+    def _changed(self) -> None:
         self._access_logs.resume()
-        self._set_timers()
         self._publish_info()
 
-    def _set_timers(self) -> None:
-        """Use the timers of the routing in force, and the old deadlines until none of them is pending."""
-        deadlines = self._streams.routing.deadlines
-        old = [each for each in self._timers if isinstance(each, Deadlines) and each is not deadlines]
-        idle_s = self._configuration.listen.idle_s
-        idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
-        self._timers[:] = [
-            *(deadlines, idle, self._judging, self._freeing, self._access_logs),
-            *(each for each in old if each.next_s < inf),
-        ]
-
     def _publish_info(self) -> None:
-        configuration = self._configuration
+        configuration = self._in_force.configuration
         digest = fingerprint(configuration).hex()[:12]
-        self._metrics.about(__version__, configuration.mode, digest, configuration.pools)
+        self._streams.metrics.about(__version__, configuration.mode, digest, configuration.pools)
+
+    def _knowledge(self) -> Knowledge:
+        configuration = self._in_force.configuration
+        return in_store_of(configuration.state, configuration.estimator) or self.own_knowledge
 
     def _drain(self) -> None:
         """Report NOT_SERVING, and go on serving for the drain time."""
         self._serving = False
-        log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
+        log.info("draining", extra={"fields": {"drain_s": self._in_force.configuration.drain_s}})
         self._health.set_ready(ready=False)
-        ends_s = time.monotonic() + self._configuration.drain_s
+        ends_s = time.monotonic() + self._in_force.configuration.drain_s
         self.loop.run(lambda: self._at_once or time.monotonic() >= ends_s)
 
     def _stop(self) -> None:

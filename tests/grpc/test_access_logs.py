@@ -67,7 +67,7 @@ async def evidence_of(channel: grpc.aio.Channel, call: type[Any]) -> str:
 
 def counted(app: App, outcome: Outcome) -> float:
     """Return how many entries had this outcome."""
-    return app.ask(lambda: float(app._metrics.access_log_entries[outcome,]))
+    return app.ask(lambda: float(app._streams.metrics.access_log_entries[outcome,]))
 
 
 def known(app: App) -> int:
@@ -237,7 +237,7 @@ def test_an_exception_costs_the_evidence_and_not_the_decision(
         fields = await decided(call(channel), chat(WORDS))
         assert "evidence" not in fields
         assert "estimate" in fields
-        assert 1 == app.ask(lambda: app._metrics.exceptions["ZeroDivisionError",])
+        assert 1 == app.ask(lambda: app._streams.metrics.exceptions["ZeroDivisionError",])
 
     with_a_log(router, act)
 
@@ -249,7 +249,7 @@ def test_decisions_that_do_not_fit_are_counted(router: Router, call: type[Any]) 
         for model, left_out in (("short", 0), ("m" * 250, 1)):
             fields = await decided(call(channel), chat(WORDS).replace(b'"m"', f'"{model}"'.encode()))
             assert bool(left_out) is ("evidence" not in fields)
-            assert left_out == app.ask(lambda: app._metrics.evidence_left_out[()])
+            assert left_out == app.ask(lambda: app._streams.metrics.evidence_left_out[()])
 
     with_a_log(router, act)
 
@@ -281,7 +281,7 @@ def test_a_key_that_is_rotated_is_used_without_a_reload(
     async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
         before = await evidence_of(channel, call)
         key.write_bytes(b"n" * 32)
-        await eventually(lambda: app.ask(app._key_in_use) == (str(key), b"n" * 32))
+        await eventually(lambda: app.ask(app._in_force.log_key) == (str(key), b"n" * 32))
         await log.write(log_message(*[entry(each, token_usage(90, 7)) for each in (before, before)]))
         await eventually(lambda: counted(app, Outcome.TAUGHT) == 2)
         after = await evidence_of(channel, call)

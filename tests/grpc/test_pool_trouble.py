@@ -125,7 +125,7 @@ def test_a_fault_of_our_own_makes_one_pool_silent(
             )
             failing = True
             await eventually(lambda: shown(app, "pool_answered", "short") == 0)
-            await eventually(lambda: app._metrics.exceptions.get(("ZeroDivisionError",), 0) > 1)
+            await eventually(lambda: app._streams.metrics.exceptions.get(("ZeroDivisionError",), 0) > 1)
             assert shown(app, "pool_answered", "long") == 1
             failing = False
             await eventually(lambda: shown(app, "pool_answered", "short") == 1)

@@ -114,7 +114,7 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
 
     async def scenario() -> None:
         async with router("exchange: {deadline_ms: 300}") as app:
-            timers = app.ask(lambda: len(app._timers))
+            timers = app.ask(lambda: len(app.loop._timers))
             async with grpc.aio.insecure_channel(app.grpc_address) as channel:
                 before, after = call(channel), call(channel)
                 await before.headers()
@@ -127,7 +127,7 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
                     assert "deadline" == metadata["reason"].string_value
             for deadline_ms in range(60, 80):
                 await apply(app, f"exchange: {{deadline_ms: {deadline_ms}}}")
-            assert timers == app.ask(lambda: len(app._timers))
+            assert timers == app.ask(lambda: len(app.loop._timers))
 
     asyncio.run(scenario())
 
