@@ -4,28 +4,20 @@ A running router accepts changes from callers that send its token; if it uses a 
 """
 
 import argparse
-import urllib.request
-from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
 from urllib.parse import urlencode
 
-from extproc.cli.token import PAGE_ERRORS, add_token, authorized_request, bearer_of, page, why
+from extproc.cli.state_places import HTTP, PLACE, STORE, changed, file_of, in_store, read, write
+from extproc.cli.token import add_token, bearer_of
 from extproc.core.errors import ConfigurationError
 from extproc.files import read_file
 
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
     from extproc.core.estimator.terms import Terms
-    from extproc.state.in_store import InStore
 
 __all__ = ["add"]
-
-CHANGES_WITHIN_S = 100
-PLACE = "a file, store:CONFIG.yaml (the store that this configuration names), or http://ADMIN of a running router"
-STORE, HTTP = "store:", ("http://", "https://")
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -87,7 +79,7 @@ def _model(name: str) -> str:
 def _show(options: argparse.Namespace) -> int:
     from extproc.state.snapshot import to_json  # noqa: PLC0415  (other commands start faster without these)
 
-    state = _read(options.place, bearer_of(options))
+    state = read(options.place, bearer_of(options))
     print(to_json(state) if options.json else _as_table(state))
     return 0
 
@@ -97,9 +89,9 @@ def _export(options: argparse.Namespace) -> int:
     from extproc.state.snapshot import to_message  # noqa: PLC0415
 
     if options.place.startswith((STORE, *HTTP)):
-        _write(options.file, to_message(_read(options.place, bearer_of(options))))
+        write(options.file, to_message(read(options.place, bearer_of(options))))
     else:
-        _write(options.file, read_state(_file(options.place)))
+        write(options.file, read_state(file_of(options.place)))
     return 0
 
 
@@ -110,15 +102,15 @@ def _import(options: argparse.Namespace) -> int:
     message = read_state(options.file)
     if options.place.startswith(STORE):
         state = from_message(message)
-        print(_in_store(options.place, lambda store: store.add(state)))
+        print(in_store(options.place, lambda store: store.add(state)))
     elif options.place.startswith(HTTP):
         content = read_file(options.file, MAX_FILE_BYTES)
-        print(_changed(f"{options.place.rstrip('/')}/state/import", bearer_of(options), content))
+        print(changed(f"{options.place.rstrip('/')}/state/import", bearer_of(options), content))
     else:
-        path = _file(options.place)
+        path = file_of(options.place)
         if path.exists() and read_state(path).estimator_kind:
             raise ConfigurationError(f"{path} already holds learned state; merge both, or reset it first")
-        _write(path, message)
+        write(path, message)
     return 0
 
 
@@ -127,9 +119,9 @@ def _merge(options: argparse.Namespace) -> int:
     from extproc.state.snapshot import to_message  # noqa: PLC0415
 
     token = bearer_of(options)
-    states = [_read(place, token) for place in options.places]
+    states = [read(place, token) for place in options.places]
     terms = _terms(states)
-    _write(options.out, to_message(bounded(merged(states, terms), terms)))
+    write(options.out, to_message(bounded(merged(states, terms), terms)))
     return 0
 
 
@@ -138,20 +130,20 @@ def _reset(options: argparse.Namespace) -> int:
     from extproc.state.pb import state_pb2  # noqa: PLC0415
 
     if options.place.startswith(STORE):
-        print(_in_store(options.place, lambda store: store.forget(options.model or "")))
+        print(in_store(options.place, lambda store: store.forget(options.model or "")))
         return 0
     if options.place.startswith(HTTP):
         query = f"?{urlencode({'model': options.model})}" if options.model else ""
-        print(_changed(f"{options.place.rstrip('/')}/state/reset{query}", bearer_of(options), b""))
+        print(changed(f"{options.place.rstrip('/')}/state/reset{query}", bearer_of(options), b""))
         return 0
-    path = _file(options.place)
+    path = file_of(options.place)
     message = read_state(path)
     if options.model:
         for rows in (message.categories, message.models, message.outputs):
             for index in reversed(range(len(rows))):
                 if rows[index].model == options.model:
                     del rows[index]
-    _write(path, message if options.model else state_pb2.LearnedState())
+    write(path, message if options.model else state_pb2.LearnedState())
     return 0
 
 
@@ -161,43 +153,8 @@ def _undo(options: argparse.Namespace) -> int:
             f"{options.place}: only running routers remember replaced prices; give http://ADMIN"
         )
     query = urlencode({"model": options.model})
-    print(_changed(f"{options.place.rstrip('/')}/state/undo?{query}", bearer_of(options), b""))
+    print(changed(f"{options.place.rstrip('/')}/state/undo?{query}", bearer_of(options), b""))
     return 0
-
-
-def _read(place: str, token: str) -> "LearnedState":
-    from extproc.state.file import read_state  # noqa: PLC0415
-    from extproc.state.snapshot import from_json, from_message  # noqa: PLC0415
-
-    if place.startswith(STORE):
-        of_store: LearnedState = _in_store(place, lambda store: store.read())
-        return of_store
-    if place.startswith(HTTP):
-        return from_json(_fetch(place.rstrip("/") + "/state", token))
-    return from_message(read_state(_file(place)))
-
-
-def _file(place: str) -> Path:
-    """Return the file that a place names. Raises ConfigurationError for an address of another kind."""
-    if "://" in place:
-        raise ConfigurationError(f"{place}: an address of this kind cannot be read; give {PLACE}")
-    return Path(place)
-
-
-def _in_store(place: str, act: "Callable[[InStore], Any]") -> Any:  # noqa: ANN401
-    """Return the result of `act`, called with the store that a configuration names."""
-    from extproc.config.loading import load  # noqa: PLC0415
-    from extproc.state.changing import NotDone  # noqa: PLC0415
-    from extproc.state.in_store import InStore  # noqa: PLC0415
-
-    configuration = load(Path(place.removeprefix(STORE)))
-    settings = configuration.state.store
-    if settings is None:
-        raise ConfigurationError(f"{place}: this configuration has no state.store")
-    try:
-        return act(InStore(settings, configuration.estimator))
-    except NotDone as error:
-        raise ConfigurationError(f"{place}: {error}") from error
 
 
 def _terms(states: "list[LearnedState]") -> "Terms":
@@ -222,36 +179,3 @@ def _as_table(state: "LearnedState") -> str:
         of_model = f"{model.weight:>10,.0f}{model.q:>8.2f}{model.generation:>14}" if model else f"{'':32}"
         lines.append(f"{name[:39]:40}{responses:>12,}{of_model}{len(rows):>16}")
     return "\n".join([*lines, f"estimator {state.estimator_kind}, {len(models)} models with prices"])
-
-
-def _write(path: Path, message: Any) -> None:  # noqa: ANN401
-    from extproc.state.file import write_atomically  # noqa: PLC0415
-    from extproc.state.frame import framed  # noqa: PLC0415
-
-    try:
-        write_atomically(path, framed(message.SerializeToString()))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-
-
-def _changed(url: str, token: str, data: bytes) -> str:
-    """Send a change to a running router; return its answer."""
-    request = authorized_request(url, token)
-    request.data = data
-    request.add_header("Content-Type", "application/octet-stream")
-    try:
-        with urllib.request.urlopen(request, timeout=CHANGES_WITHIN_S) as response:  # noqa: S310  (the caller checked it)
-            body: bytes = response.read()
-    except HTTPError as error:
-        message = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
-        raise ConfigurationError(f"{url}: {message or why(error)}") from error
-    except PAGE_ERRORS as error:
-        raise ConfigurationError(f"{url}: {why(error)}") from error
-    return body.decode(errors="replace").strip()
-
-
-def _fetch(url: str, token: str) -> bytes:
-    try:
-        return page(url, token)
-    except PAGE_ERRORS as error:
-        raise ConfigurationError(f"{url}: {why(error)}") from error

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.inside import BARS, Exchanges, calls
-from extproc.core.apis import chunks, messages, responses_usage
+from extproc.core.apis import chunks, messages_usage, responses_usage
 from extproc.core.apis.response import usage_reader
 from extproc.core.errors import ResponseFault
 from extproc.core.exchange.events import ContinueBody, Phase, ResponseBody
@@ -59,7 +59,7 @@ def test_only_what_may_hold_usage_is_decoded(
         decoded.append(body)
         return decode_response(decoder, body, not_json)
 
-    for module in (chunks, messages, responses_usage):
+    for module in (chunks, messages_usage, responses_usage):
         monkeypatch.setattr(module, "decode_response", decode)
     reader = usage_reader(api, "text/event-stream", "", 1 << 20)
     for data in (start, *[piece] * 1_000, end):
