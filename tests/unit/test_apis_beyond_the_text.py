@@ -42,6 +42,7 @@ def test_values_for_a_chat_template_may_be_part_of_the_prompt(api: Api, body: di
         (Api.CHAT, HI, {"ignore_eos": True}, {"max_completion_tokens": 10}),
         (Api.COMPLETIONS, PROMPT | {"max_tokens": None}, {"ignore_eos": True}, {"max_tokens": 10}),
         (Api.COMPLETIONS, PROMPT | {"max_tokens": None}, {"min_tokens": 9}, {"max_tokens": 10}),
+        (Api.RESPONSES, {"model": "m", "input": "Hi"}, {"ignore_eos": True}, {"max_output_tokens": 10}),
     ],
 )
 def test_an_output_that_may_not_end_by_itself_needs_a_limit(

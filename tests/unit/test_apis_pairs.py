@@ -34,6 +34,32 @@ def test_an_instruct_is_read_with_each_document() -> None:
     assert (b"INabcINabcdef", 7 / 13, 2) == (facts.text, facts.longest_share, facts.sequences)
 
 
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.RERANK, {"query": "abc", "documents": ["d", "ef"]}),
+        (Api.SCORE, {"text_1": "abc", "text_2": ["d", "ef"]}),
+        (Api.SCORE, {"queries": "abc", "documents": ["d", "ef"]}),
+    ],
+)
+def test_an_instruction_is_read_with_each_pair(api: Api, body: dict[str, Any]) -> None:
+    """In vLLM, it is rendered, with the values for the template, into the prompt of each pair."""
+    facts = read(api, **body, instruction="IN")
+    assert (b"INabcINabcdef", 7 / 13, 2) == (facts.text, facts.longest_share, facts.sequences)
+    assert read(api, **body, chat_template_kwargs={"instruction": "IN"}).text.count(b"IN") == 2
+    assert read(api, **body, chat_template_kwargs={"instruction": "IN" * 200}).unseen_history
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"queries": "a", "documents": "b"}, {"queries": "a", "items": "b"}, {"data_1": "a", "data_2": "b"}],
+)
+def test_only_the_server_knows_which_of_two_pairs_it_scores(other: dict[str, Any]) -> None:
+    """In vLLM, queries and data take precedence over text_1 and text_2."""
+    assert not read(Api.SCORE, text_1="c", text_2="d").unseen_history
+    assert read(Api.SCORE, text_1="c", text_2="d", **other).unseen_history
+
+
 def test_the_parts_of_a_query_are_one_prompt() -> None:
     """SGLang takes a query in parts, which it reads together with each document."""
     parts = [{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]

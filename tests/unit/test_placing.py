@@ -11,7 +11,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.facts import Api, RequestFacts
+from extproc.core.facts import Api, MediaCount, RequestFacts
 from extproc.core.placing.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
 from extproc.core.placing.policy import Pool, Pools, Reason
 from extproc.core.placing.pool import Endpoints
@@ -194,6 +194,13 @@ def test_truncation_caps_a_prompt(cap: int | None, prompt: int, bound: int) -> N
     """
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", truncate_prompt_tokens=cap)
     assert TokenBudget(prompt, bound, 7, 1, prompt) == token_budget(facts, estimate(300, 400, 7))
+
+
+def test_truncation_does_not_cap_media() -> None:
+    """A prompt is cut before the images in it are expanded (vLLM issue 57038)."""
+    media = MediaCount(large_images=1)
+    facts = RequestFacts(Api.CHAT, "m", b"", media=media, truncate_prompt_tokens=50)
+    assert TokenBudget(300, 400, 7, 1, 300) == token_budget(facts, estimate(300, 400, 7))
 
 
 @pytest.mark.parametrize("output", [10**9, 10**300, 10**4_000])

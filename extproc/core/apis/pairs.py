@@ -1,7 +1,8 @@
 """Rerank and score, as in vLLM, Jina and Cohere: each pair of texts is one prompt without output tokens.
 
 A reranker reads the query again with every document, and usage counts it each time. So the text of a request is
-the query, repeated once per document with SGLang's `instruct`, and the documents.
+the query, repeated once per document with the instruction (SGLang's `instruct`; vLLM's `instruction`, and what it
+passes to the template), and the documents.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,19 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import Number, check_count, decode_body, is_set, model_key, pads_prompt, prompt_cap
+from extproc.core.apis.bodies import (
+    Number,
+    adds_to_prompt,
+    check_count,
+    compact_json,
+    decode_body,
+    is_set,
+    model_key,
+    pads_prompt,
+    prompt_cap,
+)
 from extproc.core.apis.family import Family
+from extproc.core.apis.shares import longest_share
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.usages import checked_usage, decode_response
@@ -44,17 +56,34 @@ class _Pairs(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     truncate_prompt_tokens: Number = msgspec.Raw()
     padding: msgspec.Raw = msgspec.Raw()
+    instruct: str | None = None
+    instruction: str | None = None
+    chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+
+    def instructions(self) -> bytes:
+        """Return what is added to each pair, except values for the template that cannot be measured."""
+        values = self.chat_template_kwargs
+        more = "" if adds_to_prompt(values) else compact_json(values, unescape=False)
+        return f"{self.instruct or ''}{self.instruction or ''}{more}".encode()
 
 
 class _Rerank(_Pairs, frozen=True, gc=False):
     query: msgspec.Raw = msgspec.Raw()
-    instruct: str | None = None
 
 
 class _Score(_Pairs, frozen=True, gc=False):
     text_1: msgspec.Raw = msgspec.Raw()
     text_2: msgspec.Raw = msgspec.Raw()
     queries: msgspec.Raw = msgspec.Raw()
+    items: msgspec.Raw = msgspec.Raw()
+    data_1: msgspec.Raw = msgspec.Raw()
+    data_2: msgspec.Raw = msgspec.Raw()
+
+    def is_ambiguous(self) -> bool:
+        """Return whether there is a pair besides the one that is read: only the server knows which it uses."""
+        texts = is_set(self.text_1) or is_set(self.text_2)
+        named = is_set(self.queries) or is_set(self.documents)
+        return (texts and named) or any(map(is_set, (self.items, self.data_1, self.data_2)))
 
 
 _RERANK = msgspec.json.Decoder(_Rerank)
@@ -66,7 +95,7 @@ def read_rerank(body: bytes) -> RequestFacts:
     """Read the facts of a rerank request. Raises BodyNotUnderstood."""
     request = decode_body(_RERANK, body)
     parts = _texts(request.query)
-    query = None if parts is None else [b"".join([(request.instruct or "").encode(), *parts])]
+    query = None if parts is None else [b"".join(parts)]
     return _facts(Api.RERANK, request, query, _texts(request.documents))
 
 
@@ -78,7 +107,7 @@ def read_score(body: bytes) -> RequestFacts:
     request = decode_body(_SCORE, body)
     one = request.text_1 if is_set(request.text_1) else request.queries
     other = request.text_2 if is_set(request.text_2) else request.documents
-    return _facts(Api.SCORE, request, _texts(one), _texts(other))
+    return _facts(Api.SCORE, request, None if request.is_ambiguous() else _texts(one), _texts(other))
 
 
 def _texts(value: msgspec.Raw) -> list[bytes] | None:
@@ -96,22 +125,22 @@ def _texts(value: msgspec.Raw) -> list[bytes] | None:
 
 
 def _facts(api: Api, request: _Pairs, one: list[bytes] | None, other: list[bytes] | None) -> RequestFacts:
-    text, longest_share, count = b"", 1.0, 1
+    text, share, count = b"", 1.0, 1
     unseen = one is None or other is None or pads_prompt(request.padding)
+    unseen = unseen or adds_to_prompt(request.chat_template_kwargs)
     if one and other:
-        count = max(len(one), len(other))
-        lengths = [len(a) + len(b) for a, b in zip(_repeated(one, count), _repeated(other, count), strict=True)]
-        total = sum(lengths)
-        if total > MAX_TEXT_BYTES:
+        count, added = max(len(one), len(other)), request.instructions()
+        texts = [*_repeated(one, count), *_repeated(other, count)]
+        if sum(map(len, texts)) + count * len(added) > MAX_TEXT_BYTES:
             unseen = True
         else:
-            text = b"".join([*_repeated(one, count), *_repeated(other, count)])
-            longest_share = max(lengths) / total if total else 1.0
+            texts[:count] = [added + text for text in texts[:count]] if added else texts[:count]
+            text, share = b"".join(texts), longest_share(texts, parts=2)
     return RequestFacts(
         api=api,
         model=model_key(request.model),
         text=text,
-        longest_share=longest_share,
+        longest_share=share,
         sequences=count,
         max_output_tokens=0,
         truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import TokenId, check_count, decode_body, is_set
+from extproc.core.apis.shares import longest_share
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 
 __all__ = ["Prompts", "read_prompts"]
@@ -40,13 +41,13 @@ def read_prompts(prompts: msgspec.Raw) -> Prompts:
         case b'"':
             check_count(prompts, MAX_PROMPTS, "prompts")
             texts = [text.encode() for text in _few(decode_body(_TEXTS, prompts))]
-            lengths = list(map(len, texts))
-            return Prompts(b"".join(texts), longest_share=_longest_share(lengths), count=len(texts))
+            return Prompts(b"".join(texts), longest_share=longest_share(texts), count=len(texts))
         case b"[":
             id_lists = decode_body(_ID_LISTS, prompts)
             lengths = [len(ids) for ids in id_lists]
-            share = _longest_share(lengths)
-            return Prompts(exact_prompt_tokens=sum(lengths), longest_share=share, count=len(lengths))
+            total = sum(lengths)
+            share = max(lengths) / total if total else 1.0
+            return Prompts(exact_prompt_tokens=total, longest_share=share, count=len(lengths))
     count = len(decode_body(_IDS, prompts))
     return Prompts(exact_prompt_tokens=count) if count else Prompts()
 
@@ -62,8 +63,3 @@ def _few(texts: list[str]) -> list[str]:
     if len(texts) > MAX_PROMPTS:
         raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(texts)} prompts; at most {MAX_PROMPTS} are read")
     return texts
-
-
-def _longest_share(lengths: list[int]) -> float:
-    total = sum(lengths)
-    return max(lengths) / total if total else 1.0

@@ -15,6 +15,7 @@ from extproc.core.apis.bodies import (
     Number,
     adds_to_prompt,
     decode_body,
+    forces_output,
     is_set,
     model_key,
     read_flag,
@@ -62,6 +63,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     conversation: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
     # vLLM's
+    ignore_eos: Flag = msgspec.Raw()
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()
     mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
     media_io_kwargs: msgspec.Raw = msgspec.Raw()
@@ -103,6 +105,8 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.add_tools(request.tools)
     prompt.see_media_settings(request.mm_processor_kwargs, request.media_io_kwargs)
     text, turns = prompt.text_and_turns()
+    limit = read_limit(request.max_output_tokens, "max_output_tokens")
+    forced = forces_output(request.ignore_eos)
     return RequestFacts(
         api=Api.RESPONSES,
         model=model_key(request.model),
@@ -113,11 +117,13 @@ def read_request(body: bytes) -> RequestFacts:
         messages=len(items) + bool(request.instructions),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=read_limit(request.max_output_tokens, "max_output_tokens"),
+        max_output_tokens=limit,
         stream=read_flag(request.stream, "stream"),
         unseen_history=prompt.unseen
         or request.depends_on_server_state()
-        or adds_to_prompt(request.chat_template_kwargs),
+        or adds_to_prompt(request.chat_template_kwargs)
+        or (forced and limit is None),
+        output_forced=forced,
         stored=request.is_stored(),
     )
 

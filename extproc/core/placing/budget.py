@@ -5,7 +5,7 @@ from math import ceil
 import msgspec
 
 from extproc.core.estimator.protocol import Estimate
-from extproc.core.facts import RequestFacts
+from extproc.core.facts import NO_MEDIA, RequestFacts
 
 __all__ = ["MAX_BUDGET_TOKENS", "TokenBudget", "token_budget"]
 
@@ -59,12 +59,13 @@ def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
 
     Of several prompts only the longest counts, since each is a separate sequence. It is the longest in bytes; with
     several languages, another one may have more tokens, and a larger share of them. A declared prompt truncation
-    caps the prompt (vLLM's truncate_prompt_tokens).
+    caps the prompt (vLLM's truncate_prompt_tokens), but not with media, which vLLM expands after the cut (its
+    issue 57038, fixed in September 2026).
     """
     share, whole = facts.longest_share, estimate.prompt_tokens
     most = share if facts.exact_prompt_tokens is not None else UNLIKE * share / (1 + (UNLIKE - 1) * share)
     prompt, bound = ceil(whole * share - LAST_BITS), ceil(estimate.prompt_bound * most - LAST_BITS)
     cap = facts.truncate_prompt_tokens
-    if cap is not None and cap > 0:
+    if cap is not None and cap > 0 and facts.media == NO_MEDIA:
         prompt, bound, whole = min(prompt, cap), min(bound, cap), min(whole, cap * facts.sequences)
     return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences, ceil(whole - LAST_BITS))
