@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from extproc.cli.state_places import HTTP, PLACE, STORE, changed, file_of, in_store, read, write
 from extproc.cli.token import add_token, bearer_of
-from extproc.core.errors import ConfigurationError
+from extproc.core.errors import ConfigurationError, printable
 from extproc.files import read_file
 
 if TYPE_CHECKING:
@@ -177,5 +177,5 @@ def _as_table(state: "LearnedState") -> str:
         model = models.get(name)
         responses = model.observations if model else sum(row.observations for row in rows)
         of_model = f"{model.weight:>10,.0f}{model.q:>8.2f}{model.generation:>14}" if model else f"{'':32}"
-        lines.append(f"{name[:39]:40}{responses:>12,}{of_model}{len(rows):>16}")
+        lines.append(f"{printable(name[:39]):40}{responses:>12,}{of_model}{len(rows):>16}")
     return "\n".join([*lines, f"estimator {state.estimator_kind}, {len(models)} models with prices"])

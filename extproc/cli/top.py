@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 from extproc.cli.token import PAGE_ERRORS, add_token, authorized_request, bearer_of, why
-from extproc.core.errors import ConfigurationError
+from extproc.core.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -101,11 +101,20 @@ def _pools(pools: list[dict[str, Any]], event: Event) -> "Table":
 
 
 def _models(models: list[dict[str, Any]]) -> "Table":
+    from rich.text import Text  # noqa: PLC0415
+
     table = _table("model", "per s", "off the default", "error p50", "error p90", "bound / actual", "above it")
     for each in models:
         shares = (_share(each[name]) for name in ("routed", "error_p50", "error_p90"))
         bound = "-" if each["bound_ratio"] is None else f"{each['bound_ratio']:.2f}"
-        table.add_row(each["name"] or "-", f"{each['per_s']:.1f}", *shares, bound, _share(each["under_counted"]))
+        # Names come from clients: as Text they are not read as markup.
+        table.add_row(
+            Text(printable(each["name"]) or "-"),
+            f"{each['per_s']:.1f}",
+            *shares,
+            bound,
+            _share(each["under_counted"]),
+        )
     return table
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "DualpoolError",
     "ResponseFault",
     "ResponseNotUnderstood",
+    "printable",
     "shown",
     "without_password",
 ]
@@ -136,9 +137,14 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
+def printable(text: str) -> str:
+    """Return a text without control characters: in a terminal they would do something."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _line(text: str) -> str:
     """Return a text as one line without control characters, truncated if it is long."""
-    line = "".join(c if c.isprintable() else " " for c in text[: MAX_SENTENCE_BYTES + 1])
+    line = printable(text[: MAX_SENTENCE_BYTES + 1])
     data = line.encode()
     return (
         line if len(data) <= MAX_SENTENCE_BYTES else data[: MAX_SENTENCE_BYTES - 3].decode(errors="ignore") + "..."

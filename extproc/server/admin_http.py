@@ -70,9 +70,8 @@ class Admin:
         if token_file:
             app = TokenRequired(app, token_file)
         host, _, port = address.rpartition(":")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket = socket.create_server((host.strip("[]"), int(port)), family=family)
+            self._socket = _listening(host.strip("[]"), int(port))
         except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
             raise ConfigurationError(f"{setting}: {address!r} cannot be bound: {error}") from error
         bound_to, bound_port = self._socket.getsockname()[:2]
@@ -95,6 +94,16 @@ class Admin:
 
     def _run(self) -> None:
         asyncio.run(self._server.serve([self._socket]))
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a listening socket. `::` means every address, or every IPv4 address if the host has no IPv6: as with
+    gRPC, and unlike create_server's default, which is IPv6 alone.
+    """
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104  (what the operator asked for)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
 
 
 class _Server(Server):

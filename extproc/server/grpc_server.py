@@ -95,7 +95,8 @@ def _reason(address: str) -> str:
         else:
             host, _, port = address.rpartition(":")
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            socket.create_server((host.strip("[]"), int(port)), family=family).close()
+            both = host == "[::]" and socket.has_dualstack_ipv6()  # as gRPC
+            socket.create_server((host.strip("[]"), int(port)), family=family, dualstack_ipv6=both).close()
     except (OSError, ValueError, OverflowError) as error:
         return str(error)
     return "gRPC gives no reason; with GRPC_VERBOSITY=error in the environment it may log one"

@@ -21,6 +21,7 @@ from prometheus_client import Metric
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from extproc import __version__
 from extproc.config.schema import Configuration
@@ -72,6 +73,20 @@ class _Event:
     recent: list[Shown] | None
 
 
+class _Viewed(StreamingResponse):
+    """The stream of one viewer; `ended` is called when it is over, also if it never began."""
+
+    def __init__(self, events: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
 class Live:
     """The page and its stream. `watch` is called with True for the first viewer, and with False after the last.
 
@@ -108,22 +123,18 @@ class Live:
     async def _stream(self, _request: Request) -> Response:
         if len(self._viewers) >= VIEWERS:
             return PlainTextResponse(f"there are already {VIEWERS} viewers\n", 503)
-        return StreamingResponse(
-            self._events(), media_type="text/event-stream", headers={"cache-control": "no-store"}
-        )
-
-    async def _events(self) -> AsyncIterator[bytes]:
-        # The queue holds one event: a slow reader misses some, and none pile up.
+        # The queue holds one event: a slow reader misses some, and none pile up. It is counted at once:
+        # others may come before the first event is asked for.
         events: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._viewers.add(events)
+        return _Viewed(self._events(events), ended=lambda: self._viewers.discard(events))
+
+    async def _events(self, events: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
         if self._ticking is None:
             self._watch(True)  # noqa: FBT003  (a switch)
             self._ticking = asyncio.create_task(self._tick_while_watched())
-        try:
-            while True:
-                yield await events.get()
-        finally:
-            self._viewers.discard(events)
+        while True:
+            yield await events.get()
 
     async def _tick_while_watched(self) -> None:
         try:

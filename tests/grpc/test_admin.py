@@ -229,6 +229,28 @@ def test_an_address_in_use_is_a_configuration_error(router: Router) -> None:
         asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("speaks_ipv6", [True, False])
+def test_probes_on_every_address_accept_ipv4(speaks_ipv6: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """[::], as in the shipped manifests, serves IPv4, too: the kubelet and Prometheus use the pod's address."""
+    if not speaks_ipv6:
+        monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    probed = (
+        "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0', probes_address: '[::]:0'}\ndrain_s: 0"
+    )
+
+    async def scenario() -> None:
+        app = App(parse(probed))
+        await app.start()
+        try:
+            port = app._admins[1].address.rpartition(":")[2]
+            async with httpx.AsyncClient() as client:
+                assert 200 == (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
 def test_probes_have_a_port_without_secrets(router: Router) -> None:
     """The port for other machines serves metrics and health, but neither state nor configuration."""
 

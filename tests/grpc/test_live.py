@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import Metric
+from rich.console import Console
 
 from extproc.cli.main import main
+from extproc.cli.top import screen
 from extproc.config.loading import parse
 from extproc.server.live import PAGE, VIEWERS, Live, about_router
 from extproc.telemetry.looks import Wanted, is_histogram, is_number
@@ -117,6 +119,25 @@ def test_the_number_of_viewers_is_limited(router: Router) -> None:
     asyncio.run(scenario())
 
 
+def test_viewers_that_come_at_the_same_time_are_limited_too(router: Router) -> None:
+    """Otherwise they would take all connections, and probes would get none."""
+
+    async def scenario() -> None:
+        async with router() as app, httpx.AsyncClient() as client:
+            requests = [
+                client.build_request("GET", f"http://{app.admin_address}/live") for _ in range(3 * VIEWERS)
+            ]
+            responses = await asyncio.gather(*(client.send(request, stream=True) for request in requests))
+            assert VIEWERS == sum(response.status_code == httpx.codes.OK for response in responses)
+            for response in responses:
+                await response.aclose()
+            async with asyncio.timeout(WITHIN_S):  # places are free again
+                while (await client.send(requests[0], stream=True)).status_code != httpx.codes.OK:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+
+
 def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
     """It is under 60 KB, and its policy allows only its own script. The port for probes does not serve it."""
 
@@ -148,6 +169,24 @@ def test_top_once_prints_the_figures(router: Router, call: type[Any], capsys: py
     printed = capsys.readouterr().out
     assert "short" in printed
     assert "no problems" in printed
+
+
+@pytest.mark.parametrize(
+    ("model", "printed"),
+    [("[/]", "[/]"), ("llama[beta]", "llama[beta]"), ("a\x1b[31mb", "a [31mb")],
+)
+def test_top_prints_names_as_they_are(model: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's name comes from clients: it is no markup, and moves no cursor."""
+    figures = dict.fromkeys(("routed", "error_p50", "error_p90", "bound_ratio", "under_counted"))
+    event = {
+        "about": {"version": "1", "mode": "enforce", "pools": []},
+        "figures": {"pools": [], "models": [{"name": model, "per_s": 1.0, **figures}], "trouble": []},
+        "per_s": 1.0, "by_pool": [], "since_start": True, "recent": [],
+    }  # fmt: skip
+    Console().print(screen(event, []))
+    out = capsys.readouterr().out
+    assert printed in out
+    assert "\x1b" not in out
 
 
 def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,14 @@ def test_the_default_address_accepts_ipv4_and_ipv6(router: Router) -> None:
     asyncio.run(scenario())
 
 
+def test_a_port_that_is_in_use_on_ipv4_is_named() -> None:
+    """[::] cannot be bound where somebody else has the port on IPv4 alone; the reason is the kernel's."""
+    with socket.create_server(("0.0.0.0", 0)) as other:  # noqa: S104  (that is the case)
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="in use"):
+            asyncio.run(App(configuration(f"address: '[::]:{port}'")).start())
+
+
 def test_probes_have_a_port_without_tls(tmp_path: Path, call: type[Any]) -> None:
     """health_address serves health checks in plaintext, and nothing else."""
     authority = trustme.CA()
