@@ -11,7 +11,7 @@ malformed entry of a list does not affect the other entries.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final
 
@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import DualpoolError
 from extproc.core.names import MAX_NAME_CHARS
+from extproc.core.placing.fleet import ANY_OTHER
 
 __all__ = [
     "MAX_MODELS",
@@ -85,6 +86,7 @@ class _Model(msgspec.Struct, frozen=True):
     parent: object = None
     root: object = None
     max_model_len: object = None
+    owned_by: object = None
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -105,7 +107,21 @@ def parse_models(page: bytes) -> ModelList:
     firsts: dict[str, str] = {}
     for name, model in read:
         firsts.setdefault(_name(model.root), name)
-    return ModelList(tuple(_model(name, model, lengths, firsts) for name, model in read), len(listed))
+    models = [_model(name, model, lengths, firsts) for name, model in read]
+    if any(model.owned_by == SGLANG for _, model in read):
+        models = [replace(model, max_model_len=_most_in_sglang(model.max_model_len)) for model in models]
+        models.append(ModelReport(ANY_OTHER))
+    return ModelList(tuple(models), len(listed))
+
+
+# How SGLang identifies itself in its list of models. It ignores names that it does not list, except for an adapter
+# after a colon (`base:adapter`).
+SGLANG: Final = "sglang"
+
+
+def _most_in_sglang(context_tokens: int | None) -> int | None:
+    """Return the longest sequence: SGLang refuses one that fills the context to its last token."""
+    return None if context_tokens is None else max(context_tokens - 1, 1)
 
 
 def _name(value: object) -> str:

@@ -8,7 +8,7 @@ from math import nan
 from random import Random
 from typing import Protocol
 
-from extproc.core.placing.fleet import Busy, Fleet, PoolLoad, PoolWatched, Served, Serving
+from extproc.core.placing.fleet import ANY_OTHER, Busy, Fleet, PoolLoad, PoolWatched, Served, Serving
 from extproc.core.placing.pool import Pool
 from extproc.core.placing.spill import Spilling, SpillSettings, pressure
 from extproc.pools.reports import LoadReport, ModelReport
@@ -103,7 +103,7 @@ class Survey:
                 pool,
                 report.asked,
                 report.answered,
-                models=len(watched.served or ()),
+                models=_count(watched.served),
                 pressure=nan if load is None else pressure(load, self._spill),
                 share=0.0 if load is None else load.share,
                 preemptions=sum(each.preemptions for each in report.loads),
@@ -117,7 +117,7 @@ class Survey:
         self._serving = Serving(self._pools, self._served())
         self._parents = self._known_parents()
         if watched.served != before:
-            known = None if watched.served is None else len(watched.served)
+            known = None if watched.served is None else _count(watched.served)
             log.info(
                 "the models of a pool have changed", extra={"fields": {"pool": watched.pool.name, "models": known}}
             )
@@ -169,6 +169,11 @@ def _resumed(pool: Pool, spill: SpillSettings, before: _Watched | None, *, by_al
     if before.spill == spill:
         return replace(before, pool=pool, served=served)
     return _Watched(pool, spill, Spilling(spill), before.known, served, listed=before.listed)
+
+
+def _count(served: Served | None) -> int:
+    """Return how many models are listed by name."""
+    return sum(name != ANY_OTHER for name in served or ())
 
 
 def _together(loads: Sequence[LoadReport]) -> Busy:

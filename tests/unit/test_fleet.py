@@ -12,7 +12,7 @@ from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.fleet import Busy, Fleet, PoolLoad, Served, Serving
+from extproc.core.placing.fleet import ANY_OTHER, Busy, Fleet, PoolLoad, Served, Serving
 from extproc.core.placing.policy import Pool, Pools, Reason
 from extproc.core.placing.pool import Endpoints
 
@@ -52,6 +52,47 @@ def test_without_configured_models_only_the_two_limits_decide(
     pools = Pools((S, M, L))
     for fleet in (None, pools.fleet, Fleet(Serving(pools.ascending, {}))):
         assert expected == pools.place(facts, budget, fleet)
+
+
+QWEN: dict[str, int | None] = {"qwen": 90, "other": None}
+
+
+@pytest.mark.parametrize("name", ["qwen:adapter", "anything", "*"])
+@pytest.mark.parametrize(
+    ("small_accepts", "large_accepts", "expected"),
+    [
+        (True, True, ("s", Reason.FITS)),
+        (False, True, ("l", Reason.NOT_SERVED)),
+        (True, False, ("l", Reason.UNKNOWN_MODEL)),
+    ],
+)
+def test_a_name_that_no_server_lists_goes_where_servers_accept_any(
+    name: str,
+    small_accepts: bool,  # noqa: FBT001
+    large_accepts: bool,  # noqa: FBT001
+    expected: tuple[str, Reason],
+) -> None:
+    """SGLang serves every name, vLLM refuses one that it does not list: it must not get there instead."""
+    served = {
+        "s": QWEN | ({ANY_OTHER: None} if small_accepts else {}),
+        "l": QWEN | ({ANY_OTHER: None} if large_accepts else {}),
+    }
+    assert expected == placed((S, L), name, 50, served)
+    assert ("s", Reason.FITS) == placed((S, L), "qwen", 50, served)
+    if expected[1] is Reason.FITS:
+        assert ("l", Reason.TOO_LONG) == placed((S, L), name, 95, served)
+
+
+def test_an_adapter_goes_to_the_pools_of_its_base() -> None:
+    """Of two SGLang pools with different models, the one that lists the part before the colon gets it."""
+    served: dict[str, Served] = {
+        "s": {"llama": None, ANY_OTHER: None},
+        "m": {"qwen": None, ANY_OTHER: None},
+        "l": {"llama": None, "qwen": None, ANY_OTHER: None},
+    }
+    assert ("m", Reason.FITS) == placed((S, M, L), "qwen:adapter", 50, served)
+    assert ("s", Reason.FITS) == placed((S, M, L), "llama:adapter", 50, served)
+    assert ("s", Reason.FITS) == placed((S, M, L), "default", 50, served)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.core.placing.fleet import ANY_OTHER
 from extproc.pools.reports import LoadReport, ModelReport, ReportNotUnderstood, parse_load, parse_models
 
 VLLM = b"""\
@@ -72,6 +73,17 @@ def test_models_with_their_parents_and_contexts() -> None:
     assert (ModelReport("base", "", 8192), ModelReport("sql", "base", 8192)) == parse_models(
         json.dumps(page).encode()
     ).models
+
+
+def test_sglang_accepts_every_name_and_no_full_context() -> None:
+    """It serves names that it does not list, and refuses a sequence that fills the context to its last token."""
+    entry = {"id": "qwen", "root": "/models/qwen", "max_model_len": 8192}
+    for owner, expected in (
+        ("sglang", (ModelReport("qwen", "", 8191), ModelReport(ANY_OTHER))),
+        ("vllm", (ModelReport("qwen", "", 8192),)),
+    ):
+        page = json.dumps({"data": [entry | {"owned_by": owner}]}).encode()
+        assert expected == parse_models(page).models
 
 
 def test_names_of_the_same_weights_are_one_model() -> None:

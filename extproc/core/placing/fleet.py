@@ -18,10 +18,15 @@ from types import MappingProxyType
 
 from extproc.core.placing.pool import Pool, Reason
 
-__all__ = ["Busy", "Fleet", "Ladder", "PoolLoad", "PoolWatched", "Rung", "Served", "Serving"]
+__all__ = ["ANY_OTHER", "Busy", "Fleet", "Ladder", "PoolLoad", "PoolWatched", "Rung", "Served", "Serving"]
 
 Served = Mapping[str, int | None]
-"""The models that a pool's servers list, with the tokens that they hold of one sequence; None if not reported."""
+"""The models that a pool's servers list, with the tokens that they hold of one sequence; None if not reported.
+
+With ANY_OTHER among them the servers accept every name, and serve the model that they list first (SGLang).
+"""
+
+ANY_OTHER = ""  # a name that no request has: one that names no model is for the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +75,28 @@ class Serving:
         self._unnamed = next(iter(self.served.get(pools[-1].name, ())), "")
         same_for_all = not self._patterns and not self.served
         self._for_all = self._made("") if same_for_all else None
-        names = {name for models in self.served.values() for name in models}
+        names = {name for models in self.served.values() for name in models if name != ANY_OTHER}
         self._ladders = {name: self._made(name) for name in names}
 
     def ladder(self, model: str) -> Ladder:
         """Return the pools for a model; "" for a request that names none."""
         if self._for_all is not None:
             return self._for_all
-        return self._ladders.get(model) or self._made(model or self._unnamed)
+        return self._ladders.get(model) or self._unlisted(model)
 
-    def _made(self, model: str) -> Ladder:
+    def _unlisted(self, model: str) -> Ladder:
+        """Return the pools for a name that no server lists: those whose servers accept any, if the default's do."""
+        if not model:
+            return self._made(self._unnamed)
+        if ANY_OTHER not in self.served.get(self.pools[-1].name, ()):
+            return self._made(model)
+        base, _, _ = model.partition(":")
+        listed = [pool for pool in self.pools if ANY_OTHER in self.served.get(pool.name, (ANY_OTHER,))]
+        return self._made(base if base in self._ladders else self._unnamed, listed)
+
+    def _made(self, model: str, among: Sequence[Pool] | None = None) -> Ladder:
         last = self.pools[-1]
-        pools = [pool for pool in self.pools if self._is_configured(pool, model)]
+        pools = [pool for pool in among or self.pools if self._is_configured(pool, model)]
         listed = [pool for pool in pools if model in self.served.get(pool.name, {model: None})]
         if not listed:
             return Ladder((), self._rung(last, model), Reason.UNKNOWN_MODEL)
