@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from extproc.core.apis import read_request
-from extproc.core.facts import Api
+from extproc.core.errors import BodyNotUnderstood
+from extproc.core.facts import Api, RequestFacts
 
 HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 PROMPT, INPUT = {"prompt": "Hi"}, {"input": "Hi"}
@@ -64,6 +65,50 @@ def test_an_output_that_may_not_end_by_itself_needs_a_limit(
         is_forced(api, body | endless | limited),
         is_forced(api, body | {"min_tokens": 0, "ignore_eos": False}),
     )
+
+
+@pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS])
+@pytest.mark.parametrize(
+    ("limits", "read"),
+    [
+        ({"n_predict": 20_000, "max_tokens": 10}, 20_000),
+        ({"n_predict": 10, "max_tokens": 20_000}, 20_000),
+        ({"n_predict": -1, "max_tokens": 10}, None),
+        ({"n_predict": None, "max_tokens": 10}, 10),
+    ],
+)
+def test_the_limit_of_llama_cpp_can_only_raise_a_limit(api: Api, limits: dict[str, Any], read: int | None) -> None:
+    """llama.cpp prefers its own limit, where -1 is none; other servers ignore it."""
+    body = (HI if api is Api.CHAT else PROMPT) | limits
+    assert read == read_request(api, json.dumps(body).encode()).max_output_tokens
+
+
+def test_the_limit_of_llama_cpp_alone_is_none() -> None:
+    """A server that ignores it generates as much as it likes."""
+    assert read_request(Api.CHAT, json.dumps(HI | {"n_predict": 10}).encode()).max_output_tokens is None
+
+
+def test_arguments_of_calls_may_be_objects() -> None:
+    """SGLang takes them as text and as objects, which cost the same."""
+
+    def facts(arguments: object) -> RequestFacts:
+        call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}]
+        return read_request(Api.CHAT, json.dumps({"model": "m", "messages": messages}).encode())
+
+    assert facts('{"city":"Paris","days":[1,2]}') == facts({"city": "Paris", "days": [1, 2]})
+    assert facts(None) == facts("")
+    with pytest.raises(BodyNotUnderstood):
+        facts(5)
+
+
+def test_a_part_may_be_reasoning() -> None:
+    """SGLang takes the thoughts of an earlier turn as a part of the content."""
+    part = {"type": "reasoning", "text": "Let me think."}
+    facts = read_request(
+        Api.CHAT, json.dumps({"model": "m", "messages": [{"role": "assistant", "content": [part]}]}).encode()
+    )
+    assert (b"Let me think.", False) == (facts.text, facts.unseen_history)
 
 
 @pytest.mark.parametrize("sampling", [{"ignore_eos": True}, {"min_tokens": 9}, {"min_new_tokens": 9}])

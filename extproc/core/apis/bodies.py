@@ -153,6 +153,17 @@ def read_limit(value: Number, field: str) -> int | None:
     return read_number(value, field, 0) or None
 
 
+def larger_limit(limit: int | None, n_predict: Number) -> int | None:
+    """Return an output limit next to `n_predict`, which llama.cpp prefers and others ignore: the larger one.
+
+    A negative one is no limit. Raises BodyNotUnderstood.
+    """
+    if not is_set(n_predict):
+        return limit
+    other = read_number(n_predict, "n_predict", -MAX_NUMBER)
+    return None if limit is None or other is None or other < 0 else max(limit, other)
+
+
 def forces_output(ignore_eos: Flag, *at_least: Number) -> bool:
     """Return whether a request keeps the model from ending its output. Raises BodyNotUnderstood.
 

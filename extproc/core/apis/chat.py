@@ -16,6 +16,7 @@ from extproc.core.apis.bodies import (
     decode_body,
     forces_output,
     is_set,
+    larger_limit,
     model_key,
     prompt_cap,
     read_flag,
@@ -64,6 +65,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     guideline: str | None = None
     min_tokens: Number = msgspec.Raw()
     ignore_eos: Flag = msgspec.Raw()
+    n_predict: Number = msgspec.Raw()  # llama.cpp's
 
     def has_more_than_messages(self) -> bool:
         """Return whether the prompt depends on more than messages: a search, a session, token ids, a template."""
@@ -90,6 +92,8 @@ def read_request(body: bytes) -> RequestFacts:
     if request.tool_prompt or request.guideline:
         prompt.add(request.tool_prompt, request.guideline)
     limit, cap, sequences = _limit(request), request.truncate_prompt_tokens, 1
+    if request.n_predict:
+        limit = larger_limit(limit, request.n_predict)
     if request.n or request.best_of:
         sequences = read_sequences(request.n, request.best_of)
     stream = bool(request.stream) and read_flag(request.stream, "stream")

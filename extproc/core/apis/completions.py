@@ -10,6 +10,7 @@ from extproc.core.apis.bodies import (
     decode_body,
     forces_output,
     is_set,
+    larger_limit,
     model_key,
     prompt_cap,
     read_flag,
@@ -41,6 +42,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     truncate_prompt_tokens: Number = msgspec.Raw()
     min_tokens: Number = msgspec.Raw()
     ignore_eos: Flag = msgspec.Raw()
+    n_predict: Number = msgspec.Raw()  # llama.cpp's
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -49,7 +51,8 @@ _REQUEST = msgspec.json.Decoder(_Request)
 def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a text completion request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
-    prompts, limit = read_prompts(request.prompt), read_number(request.max_tokens, "max_tokens", 0)
+    prompts = read_prompts(request.prompt)
+    limit = larger_limit(read_number(request.max_tokens, "max_tokens", 0), request.n_predict)
     stream = read_flag(request.stream, "stream")
     forced = forces_output(request.ignore_eos, request.min_tokens)
     return RequestFacts(

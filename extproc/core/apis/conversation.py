@@ -6,10 +6,11 @@ cannot be determined here.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import is_set
+from extproc.core.apis.bodies import decode_body, is_set
 from extproc.core.apis.prompt import MAX_ROLE_CHARS, Prompt
 
 __all__ = ["Message", "add_messages"]
@@ -45,7 +46,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
-    arguments: str | None = None
+    arguments: msgspec.Raw = msgspec.Raw()  # text, or in SGLang an object
 
 
 class _Custom(msgspec.Struct, frozen=True, gc=False):
@@ -168,7 +169,7 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         prompt.texts.append(part)
         return
     match part.kind():
-        case "text" | "input_text" | "output_text" | "refusal" | "thinking":
+        case "text" | "input_text" | "output_text" | "refusal" | "thinking" | "reasoning":
             prompt.add(part.text, part.refusal, part.thinking)
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
             prompt.add(part.text)
@@ -184,5 +185,13 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
 
 
 def _add_call(prompt: Prompt, function: _Function | None) -> None:
-    if function is not None:
-        prompt.add_call(function.name, function.arguments)
+    if function is None:
+        return
+    said = function.arguments
+    is_object = said and memoryview(said)[0] == _OBJECT
+    prompt.add_call(function.name, prompt.json_text(said) if is_object else decode_body(_TEXT, said or _NULL))
+
+
+_TEXT: Final = msgspec.json.Decoder(str | None)
+_NULL: Final = msgspec.Raw(b"null")
+_OBJECT: Final = ord("{")

@@ -85,7 +85,7 @@ class Serving:
         return self._ladders.get(model) or self._unlisted(model)
 
     def _unlisted(self, model: str) -> Ladder:
-        """Return the pools for a name that no server lists: those whose servers accept any, if the default's do."""
+        """Return the pools for a name that no server lists: those whose servers accept any if the default's do."""
         if not model:
             return self._made(self._unnamed)
         if ANY_OTHER not in self.served.get(self.pools[-1].name, ()):
