@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from extproc.cli.main import main
 from extproc.config.loading import parse
@@ -18,6 +19,7 @@ from tests.grpc.served import App
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (used only in these tests)
 OPEN = ("/metrics", "/healthz", "/readyz")
+STREAMED = str(Path(__file__).parents[2] / "envoy" / "streamed.yaml")
 CLOSED = ("/", "/live", "/config", "/state", "/nothing")
 
 
@@ -25,7 +27,7 @@ CLOSED = ("/", "/live", "/config", "/state", "/nothing")
 def token_file(tmp_path: Path) -> Path:
     """Return a file that contains the token."""
     path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n")
+    path.write_text(f"{TOKEN}\nOnly the first line counts.\n")
     return path
 
 
@@ -151,3 +153,49 @@ def test_a_missing_token_file_of_a_command_is_an_error(tmp_path: Path, capsys: p
     """The error names the option."""
     assert 0 != main(["state", "show", "http://127.0.0.1:9", "--token-file", str(tmp_path / "none")])
     assert "--token-file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["state", "check"])
+def test_a_token_is_not_sent_where_a_page_redirects(command: str, token_file: Path) -> None:
+    """It is for the address that the user gave, and for no other."""
+    seen = []
+
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("authorization"))
+        if request.path == "/elsewhere":
+            return web.Response(text="nothing of a router")
+        raise web.HTTPFound("/elsewhere")
+
+    async def scenario() -> int:
+        app = web.Application()
+        app.router.add_get("/{page:.*}", redirect)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            arguments = {
+                "state": ["state", "show", url],
+                "check": ["check", "envoy", STREAMED, "--router", url],
+            }[command]
+            return await asyncio.to_thread(main, [*arguments, "--token-file", str(token_file)])
+        finally:
+            await runner.cleanup()
+
+    assert 2 == asyncio.run(scenario())
+    assert [f"Bearer {TOKEN}", None] == seen
+
+
+def test_a_page_is_read_up_to_a_limit(
+    token_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address that sends without end does not fill the memory of a command."""
+    monkeypatch.setattr("extproc.cli.token.MAX_PAGE_BYTES", 10)
+
+    async def scenario() -> int:
+        async with router_with_token(token_file) as app:
+            page = f"http://{app.admin_address}"
+            return await asyncio.to_thread(main, ["state", "show", page, "--token-file", str(token_file)])
+
+    assert 2 == asyncio.run(scenario())
+    assert "larger than the 10 bytes" in capsys.readouterr().err

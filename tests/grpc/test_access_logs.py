@@ -162,11 +162,20 @@ def test_an_old_stream_ends_after_its_entries_were_learned_from(
     with_a_log(router, act)
 
 
-def test_a_drain_ends_the_stream(router: Router) -> None:
+def test_a_drain_ends_the_stream(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     """A router that shuts down does not wait for the gateway to end its log stream."""
+    monkeypatch.setattr("extproc.server.app.LAST_STREAMS_S", 1.0)
+    all_ended = []
 
     async def scenario() -> grpc.StatusCode:
         async with router(FROM_LOG) as app:
+            cancel = app._core.cancel_calls
+
+            def cancels() -> None:
+                all_ended.append(app._core.done)
+                cancel()
+
+            monkeypatch.setattr(app._core, "cancel_calls", cancels)
             channel = grpc.aio.insecure_channel(app.grpc_address)
             log = Log(channel)
             await log.write(log_message(entry()))
@@ -174,6 +183,7 @@ def test_a_drain_ends_the_stream(router: Router) -> None:
             return await log.code()
 
     assert asyncio.run(scenario()) in {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert [True] == all_ended
 
 
 @pytest.mark.parametrize(
@@ -202,6 +212,18 @@ def test_a_message_that_is_too_large_is_dropped(router: Router, eventually: Any)
     async def act(app: App, _channel: grpc.aio.Channel, log: Log) -> None:
         await log.write(b"\0" * (MAX_MESSAGE_BYTES + 1), log_message(entry()))
         await eventually(lambda: counted(app, Outcome.TOO_LARGE) == 1 and counted(app, Outcome.FOREIGN) == 1)
+        await log.end()
+
+    with_a_log(router, act)
+
+
+def test_a_message_of_more_than_1000_entries_is_dropped(router: Router, eventually: Any) -> None:
+    """Its entries are not converted, which would delay decisions, however short they are; it is counted."""
+
+    async def act(app: App, _channel: grpc.aio.Channel, log: Log) -> None:
+        await log.write(log_message(*[entry()] * 1_001), log_message(*[entry()] * 1_000))
+        await eventually(lambda: counted(app, Outcome.FOREIGN) == 1_000)
+        assert 1 == counted(app, Outcome.TOO_LARGE)
         await log.end()
 
     with_a_log(router, act)

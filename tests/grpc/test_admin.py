@@ -329,8 +329,12 @@ def test_a_silent_connection_is_closed(router: Router, monkeypatch: pytest.Monke
 
 
 def test_a_client_that_does_not_read_is_disconnected(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection is closed when its client does not read the large page that it asked for."""
+    """A connection is closed when its client does not read the large page that it asked for.
+
+    It is so while the answer has not ended, as that of the live page never does.
+    """
     monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
+    monkeypatch.setattr("extproc.server.admin_http._Connection.answering", True)
     monkeypatch.setattr("extproc.server.admin.to_json", lambda _state: "x" * 64_000_000)
     lost = threading.Event()
     monkeypatch.setattr("extproc.server.admin_http._Connection.connection_lost", lambda *_: lost.set())

@@ -28,6 +28,19 @@ def test_health_of_a_serving_router(router: Router, tmp_path: Path, capsys: pyte
     assert "" == capsys.readouterr().err
 
 
+@pytest.mark.parametrize("everywhere", ["[::]", "0.0.0.0"])  # noqa: S104  (nothing is bound to it)
+def test_health_of_a_router_that_listens_on_all_addresses(router: Router, everywhere: str, tmp_path: Path) -> None:
+    """It is asked at localhost, since nobody can connect to such an address everywhere."""
+    file = tmp_path / "dualpool.yaml"
+
+    async def scenario() -> int:
+        async with router() as app:
+            file.write_text(f"admin: {{address: '{everywhere}:{app.admin_address.rpartition(':')[2]}'}}")
+            return await asyncio.to_thread(main, ["health", "--config", str(file)])
+
+    assert 0 == asyncio.run(scenario())
+
+
 def test_health_without_a_router(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If nothing answers, the exit code is 1 and the message names the address."""
     with socket.socket() as held:

@@ -7,6 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.grpc.served import CHAT
+
 Router = Callable[..., Any]
 WITHIN_S = 5.0
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -39,6 +41,26 @@ def test_a_stream_that_has_ended_decides_nothing(router: Router, call: type[Any]
             await app.calls_over()
             streams, requests = app._streams.metrics.streams, app._streams.metrics.requests
             assert (1, 0) == (sum(streams.values()), sum(requests.values()))
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_comes_after_the_drain_is_decided_and_not_kept(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """A stream whose first message is still under way when the router stops does not wait for the response."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await eventually(lambda: bool(app._streams.open))
+            app.ask(app._streams.drain)
+            await stream.headers()
+            await stream.body(CHAT)
+            decided = await stream.read()
+            assert "fits" == decided.dynamic_metadata.fields["dualpool"].struct_value.fields["reason"].string_value
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
 
     asyncio.run(scenario())
 

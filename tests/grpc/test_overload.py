@@ -33,6 +33,23 @@ def reasons(message: Any) -> list[str]:
     return [option.header.raw_value.decode() for option in options if option.header.key.endswith("reason")]
 
 
+def without_marks(app: App, lag_s: float) -> None:
+    """Fix what the router takes for its loop's delay."""
+
+    def fix() -> None:
+        overload: Any = app._streams.overload
+        overload.wants_mark = lambda _now_s: False
+        overload.lag_s = lag_s
+
+    app.ask(fix)
+
+
+def outcomes(app: App) -> tuple[int, int]:
+    """Return how many requests count for readiness as decided in time, and as too late."""
+    counted = app.ask(lambda: list(app._streams.overload._outcomes))
+    return sum(each[1] for each in counted), sum(each[2] for each in counted)
+
+
 def test_a_held_request_is_shed_at_its_headers(router: Router, call: type[Any]) -> None:
     """In STREAMED mode it goes to the default pool at once, without waiting for its body, and is counted."""
 
@@ -45,6 +62,44 @@ def test_a_held_request_is_shed_at_its_headers(router: Router, call: type[Any]) 
             assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
             assert "dualpool_shed_requests_total 1.0" in await metrics(app)
+            assert (0, 1) == outcomes(app)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("lag_s", "late"), [(0.0, 0), (0.01, 1)])
+def test_a_deadline_counts_against_readiness_only_if_the_loop_lagged(
+    router: Router, call: type[Any], lag_s: float, late: int
+) -> None:
+    """Clients that send slowly do not make a router unready."""
+
+    async def scenario() -> None:
+        async with (
+            router("exchange: {deadline_ms: 10}") as app,
+            grpc.aio.insecure_channel(app.grpc_address) as channel,
+        ):
+            without_marks(app, lag_s)
+            stream = call(channel)
+            await stream.headers()
+            assert ["deadline"] == reasons(await stream.read())
+            assert (0, late) == outcomes(app)
+
+    asyncio.run(scenario())
+
+
+def test_the_wait_in_the_queue_is_observed(router: Router, call: type[Any], eventually: Any) -> None:
+    """A request in time counts as such, and the time that its call waited for the loop is in the metrics."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(CHAT)
+            assert ["fits"] == reasons(await stream.read())
+            await eventually(lambda: app.ask(lambda: app._streams.overload._marked_s) is None)
+            (waits,) = [line for line in await metrics(app) if line.startswith("dualpool_queue_seconds_count ")]
+            assert float(waits.split()[1]) == 1
+            assert (1, 0) == outcomes(app)
 
     asyncio.run(scenario())
 

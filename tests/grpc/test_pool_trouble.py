@@ -45,6 +45,15 @@ def test_a_bad_line_in_a_file_is_a_silent_server(line: str, tmp_path: Path) -> N
     assert (2, 1) == (report.asked, report.answered)
 
 
+def test_a_password_in_an_address_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of addresses may contain one, and a server that fails is named in the log."""
+    (tmp_path / "servers").write_text("http://operator:secret@127.0.0.1:9\n")
+    asyncio.run(round_of(watching(Endpoints(file=str(tmp_path / "servers")))))
+    (said,) = [record.fields["first"] for record in caplog.records]  # type: ignore[attr-defined]
+    assert "***@127.0.0.1:9" in said
+    assert "secret" not in said
+
+
 def test_cookies_are_not_sent_back() -> None:
     """A server that sets cookies gets the same request in each round."""
     sizes = []

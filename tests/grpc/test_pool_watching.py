@@ -13,7 +13,7 @@ from extproc.emulator.settings import TokenizerName
 from extproc.pools.reports import ModelReport
 from extproc.pools.scraping import MAX_PAGE_BYTES, make_client
 from extproc.pools.watching import PoolReport
-from tests.grpc.watched import METRICS, Handler, Watched, serving
+from tests.grpc.watched import METRICS, MODELS, Handler, Watched, serving
 
 
 def test_a_server_is_asked_for_its_models_and_its_load() -> None:
@@ -63,6 +63,24 @@ def test_a_clock_that_jumps_back_expires_nothing() -> None:
         return bool((await watched.round()).models)
 
     assert serving(scenario)
+
+
+def test_servers_are_asked_directly_and_without_compression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the environment sees what a pool serves, and no server is invited to send a bomb."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    wanted = []
+
+    async def models(request: web.Request) -> web.StreamResponse:
+        wanted.append(request.headers["accept-encoding"])
+        return web.Response(body=MODELS)
+
+    async def scenario(url: str) -> PoolReport:
+        return await Watched((url,)).round()
+
+    assert 1 == serving(scenario, models).answered
+    assert ["identity"] == wanted
 
 
 async def hang(_: web.Request) -> web.StreamResponse:

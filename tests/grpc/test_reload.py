@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 
 from extproc.config.loading import parse
 from tests.grpc.served import App
@@ -152,6 +153,19 @@ def test_other_servers_are_polled_after_a_reload(router: Router, eventually: Cal
             await eventually(lambda: [None] * 6 == shown())
 
     serving(scenario)
+
+
+def test_another_log_level_is_in_force_at_once(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an operator sees each decision without a restart."""
+    levels: list[str] = []
+    monkeypatch.setattr("extproc.server.in_force.set_log_level", levels.append)
+
+    async def scenario() -> None:
+        async with router() as app:
+            await asyncio.to_thread(app.apply, parse("log_level: debug"))
+
+    asyncio.run(scenario())
+    assert ["debug"] == levels
 
 
 def test_the_settings_in_force_are_shown(router: Router) -> None:

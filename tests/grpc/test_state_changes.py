@@ -107,6 +107,45 @@ def test_a_running_router_takes_a_state_and_forgets_a_model(
     assert 5 == caplog.text.count("a change to learned state was requested at the admin port")
 
 
+def test_a_page_of_what_was_learned_shows_a_change_at_once(
+    call: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is kept for a while, but not beyond a change."""
+    monkeypatch.setattr("extproc.server.admin.KEEPS_FOR", 1e9)
+
+    async def scenario() -> list[bool]:
+        async with router(tmp_path) as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+
+            async def shown() -> bool:
+                return bool((await client.get("/state", headers=SHOWN)).json()["models"])
+
+            await learn_once(app, call)
+            await eventually(lambda: known(app) == 1)
+            before = await shown()
+            await post(app, "/state/reset")
+            return [before, await shown()]
+
+    assert [True, False] == asyncio.run(scenario())
+
+
+def test_a_body_that_declares_too_much_is_refused_before_it_comes(tmp_path: Path) -> None:
+    """The router does not read 64 MB to learn that there are more."""
+
+    async def scenario() -> bytes:
+        async with router(tmp_path) as app:
+            host, _, port = app.admin_address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            head = f"POST /state/import HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n"
+            writer.write(f"{head}content-length: {(64 << 20) + 1}\r\n\r\n".encode())
+            try:
+                async with asyncio.timeout(10):
+                    return await reader.readline()
+            finally:
+                writer.close()
+
+    assert b" 413 " in asyncio.run(scenario())
+
+
 def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Path) -> None:
     """Without a configured token changes are forbidden; with one, a browser's password or a foreign host fails."""
     password = base64.b64encode(f"me:{TOKEN}".encode()).decode()

@@ -1,13 +1,36 @@
 """What a stop does to open streams: each ends, and a body is cut only if it goes on for too long."""
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
 import pytest
 
+from extproc.config.loading import parse
 from extproc.server import app as app_module
 from tests.grpc.messages import Router, chat, echo, mutation
+from tests.grpc.served import App
+
+
+def test_a_router_that_drains_stays_unready(eventually: Any) -> None:
+    """That it decides requests in time does not bring the gateway back; a second call to end skips the wait."""
+
+    async def scenario() -> None:
+        app = App(parse("{listen: {address: '127.0.0.1:0'}, admin: {address: '127.0.0.1:0'}, drain_s: 3600}"))
+        await app.start()
+        try:
+            await eventually(lambda: app._health.ready)
+            app.end()
+            await eventually(lambda: not app._health.ready)
+            app.ask(lambda: app._judge(time.monotonic()))
+            assert not app._health.ready
+            app.end()
+            assert app._at_once
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
 
 
 def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[Any]) -> None:

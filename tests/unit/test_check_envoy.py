@@ -15,7 +15,7 @@ from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from extproc.gateways.traps import TRAPS
 from extproc.wire import decode
-from tests.envoy.harness.gateway import FILES, cluster, connection_manager, ext_proc, load
+from tests.envoy.harness.gateway import FILES, cluster, connection_manager, ext_proc, load, route
 from tests.traps.bitten import BITTEN, bitten
 from tests.traps.finding import found_in, names_in
 
@@ -78,6 +78,61 @@ def test_the_checker_expects_the_headers_that_the_router_reads() -> None:
 def test_traps_depend_on_the_routers_settings(settings: str, trap: str) -> None:
     """The same file has traps for a router with another configuration."""
     assert {trap} == names_in(load("streamed"), Router(parse(settings)))
+
+
+@pytest.mark.parametrize(("limit", "traps"), [(786_432, {"buffer-below-early-decision"}), (786_433, set())])
+def test_a_buffer_has_to_hold_more_than_the_router_waits_for(limit: int, traps: set[str]) -> None:
+    """Envoy stops sending when its buffer is full, so one as large as `max_held_bytes` is too small."""
+    document = load("streamed")
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = limit
+    assert traps == names_in(document)
+
+
+@pytest.mark.parametrize("limit", ["headers", "bytes"])
+def test_each_limit_of_request_heads_is_a_trap(limit: str) -> None:
+    """Envoy's default is too small for either of them, when the other one is raised."""
+    document = load("streamed")
+    manager = connection_manager(document)
+    if limit == "headers":
+        del manager["common_http_protocol_options"]
+    else:
+        del manager["max_request_headers_kb"]
+    assert {"head-limits"} == names_in(document)
+
+
+@pytest.mark.parametrize(("connection", "traps"), [(1 << 24, {"connection-window-small"}), ((1 << 24) + 1, set())])
+def test_a_connection_holds_more_than_one_stream(connection: int, traps: set[str]) -> None:
+    """A connection's window of the size of one stream's lets one upload block the others."""
+    document = load("streamed")
+    sizes = {"initial_stream_window_size": 1 << 24, "initial_connection_window_size": connection}
+    connection_manager(document)["http2_protocol_options"] = sizes
+    assert traps == names_in(document)
+
+
+def test_a_bypass_that_no_request_takes_is_none() -> None:
+    """In BUFFERED, bodies over the limit are refused where the route around the router is at 0 %."""
+    document = load("buffered")
+    route(document, "very_large_body")["match"]["runtime_fraction"]["default_value"]["numerator"] = 0
+    assert {"buffer-below-body-cap"} == names_in(document)
+
+
+@pytest.mark.parametrize("mode", ["BUFFERED", "BUFFERED_PARTIAL"])
+def test_responses_that_envoy_holds_are_a_trap(mode: str) -> None:
+    """It holds them in both modes, up to a limit or beyond it."""
+    document = load("streamed")
+    ext_proc(document)["processing_mode"]["response_body_mode"] = mode
+    assert {"response-buffered"} == names_in(document)
+
+
+def test_a_pool_that_is_down_is_repaired_by_its_status_alone() -> None:
+    """Envoy answers 503 for a pool without a server, so a route that retries this status needs no condition."""
+    document = load("streamed")
+    policy = route(document, "short")["route"]["retry_policy"]
+    assert 503 in policy["retriable_status_codes"]
+    policy["retry_on"] = "retriable-status-codes"
+    assert set() == names_in(document)
+    policy["retriable_status_codes"].remove(503)
+    assert {"repair-missing"} == names_in(document)
 
 
 @pytest.mark.parametrize("unread", ["body", "response"])

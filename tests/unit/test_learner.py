@@ -350,3 +350,15 @@ def test_requests_without_an_estimate_are_not_kept() -> None:
     """There is no estimate to compare its usage with, even while streams that did not ask for usage are tried."""
     router = make_router(usage_in_streams=UsageInStreams.AUTO)
     assert not router.learner.keeps(router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD), 0.0)
+
+
+@pytest.mark.parametrize(("text", "retried"), [("Hello", 1), ("word " * 40_000, 0)])
+def test_only_a_request_for_a_smaller_pool_counts_as_retried(text: str, retried: int) -> None:
+    """A second attempt at the default pool repairs nothing."""
+    router = make_router()
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 5}
+    decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
+    assert bool(retried) is decision.routed
+    router.learner.served(decision, ResponseHead(200, "application/json", attempts=2))
+    assert isinstance(router.listener, Recorder)
+    assert (1, retried) == (len(router.listener.calls_of("succeeded")), len(router.listener.calls_of("retried")))

@@ -1,8 +1,11 @@
+from math import isnan
+
 import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from extproc.core.errors import BodyFault, ResponseFault
+from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.protocol import Refused
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
@@ -56,10 +59,12 @@ def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: Collecto
     metrics.about("1", "enforce", "", (Pool("short", 10_000), Pool("long", 50_000)))
     budget = DECISION.budget
     assert budget is not None
+    counts = []
     for total in (7_900, 8_100, 11_900, 12_100, 50_000):
         prompt_tokens = total - budget.output_tokens
         metrics.observed(Observation(DECISION, SHORT, Usage(prompt_tokens, 3), LEARNED))
-    assert 2 == value(registry, "bounds_near_total", pool="short", verdict="held")
+        counts.append(value(registry, "bounds_near_total", pool="short", verdict="held"))
+    assert [0, 1, 2, 2, 2] == counts
     assert 0 == value(registry, "bounds_near_total", pool="short", verdict="exceeded")
     assert None is value(registry, "bounds_near_total", pool="long", verdict="held")
 
@@ -131,6 +136,27 @@ def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRe
     assert ["a", "b", OTHER, "a"] == [*map(BoundedLabels(2).label, "abca")]
 
 
+def test_only_what_succeeded_moves_the_time_of_the_last_success(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    """The dashboard shows since when nothing was saved or shared."""
+    metrics.state_saved(done=False)
+    metrics.state_exchanged(done=False, replicas=3)
+    names = ("state_saved_timestamp_seconds", "state_exchanged_timestamp_seconds")
+    assert all(isnan(value(registry, name) or 0) for name in names)
+    assert 3 == value(registry, "state_replicas")
+    metrics.state_saved(done=True)
+    metrics.state_exchanged(done=True, replicas=3)
+    assert not any(isnan(value(registry, name) or 0) for name in names)
+
+
+def test_counts_that_took_too_long_are_distinguished(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """A count that was given up has no tokens; the request was placed by its estimate."""
+    metrics.decided(replace(DECISION, counted=Counted((), 0.002)))
+    metrics.decided(replace(DECISION, counted=Counted((1, 2), 0.001)))
+    assert [1, 1] == [value(registry, "exact_counts_total", outcome=each) for each in ("done", "given_up")]
+
+
 def test_a_model_without_a_successful_response_takes_no_label(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
@@ -138,6 +164,7 @@ def test_a_model_without_a_successful_response_takes_no_label(
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
     for position in range(100):
         metrics.decided(replace(DECISION, model=f"invented{position}"))
+        metrics.overflowed(replace(DECISION, model=f"refused{position}"), Overflow(200), LONG)
     metrics.decided(DECISION)
     metrics.succeeded(DECISION)
     metrics.decided(DECISION)

@@ -110,6 +110,7 @@ def test_no_sentence_says_to_keep_one_pool_at_a_rate_for_which_two_are_recommend
     best = replace(figures.best, short_instances=5, long_instances=3, break_even_rate=31.0)
     paying = replace(figures, rate=20.0, best=best, right_sized=replace(figures.right_sized, instances=9))
     assert "keep one pool" not in recommend(paying, setup(5.0))
+    assert "8 instead of 9 GPUs, saves $18K a year" in recommend(paying, setup(5.0))  # at $2 an hour
     assert "; below 31 req/s keep one pool" in recommend(replace(paying, rate=40.0), setup(5.0))
 
 
@@ -139,6 +140,20 @@ def test_a_difference_within_the_noise_does_not_count(
     one = estimate((LONG,), (100, 100, 100), half_width)
     two = estimate((4_096, LONG), two_totals, half_width)
     assert said in recommend_simulated([one, two], COSTS)
+
+
+def test_a_fleet_with_a_gpu_of_unknown_price_has_no_price() -> None:
+    """The price of its other pools would look like that of the fleet."""
+    priced = setup(1)
+    unpriced = replace(priced, price_usd_h=None)
+    for setups, usd in (
+        ((priced, priced), 5 * 2.0 * 8_760),
+        ((priced, unpriced), None),
+        ((unpriced, priced), None),
+    ):
+        design = Design("two", (4_096, LONG), setups=setups)
+        found = FoundFleet(design, 0, (3, 2), None, 1)  # type: ignore[arg-type]
+        assert usd == COSTS.of(FleetEstimate(design, (found,), 5.0, 0.0, found)).usd_per_year
 
 
 def test_a_saving_is_stated_with_the_part_that_tuning_one_pool_saves() -> None:

@@ -88,6 +88,13 @@ def test_one_per_cent_may_be_late_and_not_one_more(late: int, passes: bool) -> N
     assert passes is (summary.all.ttft_p99_s <= Objective().ttft_s)
 
 
+def test_a_pool_whose_class_may_be_late_more_often_is_judged_by_it_alone() -> None:
+    """A pool that serves a part of a class gets an allowance of its own, above one per cent."""
+    times = [0.1] * 200 + [9.0] * 60 + [0.1] * 1740
+    summary = summarise(fleet_run(times, [100] * 2000, [0] * 2000, 1), Objective())
+    assert [False, True] == [all(verdict(summary, Objective(late=late)).passed) for late in (0.02, 0.04)]
+
+
 def test_the_watch_gives_up_when_the_verdict_is_certain() -> None:
     """It gives up at the first late request beyond the allowed number, when the rest can no longer matter."""
     watch = watch_for(Objective(), np.full(2000, 100), 200, 1)

@@ -46,6 +46,14 @@ def test_settings_that_wait_for_a_restart(change: str, waiting: tuple[str, ...])
     assert (parse("mode: shadow"), waiting) == in_force(parse(""), parse(f"{change}\nmode: shadow"))
 
 
+@pytest.mark.parametrize("change", [each for each in CHANGES if each.startswith("estimator")])
+def test_the_estimator_of_routers_that_share_waits_for_a_restart(change: str) -> None:
+    """What the store holds was learned under the current settings; the rest of the file is in force."""
+    store = "state: {store: {url: 'redis://127.0.0.1/0'}}"
+    now, waiting = in_force(parse(store), parse(f"{store}\n{change}\nmode: shadow"))
+    assert (parse(f"{store}\nmode: shadow"), ("estimator",)) == (now, waiting)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "waits"),
     [

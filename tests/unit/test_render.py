@@ -16,6 +16,7 @@ from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import listen_settings_of
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.render.chain import connection_window_bytes
 from extproc.gateways.render.envoy import render_envoy
 from extproc.gateways.render.envoy_gateway import render_envoy_gateway
 from extproc.gateways.render.istio import render_istio
@@ -153,6 +154,13 @@ def test_names_of_pools_that_routes_have(kind: str, name: str, code: int, tmp_pa
     path = tmp_path / "c.yaml"
     path.write_text(f"pools: [{{name: {name}, max_budget_tokens: 1000}}, {{name: long, max_budget_tokens: 9000}}]")
     assert code == main(["render", kind, "--config", str(path)])
+
+
+def test_the_window_of_a_connection_is_one_that_http2_allows() -> None:
+    """RFC 9113, 6.9.1: at most 2^31 - 1 bytes; Envoy refuses a configuration with more."""
+    configuration = parse("exchange: {max_held_bytes: 536870912}\nlisten: {max_message_bytes: 1073741824}")
+    window = connection_window_bytes(Numbers(configuration).buffer_bytes)
+    assert 2**31 - 1 == window
 
 
 def test_settings_are_in_the_rendered_configuration() -> None:

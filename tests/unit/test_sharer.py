@@ -118,6 +118,48 @@ def test_a_dead_replica_is_folded_once(server: RedisServer, monkeypatch: pytest.
     assert 0 < new.replicas < 3
 
 
+@pytest.mark.parametrize(("silent_s", "left"), [(350, 1), (370, 0)])
+def test_a_replica_is_dead_after_six_intervals(server: RedisServer, silent_s: int, left: int) -> None:
+    """Until then it may only be late."""
+    dead, other = Replica(server.url), Replica(server.url, 1)
+    dead.learn(20)
+    dead.exchange()
+    (key,) = server.keys("*replica:*")
+    server.say("PEXPIRE", key, str(round(1e3 * (dead.settings.keep_s - silent_s))))
+    other.exchange()
+    assert left == server.keys("*replica:*").count(key)
+
+
+def test_what_a_flushed_store_has_lost_is_used_for_six_more_intervals(server: RedisServer) -> None:
+    """A replica that is alive publishes again by then; one that is not is forgotten."""
+    gone, other = Replica(server.url), Replica(server.url, 1)
+    gone.learn(20)
+    gone.exchange()
+    other.exchange()
+    server.say("FLUSHALL")
+    used = []
+    for _ in range(8):
+        other.exchange()
+        used.append(other.replicas)
+    assert [1] * 6 + [0] * 2 == used
+
+
+def test_a_base_that_has_faded_is_written_back(server: RedisServer) -> None:
+    """Otherwise a replica that starts later would begin with what the others have long replaced."""
+    taught, replica = Replica(server.url), Replica(server.url, 1)
+    taught.learn(60)
+    replica.estimator.load(taught.estimator.state())
+    replica.sharer.begin_with(replica.estimator.state())
+    replica.exchange(2)
+    (base,) = server.keys("*base")
+    before = server.say("GET", base)
+    replica.exchange()
+    assert before == server.say("GET", base)
+    replica.learn(1_500)
+    replica.exchange(2)
+    assert before != server.say("GET", base)
+
+
 def test_a_replica_that_was_cut_off_comes_back_under_another_name(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

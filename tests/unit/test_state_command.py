@@ -1,12 +1,15 @@
 """`dualpool state`: showing, moving, merging and resetting learned state in files, routers and stores."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from extproc.cli.main import main
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.terms import Terms
 from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed
 from extproc.state.pb import state_pb2
@@ -58,6 +61,18 @@ def test_files_merge(tmp_path: Path) -> None:
     assert 42 == responses_in(tmp_path / "both")
 
 
+def test_merged_files_weigh_as_much_as_one_router_remembers(tmp_path: Path) -> None:
+    """Otherwise a router that starts with them would hardly learn anything new."""
+    memory = Terms.of(EstimatorSettings()).model_memory
+    state = taught(30).state()
+    heavy = replace(state, models=tuple(replace(row, weight=0.9 * memory) for row in state.models))
+    names = [str(tmp_path / each) for each in ("one", "two")]
+    for name in names:
+        write_atomically(Path(name), framed(to_message(heavy).SerializeToString()))
+    assert 0 == run("merge", *names, "--out", str(tmp_path / "both"))
+    assert max(row.weight for row in read_state(tmp_path / "both").models) == pytest.approx(memory)
+
+
 @pytest.mark.parametrize("place", ["{}/state", "store:{}/router.yaml", "http://127.0.0.1:1"])
 def test_an_empty_model_name_does_not_mean_all(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -78,11 +93,14 @@ def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
     other = message.models.add()
     other.CopyFrom(message.models[0])
     other.model = "other"
+    for model in ("m", "other"):
+        message.outputs.add(model=model, key="k", observations=1)
     write_atomically(path, framed(message.SerializeToString()))
     assert 0 == run("reset", str(path), "--model", "m")
     left = read_state(path)
     assert ["other"] == [row.model for row in left.models]
     assert {""} == {row.model for row in left.categories}
+    assert ["other"] == [row.model for row in left.outputs]
     assert LATER in left.SerializeToString()
 
 

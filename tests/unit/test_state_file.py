@@ -129,7 +129,9 @@ def test_another_kind_of_estimator_sets_aside_the_file_of_the_former_one(tmp_pat
     """
     path = tmp_path / "state"
     learned = taught().state()
-    write_atomically(path, framed(to_message(learned, None).SerializeToString()))
+    message = to_message(learned, None)
+    message.MergeFromString(LATER)
+    write_atomically(path, framed(message.SerializeToString()))
     for file in (StateFile(path), StateFile(path)):
         file.load(lambda _: None)
         file.save(LearnedState("ema"))
@@ -137,6 +139,7 @@ def test_another_kind_of_estimator_sets_aside_the_file_of_the_former_one(tmp_pat
     assert ["state", "state.unusable-1"] == names_in(tmp_path)
     assert learned == from_message(read_state(tmp_path / "state.unusable-1"))
     assert "ema" == read_state(path).estimator_kind
+    assert LATER not in read_state(path).SerializeToString()
 
 
 def test_a_file_that_was_deleted_is_saved_again(tmp_path: Path) -> None:

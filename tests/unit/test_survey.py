@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from extproc.core.placing.fleet import Fleet, PoolWatched
-from extproc.core.placing.pool import Endpoints, Pool
+from extproc.core.placing.pool import Endpoints, Pool, Reason
 from extproc.core.placing.spill import SpillSettings
 from extproc.pools.reports import LoadReport, ModelReport
 from extproc.pools.settings import WatchSettings
@@ -79,6 +79,8 @@ def test_a_smaller_pool_serves_models_that_all_its_servers_list_the_default_any(
     watching.observe("short", (A, B), (A,))
     watching.observe("long", (A,), (A, B))
     assert (["short", "long"], ["long"]) == (watching.pools_of("a"), watching.pools_of("b"))
+    serving = watching.audience.fleets[-1].serving
+    assert [Reason.NOT_SERVED, Reason.UNKNOWN_MODEL] == [serving.ladder(model).reason for model in "bc"]
 
 
 def test_the_base_models_of_adapters_are_known_while_servers_list_them() -> None:
@@ -132,6 +134,15 @@ def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
     assert 0.5 == load.share
     watched = watching.audience.pools[-1]
     assert (2.5, 6) == (watched.pressure, watched.preemptions)
+
+
+@pytest.mark.parametrize(("capacities", "together"), [((1_000, 500), 1_500), ((1_000, 0), 0)])
+def test_the_cache_of_a_pool_is_unknown_if_that_of_a_server_is(capacities: tuple[int, ...], together: int) -> None:
+    """A part of the capacity would look like all of it."""
+    watching = Watching()
+    loads = tuple(LoadReport(0, 1, 0.1, kv_tokens=each) for each in capacities)
+    watching.survey.observe("short", PoolReport(((A,), (A,)), loads, 2, 2, load_reported=True))
+    assert together == watching.audience.fleets[-1].loads["short"].busy.kv_tokens
 
 
 def test_a_report_covers_the_requests_placed_before_its_round() -> None:

@@ -142,12 +142,18 @@ def test_old_evidence_is_not_learned_from() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "completion_tokens", "cut"),
-    [(50, 49, False), (50, 50, True), (None, 50, False), (None, SHORT.context_tokens - 12, True)],
+    [
+        *[(50, 49, False), (50, 50, True), (None, 50, False)],
+        *[(None, SHORT.context_tokens - each, cut) for each, cut in ((14, False), (13, True), (12, True))],
+    ],
 )
 def test_whether_an_output_was_cut_is_derived_from_its_length(
     limit: int | None, completion_tokens: int, *, cut: bool
 ) -> None:
-    """The log does not say why an output ended; at the client's limit or the pool's context it counts as cut."""
+    """The log does not say why an output ended; at the client's limit, or the pool's context, it counts as cut.
+
+    vLLM ends an output at the context, or one token before it.
+    """
     asked = {} if limit is None else {"max_tokens": limit}
     _, recorder = taught(asked=asked, usage=LoggedUsage(12, completion_tokens, 0), cluster="pool_short")
     assert [cut] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]

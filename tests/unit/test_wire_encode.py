@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import msgspec
 import pytest
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import CommonResponse, ProcessingResponse
 from google.protobuf import json_format
 from hypothesis import given
@@ -50,6 +52,9 @@ def encoded(action: Reply, encoder: Encoder | None = None) -> ProcessingResponse
 def headers_set(common: Any) -> dict[str, bytes]:
     """Return the headers that a message sets."""
     assert not any(option.header.value for option in common.header_mutation.set_headers), "Envoy leaves it empty"
+    assert {HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD} >= {
+        option.append_action for option in common.header_mutation.set_headers
+    }, "a client's value stays beside ours"
     return {option.header.key: option.header.raw_value for option in common.header_mutation.set_headers}
 
 
@@ -132,6 +137,7 @@ def test_a_close_has_no_message() -> None:
             st.sampled_from([Mode.ENFORCE, Mode.SHADOW]),
             st.none() | st.integers(0, 9_999),
             st.sampled_from([ContinueHeaders, ContinueBody]),
+            st.sampled_from(Source),
         ),
         max_size=9,
     )
@@ -139,7 +145,8 @@ def test_a_close_has_no_message() -> None:
 def test_prepared_messages_keep_nothing_of_the_previous_request(kinds: list[tuple[Any, ...]]) -> None:
     """In any order, an encoder's messages equal those of a new encoder for each."""
     encoder = Encoder(NAMES)
-    for pool, mode, bound, action in kinds:
+    for pool, mode, bound, action, source in kinds:
         budget = None if bound is None else TokenBudget(bound // 2, bound, bound // 3, 1, bound // 2)
-        decided = action(Phase.REQUEST, decision(pool, mode, budget))
+        estimate = None if bound is None else msgspec.structs.replace(ESTIMATE, source=source)
+        decided = action(Phase.REQUEST, msgspec.structs.replace(decision(pool, mode, budget), estimate=estimate))
         assert encoded(decided) == encoded(decided, encoder)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.config.loading import parse
+from extproc.config.loading import fingerprint, parse
 from extproc.config.worker_addresses import check_room, listen_settings_of, of_worker
 from extproc.core.errors import ConfigurationError
 
@@ -49,6 +49,13 @@ def test_ports_that_do_not_suffice_for_all_are_refused(settings: str, said: str)
     with pytest.raises(ConfigurationError) as caught:
         check_room(parse(settings), 2)
     assert str(caught.value).startswith(said)
+
+
+def test_all_workers_report_the_same_configuration() -> None:
+    """Their addresses and state files differ; `config_hash` tells apart replicas, not workers of one router."""
+    whole = parse("listen: {health_address: 'h:9100'}\nstate: {path: /s/state}\ndrain_s: 9")
+    assert 1 == len({fingerprint(of_worker(whole, number, 3)) for number in range(3)})
+    assert fingerprint(whole) != fingerprint(parse("drain_s: 8"))
 
 
 @pytest.mark.parametrize("address", ["[::]:9002", "127.0.0.1:0", "unix:/run/s"])
