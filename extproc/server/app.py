@@ -198,11 +198,15 @@ class App:
     def _stop(self) -> None:
         self._reloader.stop()
         self._background.stop()
+        ends_s = time.monotonic() + LAST_STREAMS_S
+        # Connections are closed only after their streams. gRPC closes one once the kernel has its last reply; what
+        # the gateway sends to a closed socket resets it, and the kernel drops what the gateway has not read.
+        # Without streams the gateway answers gRPC's GOAWAY first, and has then read everything before it.
+        ending = self._streams.drain()
+        self.loop.run(lambda: ending.isdisjoint(self._streams.open) or time.monotonic() >= ends_s)
         self._core.stop_accepting()
         self._health.end()
-        self._streams.drain()
         self._access_logs.drain()
-        ends_s = time.monotonic() + LAST_STREAMS_S
         self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
         self._core.cancel_calls()
         ends_s = time.monotonic() + CANCELLED_WITHIN_S

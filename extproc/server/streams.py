@@ -45,11 +45,16 @@ class Streams:
         for stream in [each for each in self.open if each.last_message_s < before_s]:
             stream.close_idle()
 
-    def drain(self) -> None:
-        """End every exchange as soon as that is harmless; called after the drain time."""
+    def drain(self) -> frozenset["_Stream"]:
+        """End every exchange as soon as that is harmless, also new ones; called after the drain time.
+
+        Return the streams that were open: they leave `open` one by one.
+        """
         self.draining = True
-        for stream in list(self.open):
+        ending = frozenset(self.open)
+        for stream in ending:
             stream.drain()
+        return ending
 
     def _on_turn(self) -> None:
         self.metrics.queue_seconds.observe(self.overload.on_turn(time.monotonic()))

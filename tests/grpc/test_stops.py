@@ -11,6 +11,7 @@ from extproc.config.loading import parse
 from extproc.server import app as app_module
 from tests.grpc.messages import Router, chat, echo, mutation
 from tests.grpc.served import App
+from tests.grpc.slow_reader import SlowReader
 
 
 def test_a_router_that_drains_stays_unready(eventually: Any) -> None:
@@ -112,6 +113,35 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
                 back += echo(reply)
             assert body == back
             assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_cuts_nothing_that_the_gateway_reads_late(router: Router) -> None:
+    """Replies that are still in the kernel arrive, even if the gateway says something after the last of them.
+
+    A connection that was closed by then would be reset, and the kernel would drop what the gateway has not read.
+    """
+    body = b"a" * 1_000_000
+
+    async def scenario() -> None:
+        async with router() as app:
+            gateway = await asyncio.to_thread(SlowReader, app.grpc_address)
+            try:
+                await asyncio.to_thread(gateway.ask, body)
+                (served,) = app._streams.open
+                stopping = asyncio.ensure_future(app.stop())
+                await asyncio.to_thread(gateway.answer_goaways)
+                gateway.open_window()
+                async with asyncio.timeout(10):
+                    while served in app._streams.open:  # noqa: ASYNC110  (the router is on another thread)
+                        await asyncio.sleep(0.005)
+                gateway.ping()
+                assert body == await asyncio.to_thread(gateway.rest)
+                assert b"0" == gateway.grpc_status
+            finally:
+                gateway.close()
             await stopping
 
     asyncio.run(scenario())
