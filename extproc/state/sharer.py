@@ -54,13 +54,14 @@ class Sharer:
         self._peers: dict[str, tuple[Tables, int]] = {}
         self._new: set[str] = set()
         self._base: LearnedState | None = None
+        self._is_from_file = False
         self._base_head = b""
         self._features: tuple[str, ...] = estimator.state().features
 
     def begin_with(self, view: LearnedState) -> None:
-        """Use a state from a file as the base, until the store has one."""
+        """Use a state from a file as the base, unless the store turns out to hold anything."""
         self._share.adopt(view)
-        self._base = bounded(view, self._terms)
+        self._base, self._is_from_file = bounded(view, self._terms), True
 
     def first(self) -> None:
         """Exchange once before serving, on the thread that owns the estimator; a failure is only reported."""
@@ -153,6 +154,10 @@ class Sharer:
         self._peers = missed | {name: (state, 0) for name, state in found.replicas.items()}
         if found.base is not None and found.base_head != self._base_head:
             self._base, self._base_head = found.base.state, found.base_head
+        elif self._is_from_file and found.replicas:
+            # The file holds what all replicas had learned, the one that wrote it among them: it would count twice.
+            self._base = None
+        self._is_from_file = False
 
     def _compute(self, view: LearnedState) -> Exchanged:
         peers = [

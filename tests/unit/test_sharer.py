@@ -379,6 +379,33 @@ def test_a_state_from_a_file_becomes_the_base_of_an_empty_store(server: RedisSer
     assert [60, 60, 60] == [replica.responses for replica in (*begun, new)]
 
 
+def test_a_file_counts_nothing_twice_that_the_store_has(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed replica that starts again from its file finds what that holds in the store, without a base."""
+    killed, other = Replica(server.url, 1), Replica(server.url, 2)
+    killed.learn(30)
+    other.learn(20)
+    for _ in range(2):
+        killed.exchange()
+        other.exchange()
+    again = Replica(server.url, 3)
+    again.estimator.load(killed.estimator.state())
+    again.sharer.begin_with(again.estimator.state())
+    for _ in range(2):
+        again.exchange()
+        other.exchange()
+    assert [50, 50] == [again.responses, other.responses]
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    other.exchange()
+    monkeypatch.undo()
+    again.learn(5)
+    for _ in range(3):
+        again.exchange()
+        other.exchange()
+    assert [55, 55] == [again.responses, other.responses]
+
+
 def test_the_last_changes_are_published_at_shutdown(server: RedisServer) -> None:
     """A replica that shuts down publishes what it learned since its last exchange."""
     one, new = Replica(server.url, 1), Replica(server.url)
