@@ -92,8 +92,9 @@ class Teacher:
             return opened
         entry, decision = opened
         head = ResponseHead(entry.status, "", entry.content_encoding, entry.attempts)
-        self._learner.served(decision, head)
         served_by = self._clusters.get(entry.cluster)
+        if entry.status:
+            self._learner.responded(decision, head, served_by)
         try:
             usage = self._usage(entry, head, decision, served_by)
         except ResponseNotUnderstood as error:

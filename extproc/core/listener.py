@@ -6,6 +6,7 @@ import msgspec
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Learning
+from extproc.core.facts import ResponseHead
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
@@ -69,8 +70,8 @@ class Listener:
     def left_out(self, decision: Decision) -> None:
         """Called when a decision does not fit into the gateway's access log; its response then teaches nothing."""
 
-    def succeeded(self, decision: Decision) -> None:
-        """Called when a pool serves a request: the head of the response has a 2xx status."""
+    def responded(self, decision: Decision, head: ResponseHead, served_by: Pool) -> None:
+        """Called when the head of a response is read: from a kept stream, or from the gateway's access log."""
 
     def observed(self, observation: Observation) -> None:
         """Called when a response was read, with the estimate's error before learning from it."""

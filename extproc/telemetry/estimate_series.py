@@ -104,6 +104,11 @@ class EstimateSeries(TallySet):
             "Restorations of a model's previous prices, which predict its usage better than the new ones",
             "model",
         )
+        self.responses_read = self._counter(
+            "responses_read_total",
+            "Responses whose head was read, from a kept stream or the access log, by the pool that sent them",
+            "pool",
+        )
         self.truncated = self._counter(
             "truncated_by_pool_total", "Responses cut off at the end of the pool's context", "pool", "model"
         )

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.protocol import Estimate, Refused
+from extproc.core.facts import ResponseHead
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.fleet import PoolWatched
@@ -38,7 +39,8 @@ class Metrics(Series, Listener):
         self.info.clear()
         self.info[version, mode, config_hash] = 1
         for pool in pools:
-            self.retries.setdefault((pool.name,), 0)
+            for counter in (self.retries, self.responses_read):
+                counter.setdefault((pool.name,), 0)
         self._thresholds = tuple((pool.name, pool.max_budget_tokens) for pool in pools[:-1])
         for (pool_name, _), verdict in product(self._thresholds, Verdict):
             self.bounds_near.setdefault((pool_name, verdict), 0)
@@ -156,9 +158,11 @@ class Metrics(Series, Listener):
         """Count a decision that the gateway's log has no room for."""
         self.evidence_left_out[PLAIN] += 1
 
-    def succeeded(self, decision: Decision) -> None:
-        """Give the model its own label: a pool knows it."""
-        self._models.label(decision.model)
+    def responded(self, decision: Decision, head: ResponseHead, served_by: Pool) -> None:
+        """Count the response by pool; if it is a success, give the model its own label: a pool knows it."""
+        self.responses_read[served_by.name,] += 1
+        if head.succeeded:
+            self._models.label(decision.model)
 
     def not_learned(self, why: ResponseFault) -> None:
         """Count a response from which nothing was learned."""

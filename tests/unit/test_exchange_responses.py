@@ -94,6 +94,18 @@ def test_a_repair_is_counted(connect: Connect) -> None:
     assert (1, 1) == (len(gateway.recorder.calls_of("retried")), len(gateway.recorder.calls_of("observed")))
 
 
+@pytest.mark.parametrize(("status", "attempts", "pool"), [(200, 1, "short"), (400, 1, "short"), (400, 2, "long")])
+def test_a_response_counts_as_read_from_its_head_on(
+    connect: Connect, status: int, attempts: int, pool: str
+) -> None:
+    """Refused and served requests are compared as of their heads: one that is served takes longer to end."""
+    gateway = connect(STREAMED)
+    head = ResponseHead(status, "application/json", attempts=attempts)
+    gateway.send_all([*whole(chat()), ResponseHeaders(head)])
+    ((_, responded, served_by),) = gateway.recorder.arguments_of("responded")
+    assert (status, pool) == (responded.status, served_by.name)
+
+
 def test_a_response_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
     """After the gateway's own early response there is nothing left to decide."""
     gateway = connect(BUFFERED)

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from extproc.core.facts import ResponseHead
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.policy import Reason
 from extproc.core.usage import Usage
@@ -47,7 +48,7 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
 def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None:
     """Nine of ten estimates are within 2 %; one is about half of the truth, whose bound was exceeded."""
     for ratio in (1.01,) * 5 + (0.99,) * 4 + (0.55,):
-        metrics.succeeded(DECISION)
+        metrics.responded(DECISION, ResponseHead(200), SHORT)
         metrics.decided(DECISION)
         learning = replace(LEARNED, ratio=ratio, under_counted=ratio < 0.9)
         metrics.observed(Observation(DECISION, SHORT, Usage(100, 5, 0), learning))

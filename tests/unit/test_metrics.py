@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.protocol import Refused
-from extproc.core.facts import Api
+from extproc.core.facts import Api, ResponseHead
 from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
@@ -16,6 +16,8 @@ from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import OTHER, BoundedLabels
 from extproc.telemetry.metrics import Metrics
 from tests.unit.decisions import DECISION, LEARNED, LONG, SHORT
+
+OK = ResponseHead(200)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 def test_a_decision_is_counted_with_its_estimate(metrics: Metrics, registry: CollectorRegistry) -> None:
     """A request is labelled by pool, reason, API and model; its bound and its estimate's source are recorded."""
-    metrics.succeeded(DECISION)
+    metrics.responded(DECISION, OK, SHORT)
     metrics.decided(DECISION)
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions", "model": "m"}
     assert 1 == value(registry, "requests_total", **labels)
@@ -69,9 +71,18 @@ def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: Collecto
     assert None is value(registry, "bounds_near_total", pool="long", verdict="held")
 
 
+def test_responses_that_were_read_are_counted_by_pool(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Each response whose head was read counts for the pool that sent it, a refusal as well; pools start at 0."""
+    metrics.about("1", "enforce", "", (SHORT, LONG))
+    metrics.responded(DECISION, ResponseHead(200), SHORT)
+    metrics.responded(DECISION, ResponseHead(400), SHORT)
+    assert 2 == value(registry, "responses_read_total", pool="short")
+    assert 0 == value(registry, "responses_read_total", pool="long")
+
+
 def test_a_model_that_was_replaced_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """There are counters for models whose learned state was replaced, and for ones whose state came back."""
-    metrics.succeeded(DECISION)
+    metrics.responded(DECISION, OK, SHORT)
     for learned in (LEARNED, replace(LEARNED, started_anew=True), replace(LEARNED, returned=True)):
         metrics.observed(Observation(DECISION, SHORT, Usage(100, 3), learned))
     assert 1 == value(registry, "models_started_anew_total", model="m")
@@ -128,7 +139,7 @@ def test_requests_and_judged_bounds_are_counted_by_stratum(metrics: Metrics, reg
 def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRegistry) -> None:
     """However many model names clients send, the labels are the first few and `other`."""
     for position in range(100):
-        metrics.succeeded(replace(DECISION, model=f"m{position}"))
+        metrics.responded(replace(DECISION, model=f"m{position}"), OK, SHORT)
         metrics.decided(replace(DECISION, model=f"m{position}"))
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
     counts = [value(registry, "requests_total", model=model, **labels) for model in ("m0", "m1", "m2", OTHER)]
@@ -166,7 +177,7 @@ def test_a_model_without_a_successful_response_takes_no_label(
         metrics.decided(replace(DECISION, model=f"invented{position}"))
         metrics.overflowed(replace(DECISION, model=f"refused{position}"), Overflow(200), LONG)
     metrics.decided(DECISION)
-    metrics.succeeded(DECISION)
+    metrics.responded(DECISION, OK, SHORT)
     metrics.decided(DECISION)
     assert [101, 1] == [value(registry, "requests_total", model=model, **labels) for model in (OTHER, "m")]
 
@@ -218,7 +229,7 @@ def test_implausible_usage_is_only_counted(metrics: Metrics, registry: Collector
 
 def test_every_event_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Kept and released streams, retries, overflows, and faults of gateways, responses and ours have counters."""
-    metrics.succeeded(DECISION)
+    metrics.responded(DECISION, OK, SHORT)
     metrics.kept(DECISION)
     metrics.released(DECISION)
     metrics.no_slot(DECISION)

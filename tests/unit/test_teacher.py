@@ -88,6 +88,20 @@ def test_a_retried_request_is_reported() -> None:
     assert [LONG] == [each.served_by for each in recorder.calls_of("observed")]
 
 
+@pytest.mark.parametrize(
+    ("fields", "pools"),
+    [
+        ({"cluster": "pool_long"}, [LONG]),
+        ({"cluster": "elsewhere", "status": 400}, [SHORT]),
+        ({"status": 0, "usage": None, "cut": True}, []),
+    ],
+)
+def test_a_logged_response_counts_as_read(fields: dict[str, Any], pools: list[Pool]) -> None:
+    """Each entry of ours with a response counts for the pool that sent it, whatever its status."""
+    _, recorder = taught(**fields)
+    assert pools == [served_by for _, _, served_by in recorder.arguments_of("responded")]
+
+
 @pytest.mark.parametrize(("attempts", "pool"), [(1, SHORT), (2, LONG)])
 def test_for_an_unknown_cluster_the_attempts_decide(attempts: int, pool: Pool) -> None:
     """If the cluster is not a pool, the decision and the attempts determine which pool served."""

@@ -83,19 +83,21 @@ class Learner:
 
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
         """Return the reader for the response of a kept stream; None (reported) if it teaches nothing."""
-        self.served(decision, head)
+        self.responded(decision, head)
         try:
             return reader_for(decision.api, head, self.max_response_bytes)
         except ResponseNotUnderstood as error:
             self.not_learned(decision, error.fault)
             return None
 
-    def served(self, decision: Decision, head: ResponseHead) -> None:
-        """Report what a response's head shows: whether a pool served the request, and whether it was retried."""
-        if head.succeeded:
-            self.listener.succeeded(decision)
-            if head.attempts > 1 and decision.routed:
-                self.listener.retried(decision)
+    def responded(self, decision: Decision, head: ResponseHead, served_by: Pool | None = None) -> None:
+        """Report a response's head: which pool responds, and whether the request was served by a later attempt.
+
+        `served_by` is the pool that responds, if known.
+        """
+        self.listener.responded(decision, head, served_by or self._served_by(decision, head))
+        if head.attempts > 1 and decision.routed and head.succeeded:
+            self.listener.retried(decision)
 
     def learn(self, decision: Decision, head: ResponseHead, said: Usage | Overflow) -> None:
         """Learn from a complete response, and report it."""
