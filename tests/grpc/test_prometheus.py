@@ -219,7 +219,7 @@ def test_the_ten_queries_of_the_documents_give_right_answers(
             assert [1.0] == answers[5]
             assert 0.0 < answers[7][0] < 1.0
             assert {0.0} == set(answers[8])
-            assert {1.0} == set(answers[9])
+            assert 0.5 < answers[9][0] < 2.0
             assert [1.0] == answers[10]
             await server.until(f"sum({asking[3]}) > 0", lambda: misled(app))
 
