@@ -14,13 +14,18 @@ from typing import Final, NamedTuple
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.samples import Sample
 
-__all__ = ["GAUGE_RULES", "Ended", "Family", "families_of", "merged"]
+__all__ = ["GAUGE_RULES", "PER_PROCESS", "Ended", "Family", "families_of", "merged"]
 
 Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, str, Labels]
 """The identity of a sample: its family, its own name, its labels."""
 
-PER_PROCESS: Final = frozenset({"dualpool_state_snapshots", "dualpool_state_exchanges"})
+PER_PROCESS: Final = frozenset(
+    {
+        *("dualpool_state_snapshots", "dualpool_state_exchanges"),
+        *("dualpool_state_saving_failed", "dualpool_state_sharing_failed"),
+    }
+)
 
 
 def _oldest(times: Sequence[float]) -> float:

@@ -138,6 +138,12 @@ class Series(EstimateSeries):
         self.exchanges = self._counter(
             "state_exchanges_total", "Attempts to share learned state, by outcome", "outcome"
         )
+        self.saving_failed = self._gauge(
+            "state_saving_failed", "1 if the last attempt to save learned state failed; NaN before the first one"
+        )
+        self.sharing_failed = self._gauge(
+            "state_sharing_failed", "1 if the last attempt to share learned state failed; NaN before the first one"
+        )
         self.replicas = self._gauge("state_replicas", "Other replicas whose learned state is in use")
         self.saved_at = self._gauge(
             "state_saved_timestamp_seconds",
@@ -162,8 +168,8 @@ class Series(EstimateSeries):
         for kept in (self.snapshots, self.exchanges):
             for outcome in ("done", "failed"):
                 kept[outcome,] = 0
-        for at in (self.saved_at, self.exchanged_at):
-            at[PLAIN] = nan
+        for gauge in (self.saved_at, self.exchanged_at, self.saving_failed, self.sharing_failed):
+            gauge[PLAIN] = nan
         for counter, values in closed:
             for value in values:
                 counter[value,] = 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from extproc.telemetry.families import GAUGE_RULES, Ended, Family, families_of, merged
+from extproc.telemetry.families import GAUGE_RULES, PER_PROCESS, Ended, Family, families_of, merged
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.reloads import ReloadMetrics
 from extproc.telemetry.state_changes import StateChangeMetrics
@@ -94,6 +94,13 @@ def test_attempts_are_counted_for_each_process() -> None:
     }
 
 
+def test_a_failure_is_shown_for_each_process() -> None:
+    """A worker whose attempts fail is seen, and which one it is."""
+    name = "dualpool_state_saving_failed"
+    found = values({"0": process(**{name: 0}), "1": process(**{name: 1})})
+    assert (0, 1) == tuple(found[f"{name}[('worker', '{worker}')]"] for worker in "01")
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
 def test_counters_never_fall(events: list[tuple[int, bool]]) -> None:
     """Whichever processes count or end, in any order, no count is lost."""
@@ -116,8 +123,8 @@ def test_counters_never_fall(events: list[tuple[int, bool]]) -> None:
     ids=["router", "reloads", "changes", "workers"],
 )
 def test_every_gauge_has_a_rule(make: Callable[[CollectorRegistry], object]) -> None:
-    """Each of our gauges has a rule that says how it is merged."""
+    """Each of our gauges has a rule that says how it is merged, or is shown for each process on purpose."""
     registry = CollectorRegistry()
     make(registry)
     gauges = {metric.name for metric in registry.collect() if metric.type == "gauge"}
-    assert gauges <= GAUGE_RULES.keys()
+    assert gauges <= GAUGE_RULES.keys() | PER_PROCESS

@@ -80,6 +80,23 @@ def test_responses_that_were_read_are_counted_by_pool(metrics: Metrics, registry
     assert 0 == value(registry, "responses_read_total", pool="long")
 
 
+@pytest.mark.parametrize("what", ["saving", "sharing"])
+def test_the_last_attempt_to_keep_what_was_learned_is_shown(
+    metrics: Metrics, registry: CollectorRegistry, what: str
+) -> None:
+    """It is known whether the last attempt to save or to share failed, however long ago that was."""
+
+    def attempt(*, done: bool) -> None:
+        metrics.state_saved(done=done) if what == "saving" else metrics.state_exchanged(done=done, replicas=1)
+
+    before = value(registry, f"state_{what}_failed")
+    assert before is not None
+    assert isnan(before)
+    for done in (True, False, True):
+        attempt(done=done)
+        assert (not done) == value(registry, f"state_{what}_failed")
+
+
 def test_a_model_that_was_replaced_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """There are counters for models whose learned state was replaced, and for ones whose state came back."""
     metrics.responded(DECISION, OK, SHORT)
