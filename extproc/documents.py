@@ -15,7 +15,7 @@ from ruamel.yaml.resolver import VersionedResolver
 
 from extproc.core.errors import ConfigurationError, shown
 
-__all__ = ["MAX_CHARACTERS", "read_document"]
+__all__ = ["MAX_CHARACTERS", "read_document", "text_of"]
 
 MAX_CHARACTERS = 128 * 1024
 MAX_VALUES = 20_000
@@ -27,6 +27,17 @@ MAX_SHOWN = 100
 _OLD_NUMBER = re.compile(r"[-+]?0[0-9b]|.*_")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "merge")}
+
+
+def text_of(content: bytes) -> str:
+    """Return the text of a file. Raises ConfigurationError, without the file's name, if it is not UTF-8."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            f"not UTF-8, which is needed: byte {content[error.start]:#04x} in line {line}"
+        ) from error
 
 
 def read_document(text: str, repeated: list[str] | None = None) -> object:

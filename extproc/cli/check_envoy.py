@@ -84,11 +84,12 @@ def _router(options: argparse.Namespace) -> "Router":
 
 def _text(path: Path) -> str:
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.documents import text_of  # noqa: PLC0415
     from extproc.gateways.sources import MAX_JSON_CHARACTERS  # noqa: PLC0415
 
     try:
-        return read_file(path, MAX_JSON_CHARACTERS).decode()
+        return text_of(read_file(path, MAX_JSON_CHARACTERS))
     except OSError as error:
         raise ConfigurationError(str(error)) from error
-    except UnicodeDecodeError as error:
+    except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error

@@ -11,7 +11,7 @@ from extproc.config.checks import check
 from extproc.config.schema import Configuration
 from extproc.config.typed import Reader
 from extproc.core.errors import ConfigurationError, shown
-from extproc.documents import MAX_CHARACTERS, read_document
+from extproc.documents import MAX_CHARACTERS, read_document, text_of
 from extproc.files import read_file
 
 __all__ = ["MAX_CONFIGURATION_BYTES", "as_json", "decode", "fingerprint", "load", "parse", "parse_shown"]
@@ -35,9 +35,7 @@ def load(path: Path) -> Configuration:
 def decode(content: bytes, path: Path) -> Configuration:
     """Decode the content of a file. Raises ConfigurationError with the file's name in its message."""
     try:
-        return parse(content.decode())
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(error), source=_source(path)) from error
+        return parse(text_of(content))
     except ConfigurationError as error:
         raise ConfigurationError(*error.sentences, source=_source(path)) from error
 

@@ -7,8 +7,10 @@ serves. Rejected: aiohttp, which needs eight packages; these two need only click
 """
 
 import asyncio
+import errno
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections.abc import Collection, Sequence
@@ -29,7 +31,7 @@ from extproc.server.admin import PAGES, PROBES, Pages
 from extproc.server.changes import Changes
 from extproc.server.live import Live
 
-__all__ = ["Admin", "admin_servers"]
+__all__ = ["Admin", "admin_servers", "listening"]
 
 CONNECTIONS = 32
 # How often a connection is checked. It is closed if no request came since the last check, or bytes stay unread.
@@ -37,6 +39,7 @@ LOOKS_EVERY_S = 30.0
 KEEPS_ALIVE_S: Final = 30
 STOPS_WITHIN_S: Final = 1
 MAX_HEAD_BYTES: Final = 16_384
+_NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 log = logging.getLogger("dualpool")
 
@@ -71,7 +74,7 @@ class Admin:
             app = TokenRequired(app, token_file)
         host, _, port = address.rpartition(":")
         try:
-            self._socket = _listening(host.strip("[]"), int(port))
+            self._socket = listening(host.strip("[]"), int(port))
         except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
             raise ConfigurationError(f"{setting}: {address!r} cannot be bound: {error}") from error
         bound_to, bound_port = self._socket.getsockname()[:2]
@@ -96,14 +99,25 @@ class Admin:
         asyncio.run(self._server.serve([self._socket]))
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """Return a listening socket. `::` means every address, or every IPv4 address if the host has no IPv6: as with
     gRPC, and unlike create_server's default, which is IPv6 alone.
+
+    A name is bound to the first of its addresses that this machine has, IPv4 first. Raises OSError, also if that
+    one's port is in use: on another one, clients that use the first would reach the other program.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
         host = "0.0.0.0"  # noqa: S104  (what the operator asked for)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, _, _, _, address in sorted(found, key=lambda each: each[0] is not socket.AF_INET):
+        try:
+            return socket.create_server(address, family=family, dualstack_ipv6=host == "::")
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            missing = error
+    raise missing
 
 
 class _Server(Server):

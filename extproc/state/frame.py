@@ -20,11 +20,18 @@ def framed(payload: bytes) -> bytes:
 def unframed(data: bytes) -> bytes:
     """Return the payload. Raises ConfigurationError if the data is not a complete state."""
     if not data.startswith(MAGIC):
-        raise ConfigurationError("it is not a dualpool state" if data else "it is empty")
+        raise ConfigurationError(_instead(data))
     payload = data[HEAD_BYTES:]
     if _digest(payload) != data[len(MAGIC) : HEAD_BYTES]:
         raise ConfigurationError("its digest does not match: it is damaged or incomplete")
     return payload
+
+
+def _instead(data: bytes) -> str:
+    """Return what data without our magic number is instead of a state."""
+    if data.lstrip().startswith(b"{"):
+        return "it is JSON, as /state shows it; `dualpool state export` writes a file of state"
+    return "it is not a dualpool state" if data else "it is empty"
 
 
 def _digest(payload: bytes) -> bytes:

@@ -35,22 +35,27 @@ class KeeperListener(Protocol):
 
 
 class FailureLog:
-    """Logs when something starts failing and when it works again, but not each failure in between."""
+    """Logs when something starts failing and when it works again, but not each failure in between.
 
-    def __init__(self, failing: str, recovered: str) -> None:
+    `fields` are added to both lines: which file or store it is, which not every error says.
+    """
+
+    def __init__(self, failing: str, recovered: str, **fields: str) -> None:
         self._failing_message, self._recovered_message = failing, recovered
+        self._fields = fields
         self._failing = False
 
     def failed(self, error: Exception) -> None:
         """Called for each failure."""
         if not self._failing:
-            log.warning(self._failing_message, extra={"fields": {"cause": f"{type(error).__name__}: {error}"}})
+            fields = self._fields | {"cause": f"{type(error).__name__}: {error}"}
+            log.warning(self._failing_message, extra={"fields": fields})
         self._failing = True
 
     def succeeded(self) -> None:
         """Called for each success."""
         if self._failing:
-            log.info(self._recovered_message)
+            log.info(self._recovered_message, extra={"fields": self._fields})
         self._failing = False
 
 
@@ -65,7 +70,9 @@ class Saver:
         self._estimator = estimator
         self._ask = ask
         self._listener = listener
-        self._failures = FailureLog("learned state cannot be saved", "learned state is saved again")
+        self._failures = FailureLog(
+            "learned state cannot be saved", "learned state is saved again", path=str(file.path)
+        )
         self._saved: LearnedState | None = None
         self._saving = threading.Lock()
 

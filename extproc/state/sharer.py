@@ -45,7 +45,7 @@ class Sharer:
         self._listener = listener
         self._share = Share(terms)
         self._failures = FailureLog(
-            "learned state is not shared: the store failed", "learned state is shared again"
+            "learned state is not shared: the store failed", "learned state is shared again", store=settings.url
         )
         self._unusable = FailureLog(
             "some keys in the store cannot be read and are ignored", "all keys in the store can be read"

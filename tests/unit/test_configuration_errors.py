@@ -31,6 +31,18 @@ def test_faulty_servers_are_not_blamed_on_spill_over() -> None:
     ]
 
 
+def test_a_file_in_another_encoding_is_told_that_utf_8_is_needed(tmp_path: Path) -> None:
+    """The error names the line, and the encoding that is needed."""
+    file = tmp_path / "c.yaml"
+    file.write_bytes("mode: shadow\ntenant_header: x-länge\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError) as refused:
+        load(file)
+    assert ("not UTF-8, which is needed: byte 0xe4 in line 2",) == refused.value.sentences
+    file.write_text("mode: shadow\n", "utf-16")
+    with pytest.raises(ConfigurationError, match="not UTF-8, which is needed: byte 0xff in line 1"):
+        load(file)
+
+
 def texts_of(dataclass: type) -> list[tuple[str, object]]:
     """Return all text settings with a constraint, in a dataclass and in those nested in it."""
     found: list[tuple[str, object]] = []

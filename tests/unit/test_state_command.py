@@ -13,7 +13,7 @@ from extproc.core.estimator.terms import Terms
 from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed
 from extproc.state.pb import state_pb2
-from extproc.state.snapshot import from_json, from_message, to_message
+from extproc.state.snapshot import from_json, from_message, to_json, to_message
 from tests.unit.redis_server import redis_server
 from tests.unit.test_sharer import Replica
 from tests.unit.test_state_file import LATER, refuse, taught
@@ -128,6 +128,8 @@ def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytes
     [
         (("show", "{}/none"), "none"),
         (("show", "{}/odd"), "not a dualpool state"),
+        (("show", "{}/page"), "it is JSON, as /state shows it; `dualpool state export` writes a file of state"),
+        (("merge", "{}/page", "--out", "{}/out"), "it is JSON"),
         (("show", "http://127.0.0.1:1"), "127.0.0.1:1/state"),
         (("reset", "http://127.0.0.1:1"), "127.0.0.1:1/state/reset"),
         (("import", "{}/state", "http://127.0.0.1:1"), "127.0.0.1:1/state/import"),
@@ -144,6 +146,7 @@ def test_failures_are_reported_with_exit_code_2(
 ) -> None:
     """The error names the place that cannot be read or written, and why."""
     (tmp_path / "odd").write_text("something else")
+    (tmp_path / "page").write_text(to_json(taught(30).state()))
     (tmp_path / "plain.yaml").write_text("mode: shadow")
     (tmp_path / "nowhere.yaml").write_text("state: {store: {url: 'redis://127.0.0.1:1/0'}}")
     state_file(tmp_path / "state")

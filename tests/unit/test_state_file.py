@@ -207,7 +207,9 @@ def test_a_full_disk_is_reported_once_and_learning_continues(
         "learned state cannot be saved",
         "learned state is saved again",
     ]
-    assert "No space left" in caplog.records[0].fields["cause"]  # type: ignore[attr-defined]
+    fields = caplog.records[0].fields  # type: ignore[attr-defined]
+    assert str(path) == fields["path"]
+    assert "No space left" in fields["cause"]
 
 
 def test_a_missing_directory_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
