@@ -48,14 +48,14 @@ class Metrics(Series, Listener):
     def state_saved(self, *, done: bool) -> None:
         """Count an attempt to save what was learned."""
         self.snapshots["done" if done else "failed",] += 1
-        self.saving_failed[PLAIN] = not done
+        self.saving_failed[PLAIN] = float(not done)
         if done:
             self.saved_at[PLAIN] = time.time()
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
         """Count an attempt to share what was learned."""
         self.exchanges["done" if done else "failed",] += 1
-        self.sharing_failed[PLAIN] = not done
+        self.sharing_failed[PLAIN] = float(not done)
         self.replicas[PLAIN] = replicas
         if done:
             self.exchanged_at[PLAIN] = time.time()

@@ -36,4 +36,4 @@ class ReloadMetrics(TallySet):
     def reloaded(self, outcome: ReloadOutcome, *, in_force: bool) -> None:
         """Count a changed file; `in_force`: whether all of it is in force."""
         self._reloads[outcome,] += 1
-        self._differs[PLAIN] = not in_force
+        self._differs[PLAIN] = float(not in_force)

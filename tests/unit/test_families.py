@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import isnan, nan
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +100,17 @@ def test_a_failure_is_shown_for_each_process() -> None:
     name = "dualpool_state_saving_failed"
     found = values({"0": process(**{name: 0}), "1": process(**{name: 1})})
     assert (0, 1) == tuple(found[f"{name}[('worker', '{worker}')]"] for worker in "01")
+
+
+def test_the_metrics_of_a_worker_reach_its_supervisor() -> None:
+    """Every value is a number in the message to the supervisor, also where it says yes or no."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, 1, 1)
+    metrics.state_saved(done=False)
+    metrics.state_exchanged(done=True, replicas=1)
+    families = families_of(registry)
+    received = msgspec.msgpack.decode(msgspec.msgpack.encode(families), type=list[Family])
+    assert [family.name for family in families] == [family.name for family in received]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
