@@ -28,6 +28,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
+    hangups = _hangups()
     from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
 
@@ -36,12 +37,19 @@ def _run(options: argparse.Namespace) -> int:
     if options.workers > 1:
         from extproc.workers.supervisor import Supervisor  # noqa: PLC0415
 
-        _serve(Supervisor(configuration, options.config, options.workers))
+        _serve(Supervisor(configuration, options.config, options.workers), hangups)
     else:
         from extproc.server.app import App  # noqa: PLC0415  (loads gRPC, which a supervisor does not need)
 
-        _serve(App(configuration, options.config))
+        _serve(App(configuration, options.config), hangups)
     return 0
+
+
+def _hangups() -> list[int]:
+    """Return a list that gets each SIGHUP from now on, which would otherwise end a process that still starts."""
+    hangups: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
+    return hangups
 
 
 class _Server(Protocol):
@@ -52,11 +60,15 @@ class _Server(Protocol):
     def reload(self) -> None: ...
 
 
-def _serve(server: _Server) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once. SIGHUP reloads the file."""
+def _serve(server: _Server, hangups: list[int]) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once. SIGHUP reloads the file, as
+    do those that came before (`hangups`).
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.end())
     signal.signal(signal.SIGHUP, lambda *_: server.reload())
+    if hangups:
+        server.reload()
     server.run()
 
 

@@ -1,8 +1,11 @@
 """Starting a worker process, with a channel to it, and how long it is waited for."""
 
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,5 +41,18 @@ def start_process(number: int) -> tuple[subprocess.Popen[bytes], Channel]:
     with its:
         command = [*_PYTHON, "-m", "extproc.workers.worker", str(its.fileno()), str(number)]
         # Not forked: neither gRPC nor this process's threads would survive a fork.
-        process = subprocess.Popen(command, pass_fds=(its.fileno(),), stdin=subprocess.DEVNULL)  # noqa: S603  (ourselves)
+        with _without_hangups():
+            process = subprocess.Popen(command, pass_fds=(its.fileno(),), stdin=subprocess.DEVNULL)  # noqa: S603  (ourselves)
     return process, Channel(Connection(ours.detach()))
+
+
+@contextmanager
+def _without_hangups() -> Iterator[None]:
+    """Block SIGHUP in this thread, and thereby in processes that it starts: a terminal that closes, or systemd, may
+    signal workers that have not come to ignoring it yet.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from extproc.workers.process import start_process
+
 SERVE = [sys.executable, "-m", "extproc.cli.main", "serve"]
 
 
@@ -37,6 +39,64 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
         assert httpx.get(f"http://{admin}/readyz").status_code == 503
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
+
+
+STARTS_WITH_A_HANGUP = """
+import signal
+import sys
+from extproc.cli.main import main
+from extproc.config import loading
+from {module} import {server}
+
+class Server({server}):
+    def __init__(self, *arguments, **named):
+        signal.raise_signal(signal.SIGHUP)
+        super().__init__(*arguments, **named)
+
+    def run(self):
+        self.end()
+        super().run()
+
+    def reload(self):
+        print("asked to reload")
+        super().reload()
+
+def load(file, loaded=loading.load):
+    signal.raise_signal(signal.SIGHUP)
+    return loaded(file)
+
+loading.load = load
+sys.modules["{module}"].{server} = Server
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "server", "workers"),
+    [("extproc.server.app", "App", "1"), ("extproc.workers.supervisor", "Supervisor", "2")],
+)
+def test_sighup_during_the_start_ends_nothing(tmp_path: Path, module: str, server: str, workers: str) -> None:
+    """SIGHUP before the router or the supervisor serves has the file read again as soon as it does."""
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0")
+    script = STARTS_WITH_A_HANGUP.format(module=module, server=server)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--config", str(config), "--workers", workers],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (0, "asked to reload\n") == (ended.returncode, ended.stdout), ended.stderr
+
+
+def test_a_worker_ignores_sighup_from_its_first_moment_on() -> None:
+    """A worker that still loads its code is not ended by a SIGHUP to all processes of the router."""
+    process, channel = start_process(0)
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    process.kill()
+    process.wait()
+    channel.close()
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+    assert int(blocked, 16) & 1 << signal.SIGHUP - 1
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_the_drain_ends_by_itself(tmp_path: Path) -> None:

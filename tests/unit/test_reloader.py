@@ -106,7 +106,7 @@ def spoil(file: Path) -> None:
     [
         (spoil, "mode: 'on' given; allowed: enforce, shadow, off"),
         (Path.unlink, "No such file"),
-        (lambda file: file.write_bytes(b"\xff"), "can't decode byte 0xff"),
+        (lambda file: file.write_bytes(b"\xff"), "not UTF-8, which is needed: byte 0xff"),
     ],
     ids=["bad", "missing", "no text"],
 )
