@@ -28,7 +28,7 @@ from extproc.core.placing.policy import Reason
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 from extproc.planning.output.schema import plan_schema
-from extproc.telemetry.labels import CountOutcome, PromptSize, Verdict
+from extproc.telemetry.labels import CountOutcome, FollowedFiles, PromptSize, Verdict
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.state_changes import ChangeOutcome, StateChange, StateChangeMetrics
@@ -68,6 +68,7 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`outcome` of `dualpool_state_changes_total`": ChangeOutcome,
     "`cause` of `dualpool_workers_replaced_total`": Replaced,
     "`outcome` of `dualpool_exact_counts_total`": CountOutcome,
+    "`setting`": FollowedFiles,
 }
 SETTINGS_HEAD: Final = """\
 | setting | type | unit | default | allowed | what it does |

@@ -37,6 +37,7 @@ from extproc.server.watch import watch_job
 from extproc.state.changing import Knowledge, in_store_of
 from extproc.state.keeping import Keeping
 from extproc.telemetry.fan_out import FanOut
+from extproc.telemetry.labels import FollowedFiles
 from extproc.telemetry.log import LogListener
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
@@ -79,7 +80,7 @@ class App:
         methods = Methods(self._streams, self._access_logs, self._health)
         self._core = Core()
         tls = configuration.listen.tls
-        certificates = None if tls is None else Certificates(tls)
+        certificates = None if tls is None else Certificates(tls, _followed(metrics, FollowedFiles.TLS))
         self.grpc_address = listen(self._core, configuration.listen, certificates, methods.on_call)
         self.health_address = listen_for_probes(self._core, configuration.listen, methods.on_probe)
         metrics.ready.set_function(lambda: float(self._health.ready))
@@ -100,8 +101,11 @@ class App:
         terms = Terms.of(configuration.estimator)
         self._keeping = Keeping(configuration.state, terms, estimator, self.loop.awaited, metrics)
         watching = watch_job(lambda: self._streams.routing, metrics, self._posted(listener.failed))
-        key_file = KeyFile(self._in_force.log_key, self._in_force.renew_log_key)
+        reported = _followed(metrics, FollowedFiles.LOG_KEY)
+        key_file = KeyFile(self._in_force.log_key, self._in_force.renew_log_key, reported)
         jobs = [*self._keeping.jobs, watching, key_file.follow]
+        if certificates is not None:
+            jobs.append(certificates.follow)
         self._background = Background(jobs, self._posted(metrics.failed))
 
     def _posted(self, failed: Callable[[Exception], None]) -> Callable[[Exception], None]:
@@ -227,3 +231,8 @@ class App:
                 "most requests are decided in time again" if ready else "most requests cannot be decided in time"
             )
             self._health.set_ready(ready=ready)
+
+
+def _followed(metrics: Metrics, setting: FollowedFiles) -> Callable[[bool], None]:
+    """Return a function that shows whether a setting's files can be used."""
+    return lambda unusable: metrics.file_followed(setting, unusable=unusable)

@@ -26,12 +26,19 @@ class KeyFile:
     """Has `renew` called once the file has had another key than the one in use for two looks in a row.
 
     `in_use` returns the file's name and the key in use, or None if nothing is learned from the log. `renew` may
-    wait for the router's loop: `follow` has both called on a separate thread.
+    wait for the router's loop: `follow` has both called on a separate thread, and `report` with whether the file
+    has become one that cannot be used.
     """
 
-    def __init__(self, in_use: Callable[[], tuple[str, bytes] | None], renew: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        in_use: Callable[[], tuple[str, bytes] | None],
+        renew: Callable[[], None],
+        report: Callable[[bool], None],
+    ) -> None:
         self._in_use = in_use
         self._renew = renew
+        self._report = report
         self._pending: bytes | str = b""
         self._refused = ""
 
@@ -45,12 +52,15 @@ class KeyFile:
         """Read the file; what only one look has seen may still be being written."""
         in_use = self._in_use()
         if in_use is None:
+            self._report(False)  # noqa: FBT003  (a metric's value)
             return
         file, key = in_use
         found = _content(file)
         if found != self._pending:
             self._pending = found
-        elif isinstance(found, str):
+            return
+        self._report(isinstance(found, str))
+        if isinstance(found, str):
             if found != self._refused:
                 log.error(
                     "the access log's key has changed and cannot be used; the old one stays in use: %s", found

@@ -1,12 +1,16 @@
 """Credentials from PEM files, re-read when they change: certificates are renewed without a restart.
 
 gRPC asks for the certificates at each handshake. Files that cannot be used are logged, and never replace good
-ones.
+ones. Since a gateway's connections may last for days, changed files are also tried without a handshake.
 """
 
+import asyncio
 import logging
 import os
 import ssl
+import threading
+from collections.abc import Callable
+from typing import Final
 
 import grpc
 
@@ -18,21 +22,29 @@ __all__ = ["Certificates", "check_pem"]
 
 # Enough for thousands of certificates.
 MAX_PEM_BYTES = 16 << 20
+LOOKS_EVERY_S: Final = 10.0
 
 log = logging.getLogger("dualpool")
 
 
 class Certificates:
-    """The credentials in the configured files, and the files' stamps at the last check."""
+    """The credentials in the configured files, and the files' stamps at the last check.
 
-    def __init__(self, files: TlsFiles) -> None:
+    `report` is called with whether the files have become such that cannot be used, each time `follow` has looked.
+    """
+
+    def __init__(self, files: TlsFiles, report: Callable[[bool], None]) -> None:
         self._files = files
-        self._seen: list[_Stamp | None] | None = self._stamps()
+        self._report = report
+        self._seen: _Stamps | None = self._stamps()
+        self._looked = self._tried = self._seen
+        self._fault: ConfigurationError | None = None
+        self._trying = threading.Lock()  # at a handshake and while following
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return the credentials to bind a port with. Raises ConfigurationError for files that cannot be read."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(),
+            _content(self._files),
             self._changed,  # type: ignore[arg-type]  # the stubs do not know that None means no change
             require_client_authentication=bool(self._files.client_ca_file),
         )
@@ -42,13 +54,30 @@ class Certificates:
         if files != self._files:
             self._files, self._seen = files, None
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Return the content of the files. Raises ConfigurationError."""
-        files = self._files
-        key = _read(files.private_key_file, "private_key_file")
-        certificate = _read(files.certificate_file, "certificate_file")
-        authority = _read(files.client_ca_file, "client_ca_file") if files.client_ca_file else None
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
+    async def follow(self) -> None:
+        """Look at the files every LOOKS_EVERY_S seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOKS_EVERY_S)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Try the files if they have changed; what only one look has seen may still be being written."""
+        stamps = self._stamps()
+        if stamps == self._looked:
+            self._try(stamps)
+        self._looked = stamps
+        self._report(self._fault is not None)
+
+    def _try(self, stamps: "_Stamps") -> ConfigurationError | None:
+        """Return why the files cannot be used, if so; it is logged once for each change of the files."""
+        with self._trying:
+            if stamps != self._tried:
+                self._tried, self._fault = stamps, _fault_of(self._files)
+                if self._fault is not None:
+                    log.error(
+                        "the TLS files have changed and cannot be used; the old ones stay in use: %s", self._fault
+                    )
+            return self._fault
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Called at each handshake; return the files' content if it is new and usable, otherwise None."""
@@ -56,18 +85,36 @@ class Certificates:
         if stamps == self._seen:
             return None
         self._seen = stamps
+        if self._try(stamps) is not None:
+            return None
         try:
-            check_pem(self._files)
-            configuration = self._configuration()
-        except ConfigurationError as error:
-            log.error("the TLS files have changed and cannot be used; the old ones stay in use: %s", error)  # noqa: TRY400
+            configuration = _content(self._files)
+        except ConfigurationError:  # they have just changed again, which the next handshake sees
             return None
         log.info("the TLS files have changed and are in use")
         return configuration
 
-    def _stamps(self) -> list["_Stamp | None"]:
+    def _stamps(self) -> "_Stamps":
         files = self._files
         return [_stamp(name) for name in (files.certificate_file, files.private_key_file, files.client_ca_file)]
+
+
+def _fault_of(files: TlsFiles) -> ConfigurationError | None:
+    """Return why files cannot be used; None if they can."""
+    try:
+        check_pem(files)
+        _content(files)
+    except ConfigurationError as error:
+        return error
+    return None
+
+
+def _content(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
+    """Return the content of the files. Raises ConfigurationError."""
+    key = _read(files.private_key_file, "private_key_file")
+    certificate = _read(files.certificate_file, "certificate_file")
+    authority = _read(files.client_ca_file, "client_ca_file") if files.client_ca_file else None
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
 
 
 def check_pem(files: TlsFiles) -> None:
@@ -92,6 +139,7 @@ def check_pem(files: TlsFiles) -> None:
 
 
 _Stamp = tuple[int, int, int]
+_Stamps = list[_Stamp | None]
 
 
 def _stamp(name: str) -> _Stamp | None:

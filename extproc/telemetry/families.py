@@ -38,6 +38,7 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_bytes_per_token": fmean,
     "dualpool_config_file_not_in_force": max,
     "dualpool_draining": min,  # the router drains if all workers do, not while one of them is replaced
+    "dualpool_files_not_in_force": max,
     "dualpool_info": max,
     "dualpool_loop_lag_seconds": max,
     # Each worker polls the pools' servers itself; all get the same values, a moment apart.

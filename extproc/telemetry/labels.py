@@ -7,7 +7,7 @@ value is admitted only by something that clients cannot fake: for models, a resp
 from bisect import bisect_left
 from enum import StrEnum
 
-__all__ = ["OTHER", "BoundedLabels", "CountOutcome", "PromptSize", "Undecided", "Verdict"]
+__all__ = ["OTHER", "BoundedLabels", "CountOutcome", "FollowedFiles", "PromptSize", "Undecided", "Verdict"]
 
 OTHER = "other"
 SIZE_EDGES = (256, 1024, 4096, 16384)
@@ -40,6 +40,13 @@ class Undecided(StrEnum):
     IDLE = "idle"
     NOT_UNDERSTOOD = "not_understood"  # the first message
     ENDED_BY_US = "ended_by_us"  # a drain
+
+
+class FollowedFiles(StrEnum):
+    """The setting that names files which are followed, so that they can be renewed without a reload."""
+
+    TLS = "listen.tls"
+    LOG_KEY = "learning.access_log.key_file"
 
 
 class PromptSize(StrEnum):

@@ -15,7 +15,7 @@ from extproc.core.placing.decision import Decision
 from extproc.core.placing.fleet import PoolWatched
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
-from extproc.telemetry.labels import OTHER, BoundedLabels, CountOutcome, PromptSize, Verdict
+from extproc.telemetry.labels import OTHER, BoundedLabels, CountOutcome, FollowedFiles, PromptSize, Verdict
 from extproc.telemetry.series import Series
 from extproc.telemetry.tallies import PLAIN
 
@@ -59,6 +59,10 @@ class Metrics(Series, Listener):
         self.replicas[PLAIN] = replicas
         if done:
             self.exchanged_at[PLAIN] = time.time()
+
+    def file_followed(self, setting: FollowedFiles, *, unusable: bool) -> None:
+        """Show whether a setting's files can be used; called by the threads that follow them."""
+        self.files_not_in_force[setting,] = float(unusable)
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body that could not be read also by its fault."""

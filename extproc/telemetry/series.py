@@ -13,7 +13,7 @@ from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import Refused
 from extproc.core.listener import Misconfiguration
 from extproc.telemetry.estimate_series import EstimateSeries
-from extproc.telemetry.labels import CountOutcome, PromptSize, Undecided, Verdict
+from extproc.telemetry.labels import CountOutcome, FollowedFiles, PromptSize, Undecided, Verdict
 from extproc.telemetry.tallies import PLAIN, Counters
 from extproc.telemetry.tally_set import SECONDS_BUCKETS, TOKEN_BUCKETS
 
@@ -105,6 +105,11 @@ class Series(EstimateSeries):
         self.info = self._gauge(
             "info", "Always 1; the labels identify what is running", "version", "mode", "config_hash"
         )
+        self.files_not_in_force = self._gauge(
+            "files_not_in_force",
+            "1 while the renewed files of a setting cannot be used and the ones read before stay in use",
+            "setting",
+        )
         self.processing_seconds = self._histogram(
             "processing_seconds", "The router's own processing time per stream, without waiting", SECONDS_BUCKETS
         )
@@ -168,6 +173,8 @@ class Series(EstimateSeries):
         for kept in (self.snapshots, self.exchanges):
             for outcome in ("done", "failed"):
                 kept[outcome,] = 0
+        for setting in FollowedFiles:
+            self.files_not_in_force[setting,] = 0.0
         for gauge in (self.saved_at, self.exchanged_at, self.saving_failed, self.sharing_failed):
             gauge[PLAIN] = nan
         for counter, values in closed:

@@ -48,8 +48,8 @@ def start_process(number: int) -> tuple[subprocess.Popen[bytes], Channel]:
 
 @contextmanager
 def _without_hangups() -> Iterator[None]:
-    """Block SIGHUP in this thread, and thereby in processes that it starts: a terminal that closes, or systemd, may
-    signal workers that have not come to ignoring it yet.
+    """Block SIGHUP in this thread, and thereby in processes that it starts: a terminal that closes, or systemd,
+    may signal workers that have not come to ignoring it yet.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:

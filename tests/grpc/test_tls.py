@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import serialization
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
+from extproc.server import tls
+from extproc.server.tls import Certificates
 from tests.grpc.served import App
 
 Router = Callable[..., Any]
@@ -169,6 +171,60 @@ def test_an_address_in_use_is_an_error_with_tls_too(tmp_path: Path, authority: t
 
     with pytest.raises(ConfigurationError, match=r"listen\.address: '127\.0\.0\.1:\d+' cannot be bound"):
         asyncio.run(scenario())
+
+
+def test_files_that_cannot_be_used_are_reported_without_a_handshake(
+    tmp_path: Path, authority: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connections of gateways may last for days: a bad renewal is found, and logged once, before the next one.
+
+    What only one look has seen may be half of a file.
+    """
+    reported: list[bool] = []
+    files = parse(settings(tmp_path, client_ca=True)).listen.tls
+    assert files is not None
+    certificates = Certificates(files, reported.append)
+    good = (tmp_path / "key.pem").read_bytes()
+    certificates.look()
+    assert [False] == reported
+    (tmp_path / "key.pem").write_bytes(b"")
+    for _ in range(3):
+        certificates.look()
+    assert [False, False, True, True] == reported
+    (tmp_path / "key.pem").write_bytes(good)
+    for _ in range(2):
+        certificates.look()
+    assert [True, False] == reported[-2:]
+    (tmp_path / "ca.pem").unlink()
+    for _ in range(2):
+        certificates.look()
+    assert reported[-1]
+    assert 2 == caplog.text.count("cannot be used")
+
+
+def test_an_alert_can_tell_of_files_that_cannot_be_used(
+    tmp_path: Path, authority: trustme.CA, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The router's own metric follows the files."""
+    monkeypatch.setattr(tls, "LOOKS_EVERY_S", 0.01)
+
+    async def scenario() -> None:
+        app = App(parse(settings(tmp_path, client_ca=False)))
+        await app.start()
+
+        def shown() -> float | None:
+            return app.registry.get_sample_value("dualpool_files_not_in_force", {"setting": "listen.tls"})
+
+        try:
+            assert 0 == shown()
+            good = (tmp_path / "cert.pem").read_bytes()
+            for content, expected in ((b"junk", 1), (good, 0)):
+                (tmp_path / "cert.pem").write_bytes(content)
+                await eventually(lambda expected=expected: shown() == expected)
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
 
 
 def test_other_tls_files_are_used_after_a_reload(

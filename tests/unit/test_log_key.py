@@ -20,7 +20,10 @@ class Followed:
         self.key = OLD
         self.learns = True
         self.renewals = 0
-        self.file = KeyFile(lambda: (self.name, self.key) if self.learns else None, self._renew)
+        self.unusable: list[bool] = []
+        self.file = KeyFile(
+            lambda: (self.name, self.key) if self.learns else None, self._renew, self.unusable.append
+        )
         self.looks()
 
     def looks(self, times: int = 2) -> None:
@@ -51,6 +54,23 @@ def test_a_changed_key_is_used_when_two_looks_saw_the_same(followed: Followed) -
     followed.path.write_bytes(OLD + b"\n")
     followed.looks()
     assert (OLD, 2) == (followed.key, followed.renewals)
+
+
+def test_whether_the_file_can_be_used_is_reported(followed: Followed) -> None:
+    """So that an alert can tell of a bad key, until a good one comes or the log is not used any more."""
+    assert not any(followed.unusable)
+    followed.path.write_bytes(b"short")
+    followed.looks()
+    assert followed.unusable[-1]
+    followed.path.write_bytes(NEW)
+    followed.looks()
+    assert not followed.unusable[-1]
+    followed.path.unlink()
+    followed.looks()
+    assert followed.unusable[-1]
+    followed.learns = False
+    followed.looks()
+    assert not followed.unusable[-1]
 
 
 def test_a_bad_key_never_replaces_a_good_one(followed: Followed, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.placing.stratum import stratum_of
 from extproc.core.usage import Overflow, Usage
-from extproc.telemetry.labels import OTHER, BoundedLabels
+from extproc.telemetry.labels import OTHER, BoundedLabels, FollowedFiles
 from extproc.telemetry.metrics import Metrics
 from tests.unit.decisions import DECISION, LEARNED, LONG, SHORT
 
@@ -95,6 +95,15 @@ def test_the_last_attempt_to_keep_what_was_learned_is_shown(
     for done in (True, False, True):
         attempt(done=done)
         assert (not done) == value(registry, f"state_{what}_failed")
+
+
+def test_files_that_cannot_be_used_are_shown_by_setting(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Each setting whose files are followed starts at 0."""
+    metrics.file_followed(FollowedFiles.TLS, unusable=True)
+    assert 1 == value(registry, "files_not_in_force", setting="listen.tls")
+    assert 0 == value(registry, "files_not_in_force", setting="learning.access_log.key_file")
+    metrics.file_followed(FollowedFiles.TLS, unusable=False)
+    assert 0 == value(registry, "files_not_in_force", setting="listen.tls")
 
 
 def test_a_model_that_was_replaced_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
