@@ -194,9 +194,11 @@ class App:
     def _drain(self) -> None:
         """Report NOT_SERVING, and go on serving for the drain time."""
         self._serving = False
-        log.info("draining", extra={"fields": {"drain_s": self._in_force.configuration.drain_s}})
+        drain_s = self._in_force.configuration.drain_s
+        self._streams.metrics.drains(drain_s + LAST_STREAMS_S)
+        log.info("draining", extra={"fields": {"drain_s": drain_s}})
         self._health.set_ready(ready=False)
-        ends_s = time.monotonic() + self._in_force.configuration.drain_s
+        ends_s = time.monotonic() + drain_s
         self.loop.run(lambda: self._at_once or time.monotonic() >= ends_s)
 
     def _stop(self) -> None:

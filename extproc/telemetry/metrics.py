@@ -45,6 +45,10 @@ class Metrics(Series, Listener):
         for (pool_name, _), verdict in product(self._thresholds, Verdict):
             self.bounds_near.setdefault((pool_name, verdict), 0)
 
+    def drains(self, at_most_s: float) -> None:
+        """Show when a drain that begins now should have ended."""
+        self.drain_ends_at[PLAIN] = time.time() + at_most_s
+
     def state_saved(self, *, done: bool) -> None:
         """Count an attempt to save what was learned."""
         self.snapshots["done" if done else "failed",] += 1

@@ -102,6 +102,10 @@ class Series(EstimateSeries):
         self.loop_lag = self._gauge("loop_lag_seconds", "Time that the last sampled message waited")
         self.ready = self._gauge("ready", "1 while the router is ready")
         self.draining = self._gauge("draining", "1 after SIGTERM")
+        self.drain_ends_at = self._gauge(
+            "drain_ends_timestamp_seconds",
+            "Unix time when a drain has ended at the latest, if nothing hangs; NaN before it begins",
+        )
         self.info = self._gauge(
             "info", "Always 1; the labels identify what is running", "version", "mode", "config_hash"
         )
@@ -175,7 +179,13 @@ class Series(EstimateSeries):
                 kept[outcome,] = 0
         for setting in FollowedFiles:
             self.files_not_in_force[setting,] = 0.0
-        for gauge in (self.saved_at, self.exchanged_at, self.saving_failed, self.sharing_failed):
+        for gauge in (
+            self.drain_ends_at,
+            self.saved_at,
+            self.exchanged_at,
+            self.saving_failed,
+            self.sharing_failed,
+        ):
             gauge[PLAIN] = nan
         for counter, values in closed:
             for value in values:

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert "draining" == json.loads(process.stderr.readline())["message"]
+        ends = re.search(
+            r"^dualpool_drain_ends_timestamp_seconds (\S+)",
+            httpx.get(f"http://{admin}/metrics").text,
+            re.MULTILINE,
+        )
+        assert ends is not None
+        assert 0 < float(ends[1]) - time.time() <= 70
         assert httpx.get(f"http://{admin}/readyz").status_code == 503
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)

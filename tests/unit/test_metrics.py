@@ -1,3 +1,4 @@
+import time
 from math import isnan
 
 import pytest
@@ -104,6 +105,18 @@ def test_files_that_cannot_be_used_are_shown_by_setting(metrics: Metrics, regist
     assert 0 == value(registry, "files_not_in_force", setting="learning.access_log.key_file")
     metrics.file_followed(FollowedFiles.TLS, unusable=False)
     assert 0 == value(registry, "files_not_in_force", setting="listen.tls")
+
+
+def test_the_end_of_a_drain_is_shown(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """So that an alert can tell of a drain that takes longer than it may, whatever `drain_s` is."""
+    before = value(registry, "drain_ends_timestamp_seconds")
+    assert before is not None
+    assert isnan(before)
+    begun_s = time.time()
+    metrics.drains(3_600.0)
+    ends_s = value(registry, "drain_ends_timestamp_seconds")
+    assert ends_s is not None
+    assert 0 <= ends_s - 3_600 - begun_s < 60
 
 
 def test_a_model_that_was_replaced_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
