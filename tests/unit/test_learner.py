@@ -360,6 +360,6 @@ def test_only_a_request_for_a_smaller_pool_counts_as_retried(text: str, retried:
     body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 5}
     decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
     assert bool(retried) is decision.routed
-    router.learner.served(decision, ResponseHead(200, "application/json", attempts=2))
+    router.learner.responded(decision, ResponseHead(200, "application/json", attempts=2))
     assert isinstance(router.listener, Recorder)
-    assert (1, retried) == (len(router.listener.calls_of("succeeded")), len(router.listener.calls_of("retried")))
+    assert (1, retried) == (len(router.listener.calls_of("responded")), len(router.listener.calls_of("retried")))
