@@ -18,12 +18,11 @@ from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.terms import Terms
 from extproc.server.loop import Loop
-from extproc.state.changing import NotDone
+from extproc.state.changing import NotDone, left_out
 
 __all__ = ["OwnKnowledge"]
 
 ANSWERS_WITHIN_S: Final = 5.0
-NAMED: Final = 5
 
 T = TypeVar("T")
 
@@ -104,7 +103,4 @@ def _summary(state: LearnedState, change: Change, skipped: Change) -> str:
     left = sorted(each.model for each in state.models if each.observations and each.model not in done)
     rows = len(change.categories) + len(change.outputs) - len(skipped.categories) - len(skipped.outputs)
     summary = f"added {len(done)} models, and {rows} rows of categories and output lengths"
-    if left:
-        named = ", ".join(repr(name) for name in left[:NAMED]) + (" and others" if len(left) > NAMED else "")
-        summary += f"; left out {named}: a different generation than here, or no room (reset the model first)"
-    return summary
+    return f"{summary}; {left_out(left)}" if left else summary

@@ -4,6 +4,7 @@ If replicas share a store, the store is changed, and each replica takes the chan
 single replica forgot would come back from the others. Otherwise the estimator of each process is changed.
 """
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from extproc.core.errors import DualpoolError
@@ -11,10 +12,11 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.state.settings import StateSettings
 
-__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "in_store_of"]
+__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "in_store_of", "left_out"]
 
 # A router of 500 models and 4,000 tenants comes to about 45 MB.
 MAX_STATE_BYTES: Final = 64 << 20
+NAMED: Final = 5
 
 
 class NotDone(DualpoolError):
@@ -42,6 +44,12 @@ class Undoing(Protocol):
     def undo(self, model: str) -> str:
         """Restore a model's previous prices; return a sentence for people. Raises NotDone."""
         ...
+
+
+def left_out(models: Sequence[str]) -> str:
+    """Return which models of an added state were left out, for people."""
+    named = ", ".join(repr(name) for name in models[:NAMED]) + (" and others" if len(models) > NAMED else "")
+    return f"left out {named}: a different generation than here, or no room (reset the model first)"
 
 
 def in_store_of(state: StateSettings, estimator: EstimatorSettings) -> Knowledge | None:

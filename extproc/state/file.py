@@ -121,6 +121,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file atomically: whatever happens, `path` has either the complete new content or the old one."""
     if not path.name:  # "", "." and "/"
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
+    path = Path(os.path.realpath(path))  # a symbolic link stays: its target may be on another disk
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:

@@ -1,17 +1,18 @@
 """The state in the shared store, read and changed from outside: by a command, or at a router's admin port."""
 
 from collections.abc import Awaitable, Callable
+from functools import reduce
 from typing import Final, TypeVar
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
-from extproc.core.estimator.merging import merged
+from extproc.core.estimator.merging import merged, without_model
 from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.state_tables import state_of
 from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
-from extproc.state.changing import NotDone
+from extproc.state.changing import NotDone, left_out
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Store
 
@@ -35,14 +36,20 @@ class InStore:
         return self._with_store(_all_of)
 
     def add(self, state: LearnedState) -> str:
-        """Add a state to the base."""
+        """Add a state to the base, without models of another generation than the replicas': merging would drop one
+        of the two, perhaps what all replicas know.
+        """
         make_estimator(self._estimator).load(state)  # raises if routers could not use it
+        left: list[str] = []
 
         async def add(store: Store) -> bool:
-            return await store.fold([], dead_s=0, others=[state])
+            held = {row.model: row.generation for row in (await _all_of(store)).models if row.observations}
+            left[:] = [row.model for row in state.models if held.get(row.model, row.generation) != row.generation]
+            rest = reduce(without_model, left, state)
+            return await store.fold([], dead_s=0, others=[rest])
 
         self._with_store(lambda store: self._tried(add, store))
-        return f"added to the store; {TAKEN}"
+        return f"added to the store; {TAKEN}{f'; {left_out(left)}' if left else ''}"
 
     def forget(self, model: str) -> str:
         """Fold everything that is published into the base, except what is to be forgotten."""

@@ -51,7 +51,7 @@ class Keeping:
         if self._saver is not None:
             self._saver.save(self._estimator.state())
         if self._sharer is not None:
-            run(self._sharer.leave(self._estimator.state()))
+            run(self._sharer.leave())
 
 
 def _sharer(

@@ -6,11 +6,12 @@ stays in use. The work on the deciding thread is done in bites that are shorter 
 
 import asyncio
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.change import Change
 from extproc.core.estimator.merging import bounded
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
@@ -56,6 +57,9 @@ class Sharer:
         self._base: LearnedState | None = None
         self._is_from_file = False
         self._base_head = b""
+        self._folded: tuple[str, ...] = ()  # the replicas that the base includes
+        # What the estimator does not have yet of the last exchange: `_share` counts all of it as applied.
+        self._to_apply: deque[Change] = deque()
         self._features: tuple[str, ...] = estimator.state().features
 
     def begin_with(self, view: LearnedState) -> None:
@@ -90,15 +94,22 @@ class Sharer:
         finally:
             await store.close()
 
-    async def leave(self, view: LearnedState) -> None:
-        """Publish what was learned since the last exchange, at the end."""
+    async def leave(self) -> None:
+        """Publish what was learned since the last exchange; called on the estimator's thread, after the job."""
         store = self._store()
+        while self._to_apply:  # the job was cancelled in an exchange
+            self._apply_next()
 
         async def once() -> None:
-            await self._in_time(self._publish(store, self._compute(view).own))
+            if (base := await store.base()) is not None and self._name in base.folded:
+                self._rename()
+            own = self._compute(self._estimator.state()).own
+            await self._publish(store, own)
+            if self._is_new:  # the key has vanished, and there is no next exchange
+                await self._publish(store, own)
 
         try:
-            await self._try(once())
+            await self._try(self._in_time(once()))
         finally:
             await store.close()
 
@@ -125,16 +136,28 @@ class Sharer:
         found = await store.look(excluding=self._name)
         self._read(found)
         if found.base is not None and self._name in found.base.folded:
-            self._share.give_up()
-            self._name, self._is_new = uuid.uuid4().hex, True
-        elif found.base is None and self._base is not None and self._base.estimator_kind:
-            await store.begin_base(self._base)
+            self._rename()
+        elif found.base is None and self._base is not None and (self._base.estimator_kind or self._folded):
+            await store.begin_base(Base(self._base, self._folded))
+        await self._apply()  # what is left of an exchange that was cut short
         view = await copied(self._estimator, self._ask)
         exchanged = await asyncio.to_thread(self._compute, view)
-        for bite in exchanged.change.bites():
-            self._share.skipped(await self._ask(partial(self._estimator.shift, bite)))
+        await self._apply()
         await self._publish(store, exchanged.own)
         await self._maintain(store, found)
+
+    async def _apply(self) -> None:
+        while self._to_apply:
+            await self._ask(self._apply_next)
+
+    def _apply_next(self) -> None:
+        """Apply one bite, on the estimator's thread: whether it was applied does not depend on who awaits it."""
+        self._share.skipped(self._estimator.shift(self._to_apply.popleft()))
+
+    def _rename(self) -> None:
+        """Go on under another name: what was published under this one is in the base."""
+        self._share.give_up()
+        self._name, self._is_new = uuid.uuid4().hex, True
 
     def _read(self, found: Found) -> None:
         if found.unusable:
@@ -154,6 +177,7 @@ class Sharer:
         self._peers = missed | {name: (state, 0) for name, state in found.replicas.items()}
         if found.base is not None and found.base_head != self._base_head:
             self._base, self._base_head = found.base.state, found.base_head
+            self._folded = found.base.folded
         elif self._is_from_file and found.replicas:
             # The file holds what all replicas had learned, the one that wrote it among them: it would count twice.
             self._base = None
@@ -164,6 +188,7 @@ class Sharer:
             tables if name in self._new else settled(tables) for name, (tables, _rounds) in self._peers.items()
         ]
         exchanged = self._share.exchange(view, peers, self._base)
+        self._to_apply.extend(exchanged.change.bites())
         if exchanged.base is not None:
             self._base = exchanged.base
         return exchanged

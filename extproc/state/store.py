@@ -127,10 +127,15 @@ class Store:
             await client.pexpire(self._key("base"), keep_ms)
         return bool(done)
 
-    async def begin_base(self, state: LearnedState) -> None:
-        """Make a base from a replica's earlier state, unless there is a base."""
-        data = _base_bytes(Base(state))
-        await self._connected().set(self._key("base"), data, px=round(self._settings.keep_s * 1e3), nx=True)
+    async def base(self) -> Base | None:
+        """Return the base, or None if there is none, or none that can be read."""
+        data = await _blob(self._connected(), self._key("base"))
+        return _base(data) if data else None
+
+    async def begin_base(self, base: Base) -> None:
+        """Make a base of what a replica knows of an earlier one, or of its file, unless there is a base."""
+        data, keep_ms = _base_bytes(base), round(self._settings.keep_s * 1e3)
+        await self._connected().set(self._key("base"), data, px=keep_ms, nx=True)
 
     async def replace_base(self, head: bytes, base: Base) -> None:
         """Replace a base, unless it has changed since its head was read."""

@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from enum import StrEnum
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Final
 
 import msgspec
 
@@ -94,8 +96,7 @@ class Channel:
         number = next(self._numbers)
         self._waiting[number] = future  # before sending: the answer may arrive immediately
         try:
-            with self._lock:
-                self._send(Request(number, question, content))
+            self._send(Request(number, question, content), within_s)
             answer = future.result(within_s)
         except TimeoutError:
             raise TimeoutError(f"it has not answered '{question}' within {within_s:g} s") from None
@@ -112,13 +113,18 @@ class Channel:
         with self._lock, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
 
-    def _send(self, request: Request) -> None:
-        if self.closed.is_set():
-            raise ChannelClosed
+    def _send(self, request: Request, within_s: float) -> None:
+        # A worker that is stopped reads nothing: whoever sends it more than the socket holds keeps the lock.
+        if not self._lock.acquire(timeout=within_s):
+            raise TimeoutError
         try:
+            if self.closed.is_set():
+                raise ChannelClosed
             self._connection.send_bytes(msgspec.msgpack.encode(request))
         except OSError as error:
             raise ChannelClosed from error
+        finally:
+            self._lock.release()
 
     def _listen(self) -> None:
         try:
@@ -135,14 +141,34 @@ class Channel:
                 left.set_exception(ChannelClosed())
 
 
+# These may take many seconds: answered on another thread, they do not keep a worker from saying that it is alive.
+_SLOW: Final = frozenset({Question.STATE, Question.APPLY, Question.ADD, Question.FORGET, Question.UNDO})
+
+
 def answer_all(connection: Connection, answer: Callable[[Question, bytes], bytes]) -> None:
     """Answer the supervisor's questions until it closes the channel or exits. Called in the worker."""
-    while True:
-        try:
+    sending = threading.Lock()
+    slow: SimpleQueue[Request | None] = SimpleQueue()
+
+    def reply(request: Request) -> None:
+        encoded = msgspec.msgpack.encode(_answer(request, answer))
+        with sending, suppress(OSError):  # the supervisor has exited: `recv_bytes` notices
+            connection.send_bytes(encoded)
+
+    def reply_slowly() -> None:
+        while (request := slow.get()) is not None:
+            reply(request)
+
+    threading.Thread(target=reply_slowly, name="dualpool-worker-slow", daemon=True).start()
+    try:
+        while True:
             request = msgspec.msgpack.decode(connection.recv_bytes(), type=Request)
-            connection.send_bytes(msgspec.msgpack.encode(_answer(request, answer)))
-        except (EOFError, OSError):
-            return
+            if request.question in _SLOW:
+                slow.put(request)
+            else:
+                reply(request)
+    except (EOFError, OSError):
+        slow.put(None)
 
 
 def _answer(request: Request, answer: Callable[[Question, bytes], bytes]) -> Answer:

@@ -113,7 +113,7 @@ def test_a_router_starts_and_ends_while_the_stores_name_hangs(resolver: Resolver
     """The first and the last exchange with the store take no longer than their timeout."""
     replica = Replica(f"redis://{HANGS}:6379", timeout_s=0.01)
     replica.exchange()
-    run(replica.sharer.leave(replica.estimator.state()))
+    run(replica.sharer.leave())
     assert [False, False] == replica.done
     assert not resolver.was_waited_for
 

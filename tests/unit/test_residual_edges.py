@@ -17,6 +17,8 @@ def test_no_more_is_subtracted_than_there_is() -> None:
     residual = Residual()
     for _ in range(5):
         residual.learn(0.1, 0.001, 4.0, move_mean=True)
-    residual.shift(0.0, -100.0, -100.0, -100, since=5)
-    assert (0.0, 0) == (residual.bytes_per_token, residual.responses)
+    residual.shift(0.0, -100.0, -100.0, -1, since=5)
+    assert (0.0, 4) == (residual.bytes_per_token, residual.responses)
     assert 0 < residual.spread < 0.05
+    residual.shift(0.0, -100.0, -100.0, -100, since=4)
+    assert Residual() == residual  # nothing is left of it

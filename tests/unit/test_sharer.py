@@ -1,6 +1,7 @@
 """Sharing through a real store: what replicas learn from each other, and the effects of a store that fails."""
 
 import asyncio
+import dataclasses
 import logging
 import socket
 import threading
@@ -15,10 +16,11 @@ import trustme
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import FEATURE_NAMES
-from extproc.core.estimator.protocol import Estimate
+from extproc.core.estimator.protocol import Estimate, LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.terms import Terms
 from extproc.core.usage import Usage
+from extproc.state.in_store import InStore
 from extproc.state.settings import StoreSettings
 from extproc.state.sharer import Sharer
 from extproc.state.store import Store
@@ -247,7 +249,7 @@ def test_a_router_does_not_wait_long_for_a_store_at_startup_or_shutdown(
     with socket.create_server(("127.0.0.1", 0)) as hole:
         replica = Replica(f"redis://127.0.0.1:{hole.getsockname()[1]}", timeout_s=60)
         replica.exchange()
-        asyncio.run(replica.sharer.leave(replica.estimator.state()))
+        asyncio.run(replica.sharer.leave())
     assert [False, False] == replica.done
     assert "TimeoutError: no answer in 0.01 s" == caplog.records[0].__dict__["fields"]["cause"]
 
@@ -412,7 +414,7 @@ def test_the_last_changes_are_published_at_shutdown(server: RedisServer) -> None
     one.learn(10)
     one.exchange()
     one.learn(7)
-    asyncio.run(one.sharer.leave(one.estimator.state()))
+    asyncio.run(one.sharer.leave())
     new.exchange()
     assert 17 == new.responses
 
@@ -450,3 +452,133 @@ def test_the_local_clock_may_jump(server: RedisServer, monkeypatch: pytest.Monke
     one.exchange()
     assert [120, 120] == [one.responses, other.responses]
     assert all(one.done)
+
+
+class _CutShort(Replica):
+    """A replica that is stopped in an exchange: after some bites, nothing runs on the deciding thread any more."""
+
+    bites = 1_000_000
+
+    async def _ask(self, function: Callable[[], object]) -> object:
+        if function == self.sharer._apply_next:
+            if not self.bites:
+                self.stopped.set()
+                await asyncio.Event().wait()
+            self.bites -= 1
+        return function()
+
+    def stop_after(self, bites: int) -> None:
+        """Run the job until it has applied this many bites of an exchange, then end as a router does."""
+
+        async def scenario() -> None:
+            self.stopped, self.bites = asyncio.Event(), bites
+            job = asyncio.create_task(self.sharer.job())
+            await self.stopped.wait()
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
+
+        asyncio.run(scenario())
+        asyncio.run(self.sharer.leave())
+
+
+@pytest.mark.parametrize("bites", [0, 1, 2])
+def test_a_router_that_stops_during_an_exchange_publishes_nothing_twice(server: RedisServer, bites: int) -> None:
+    """Whatever part of an exchange the estimator has, what others had learned is not published as its own."""
+    other, stopped = Replica(server.url, 1), _CutShort(server.url, 2, every_s=0.05)
+    for model in "mno":
+        other.learn(30, model)
+        stopped.learn(20, model)
+    for replica in (other, stopped, other, stopped):
+        replica.exchange()
+    for model in "mno":
+        other.learn(5, model)
+    other.exchange()
+    stopped.stop_after(bites)
+    new = Replica(server.url)
+    new.exchange()
+    assert [55, 55, 55] == [row.observations for row in new.estimator.state().models]
+
+
+def test_a_first_exchange_that_takes_too_long_is_completed_by_the_second(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that was computed when the time was over is applied, not mistaken for what the router knows."""
+    other, new = Replica(server.url, 1), Replica(server.url, 2)
+    other.learn(30)
+    other.exchange()
+    compute, released = new.sharer._compute, threading.Event()
+
+    def late(view: LearnedState) -> object:
+        released.wait(10)
+        return compute(view)
+
+    monkeypatch.setattr(new.sharer, "_compute", late)
+    monkeypatch.setattr("extproc.state.sharer.BEGINS_WITHIN_S", 0.2)
+    threading.Timer(0.4, released.set).start()
+    new.exchange()
+    monkeypatch.undo()
+    assert ([False], 0) == (new.done, new.responses)
+    for replica in (new, other, new):
+        replica.exchange()
+    assert [30, 30] == [other.responses, new.responses]
+
+
+@pytest.mark.parametrize("lost", ["flushed", "folded"])
+def test_a_replica_whose_key_has_vanished_is_not_lost_at_shutdown(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """It ends before an exchange could find out, and publishes nevertheless: all, or what is not in the base."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(30)
+    for replica in (one, other):
+        replica.exchange()
+    if lost == "flushed":
+        server.say("FLUSHALL")
+    else:
+        monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+        other.exchange()
+        monkeypatch.undo()
+    one.learn(7)
+    asyncio.run(one.sharer.leave())
+    new = Replica(server.url)
+    new.exchange()
+    other.exchange()
+    assert [37, 37] == [new.responses, other.responses]
+
+
+def test_a_base_that_is_put_back_still_names_the_replicas_in_it(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that was cut off, and folded, does not count twice if the store lost the base meanwhile."""
+    away, other = Replica(server.url, 1), Replica(server.url, 2)
+    away.learn(80)
+    away.exchange()
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    other.exchange(2)
+    monkeypatch.undo()
+    other.exchange()
+    server.say("FLUSHALL")
+    other.exchange(2)
+    for _ in range(3):
+        away.exchange()
+        other.exchange()
+    assert [80, 80] == [away.responses, other.responses]
+
+
+def test_an_added_state_of_another_generation_displaces_nothing(server: RedisServer) -> None:
+    """It is left out, and named, as by a router without a store; other models are added."""
+    one, elsewhere = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(30)
+    one.exchange()
+    in_store = InStore(one.settings, SETTINGS)
+    in_store.add(one.estimator.state())  # so that there is a base
+    for model in "mn":
+        elsewhere.learn(90, model)
+    state = elsewhere.estimator.state()
+    m, n = state.models
+    said = in_store.add(dataclasses.replace(state, models=(dataclasses.replace(m, generation=1), n)))
+    assert said.endswith("; left out 'm': a different generation than here, or no room (reset the model first)")
+    one.exchange(2)
+    assert [("m", 0, 60), ("n", 0, 90)] == sorted(
+        (row.model, row.generation, row.observations) for row in one.estimator.state().models
+    )

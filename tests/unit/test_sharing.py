@@ -7,9 +7,10 @@ import pytest
 
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.change import Change
+from extproc.core.estimator.change import Change, residual_key
 from extproc.core.estimator.merging import merged
 from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of, tables_of
@@ -167,10 +168,14 @@ def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
     bites = list(change.bites())
     assert change == Change(
         tuple(row for bite in bites for row in bite.models),
-        tuple(row for bite in bites for row in bite.categories),
+        tuple(sorted((row for bite in bites for row in bite.categories), key=change.categories.index)),
         tuple(row for bite in bites for row in bite.outputs),
     )
-    assert max(len(bite.models) + len(bite.categories) / 4 + len(bite.outputs) / 4 for bite in bites) <= 1
+    # A model comes with the row of its residual.
+    of_models = [(bite.models[0].model, [row.key for row in bite.categories]) for bite in bites if bite.models]
+    assert of_models == [(f"m{number}", [residual_key(f"m{number}")]) for number in range(3)]
+    others = [bite for bite in bites if not bite.models]
+    assert max(len(bite.categories) / 4 + len(bite.outputs) / 4 for bite in others) <= 1
     parts = [make() for make in other.parts()]
     assert max(len(part.models) + len(part.categories) / 4 + len(part.outputs) / 4 for part in parts) <= 1
     assert other.state() == LearnedState.joined(parts)
@@ -188,3 +193,40 @@ def test_a_model_changes_when_its_sums_do_or_its_bound_does() -> None:
         assert moved == bool(change.models)
         assert estimator.shift(change).is_nothing
         assert (q, 20) == (estimator.state().models[0].q, estimator.state().models[0].observations)
+
+
+def test_a_joining_replica_takes_over_the_residuals_as_they_are() -> None:
+    """Those of the model and of all models are not added to what a new router starts with: new tenants and new
+    models get the same bounds in all replicas.
+    """
+    fleet, rng = Fleet(1), np.random.default_rng(5)
+    for _ in range(200):
+        lesson(rng, fleet.estimators)
+    fleet.join()
+    for _ in range(2):
+        fleet.exchange()
+    residuals = [
+        (each._known.all_models.spread, each._known.all_models.mean, each._known.model("m").residual.spread)
+        for each in fleet.estimators
+        if isinstance(each, ByteClassEstimator)
+    ]
+    assert residuals[0] == pytest.approx(residuals[1])
+
+
+def test_what_is_forgotten_leaves_no_spread() -> None:
+    """If all that a replica knows is forgotten right after it joined, it is as new; no rounding error is
+    divided by a weight of nothing.
+    """
+    fleet, rng = Fleet(1), np.random.default_rng(5)
+    for _ in range(200):
+        lesson(rng, fleet.estimators)
+    new, share = fleet.join(), fleet.shares[-1]
+    assert isinstance(new, ByteClassEstimator)
+    fleet.exchange()
+    share.give_up()  # a reset folds what was published into the base, which then holds nothing
+    for _ in range(2):
+        share.skipped(new.shift(share.exchange(new.state(), []).change))
+    first = Residual()
+    assert [(0, first.spread)] * 2 == [
+        (each.responses, each.spread) for each in (new._known.all_models, new._known.model("m").residual)
+    ]

@@ -69,6 +69,19 @@ def test_a_saved_state_is_loaded(tmp_path: Path) -> None:
     assert ["state"] == names_in(tmp_path)
 
 
+def test_a_symbolic_link_to_the_file_stays(tmp_path: Path) -> None:
+    """The file that it names is replaced, on the disk that was chosen for it, even if it is not there yet."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "state").symlink_to(tmp_path / "disk" / "state")
+    for responses in (20, 30):
+        estimator = taught(responses)
+        saver(tmp_path / "state", estimator)[0].save(estimator.state())
+        assert saver(tmp_path / "disk" / "state", estimator)[0].load()
+        assert responses == estimator.state().models[0].observations
+    assert (tmp_path / "state").is_symlink()
+    assert ["state"] == names_in(tmp_path / "disk")
+
+
 def test_a_missing_file_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """On the first start there is no file, and nothing is logged."""
     assert not StateFile(tmp_path / "state").load(lambda _: None)

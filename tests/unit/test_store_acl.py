@@ -63,7 +63,7 @@ def test_lost_races_need_no_other_command(limited: tuple[RedisServer, dict[str, 
     async def scenario() -> None:
         store = Store(StoreSettings(server.url, **user), TERMS, FEATURE_NAMES)
         names.extend((await store.look()).replicas)
-        await store.begin_base(LearnedState(""))
+        await store.begin_base(Base(LearnedState("")))
         await store.replace_base(b"another head", Base(LearnedState("")))
         assert not await store.fold(names, dead_s=1_000)
         assert not await store.fold(["nobody"], dead_s=-1_000)

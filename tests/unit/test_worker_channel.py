@@ -95,3 +95,45 @@ def test_an_exception_is_logged_and_does_not_end_the_answers(caplog: pytest.LogC
             asking.ask(Question.START, b"0", within_s=60)
         assert b"1" == asking.ask(Question.START, b"1", within_s=60)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_slow_answer_does_not_hide_that_a_worker_is_alive() -> None:
+    """While a worker adds a large state, which takes many seconds, it still answers the other questions."""
+    released = threading.Event()
+
+    def answer(question: Question, _: bytes) -> bytes:
+        if question is Question.ADD:
+            released.wait(10)
+        return question.encode()
+
+    with channel(answer) as (asking, _):
+        added: list[bytes] = []
+        adding = threading.Thread(target=lambda: added.append(asking.ask(Question.ADD, within_s=10)))
+        adding.start()
+        assert b"alive" == asking.ask(Question.ALIVE, within_s=10)
+        assert [] == added
+        released.set()
+        adding.join()
+    assert [b"add"] == added
+
+
+def test_a_message_that_nobody_reads_does_not_hold_up_other_questions() -> None:
+    """A worker that was stopped while a large message is sent to it is noticed: the next question times out."""
+    ours, its = (Connection(each.detach()) for each in socket.socketpair())
+    asking = Channel(ours)
+    failed: list[type] = []
+
+    def send() -> None:
+        with pytest.raises(ChannelClosed) as caught:
+            asking.ask(Question.ADD, bytes(16 << 20), within_s=10)
+        failed.append(caught.type)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    while not its.poll(0.01):
+        pass
+    with pytest.raises(TimeoutError):
+        asking.ask(Question.ALIVE, within_s=0.05)
+    its.close()  # the supervisor kills it
+    sending.join()
+    assert [ChannelClosed] == failed

@@ -86,10 +86,15 @@ class Change:
     outputs: tuple[RowChange, ...] = ()
 
     def bites(self) -> Iterator["Change"]:
-        """Yield it in parts of one model or some rows: the event loop applies one of them between requests."""
+        """Yield it in parts of one model or some rows: the event loop applies one of them between requests.
+
+        A model comes with its residual, without which a new one would have no spread.
+        """
+        rows_of: dict[CategoryKey, tuple[RowChange, ...]] = {residual_key(each.model): () for each in self.models}
+        rows_of |= {row.key: (row,) for row in self.categories if row.key in rows_of}
         for model in self.models:
-            yield Change(models=(model,))
-        for rows in in_bites(self.categories):
+            yield Change(models=(model,), categories=rows_of[residual_key(model.model)])
+        for rows in in_bites([row for row in self.categories if row.key not in rows_of]):
             yield Change(categories=tuple(rows))
         for rows in in_bites(self.outputs):
             yield Change(outputs=tuple(rows))

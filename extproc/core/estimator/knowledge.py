@@ -176,6 +176,7 @@ class Knowledge:
             if change.since or len(self.models) >= self._settings.max_models:
                 return False
             model = self._new_model(change.model)
+            model.residual = Residual(spread=0.0)  # all of it is in the row of the same bite
             self.models.put(change.model, model)
             model.generation = change.from_generation
         if model.generation != change.from_generation or model.prices.responses < change.since:
@@ -200,6 +201,8 @@ class Knowledge:
     def _residual_to_shift(self, change: RowChange) -> Residual | None:
         key = change.key
         if key == ALL_MODELS:
+            if not (self.all_models.responses or change.since):  # the view did not include it
+                self.all_models = Residual(spread=0.0)
             return self.all_models
         if key == residual_key(key.model):
             model = self.models.get(key.model)

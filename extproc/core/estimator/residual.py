@@ -21,6 +21,7 @@ TAUGHT_RESPONSES: Final = 100
 """After so many responses the prices of a model are trained; until then residuals keep their mean."""
 SLOWEST_STEP = 0.02
 FIRST_STEPS = 10  # the weight of the parent, in responses
+FIRST_SPREAD = 0.1
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
 
 
@@ -29,7 +30,7 @@ class Residual:
     """Mean and spread of log errors, and the exponential mean of bytes per token (for display only)."""
 
     mean: float = 0.0
-    spread: float = 0.1
+    spread: float = FIRST_SPREAD
     bytes_per_token: float = 0.0
     responses: int = 0
 
@@ -63,6 +64,8 @@ class Residual:
         self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_SPREAD * MIN_SPREAD))
         self.bytes_per_token = max(self.bytes_per_token + kept * bytes_per_token, 0.0)
         self.responses = max(self.responses + responses, 0)
+        if not self.responses:  # all of it was forgotten
+            self.mean, self.spread = 0.0, FIRST_SPREAD
 
 
 def natural_weight(responses: int) -> float:

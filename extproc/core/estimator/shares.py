@@ -10,10 +10,12 @@ from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey
 from extproc.core.estimator.tables import K, Table, added, all_keys
 
-__all__ = ["NOTHING", "differs", "filled", "means_of", "row_changes", "shares"]
+__all__ = ["NOTHING", "differs", "filled", "means_of", "per_weight", "row_changes", "shares"]
 
 # Smaller relative changes are not applied: solving for new prices would be wasted.
 NOTHING = 1e-9
+# Less than rounding leaves of a weight of one response.
+NO_WEIGHT = 1e-9
 
 
 def shares(
@@ -59,8 +61,16 @@ def filled(table: Table[CategoryKey]) -> Table[CategoryKey]:
 
 
 def means_of(table: Table[CategoryKey]) -> Numbers:
-    """Return the means of the rows: their values divided by their weights."""
-    return table.values / np.maximum(table.weights, TINY)[:, None]
+    """Return the means of the rows: their values divided by their weights.
+
+    They are 0 for rows without weight. After a reset, what rounding leaves of their values is not 0.
+    """
+    return table.values * per_weight(table)[:, None]
+
+
+def per_weight(table: Table[CategoryKey]) -> Numbers:
+    """Return 1 / weight of the rows, 0 for rows without weight."""
+    return np.where(table.weights > NO_WEIGHT, 1 / np.maximum(table.weights, NO_WEIGHT), 0.0)
 
 
 def differs(one: Table[K], other: Table[K], row: int) -> bool:

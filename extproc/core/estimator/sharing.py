@@ -31,12 +31,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from extproc.core.estimator.ageing import TINY, Fading, Others, Own, scaled
+from extproc.core.estimator.ageing import Fading, Others, Own, scaled
 from extproc.core.estimator.agreeing import agreed_generations, agreed_q, by_key, own_bounds
 from extproc.core.estimator.change import Change, ModelChange, RowChange, is_of
 from extproc.core.estimator.merging import only
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
-from extproc.core.estimator.shares import NOTHING, differs, filled, means_of, row_changes, shares
+from extproc.core.estimator.shares import NOTHING, differs, filled, means_of, per_weight, row_changes, shares
 from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.tables import Models, Table, Tables
 from extproc.core.estimator.terms import Terms, kept_within
@@ -195,7 +195,7 @@ class Share:
         )
         # In the estimator the weight of the means follows from the number of responses; it is not the sum of the
         # parts' weights.
-        counts = (self._terms.category_weights(target.counts) / np.maximum(target.weights, TINY))[:, None]
+        counts = (self._terms.category_weights(target.counts) * per_weight(target))[:, None]
         self._categories = Others(scaled(part, counts), scaled(target, counts), keep)
         view = now.aligned(list(target.index), target.values.shape[1])
         means, before = means_of(target), means_of(view)
