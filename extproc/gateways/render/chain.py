@@ -1,11 +1,13 @@
 """Envoy's connection manager and its filters, built from Envoy's own message types."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation as Mutation
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
 from envoy_data_plane.envoy.config.core.v3 import (
     GrpcService,
     GrpcServiceEnvoyGrpc,
@@ -31,7 +33,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpFilter,
 )
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import HeaderMutation
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from extproc.gateways.model import STREAM_WINDOW_BYTES
@@ -154,6 +156,11 @@ def processor(numbers: Numbers, cluster: str) -> ExternalProcessor:
         send_body_without_waiting_for_header_response=numbers.mode is Mode.STREAMED,
         forward_rules=HeaderForwardingRules(allowed_headers=ListStringMatcher(patterns=patterns)),
         metadata_options=MetadataOptions(receiving_namespaces=received),
+        mutation_rules=HeaderMutationRules(
+            disallow_all=True,
+            allow_expression=RegexMatcher(regex="|".join(map(re.escape, numbers.set_headers))),
+        ),
+        disable_immediate_response=True,
     )
 
 

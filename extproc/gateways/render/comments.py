@@ -41,6 +41,8 @@ _FILTER: Final = {
     "allowed_headers": "Only the headers that the router reads: credentials stay in Envoy, and messages are "
     "smaller.",
     "metadata_options": "For the access log; Envoy silently drops namespaces that are not listed.",
+    "mutation_rules": "Whatever answers on the router's address, it can set and remove these headers, and do "
+    "nothing else: it changes no other header and no path, and sends no response of its own.",
 }
 _CHAIN: Final = {
     "layers.admin": "Lets an operator change the values above without a restart.",

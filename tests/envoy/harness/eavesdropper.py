@@ -13,12 +13,13 @@ __all__ = ["Eavesdropper", "header_names"]
 class Eavesdropper:
     """An external processor that records the messages it receives.
 
-    It closes a stream after the first message. But it lets a request without a body continue, to record the
-    response's headers, too.
+    It closes a stream after the first message, and after its `reply`, if it has one. But it lets a request without
+    a body continue, to record the response's headers, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reply: ProcessingResponse | None = None) -> None:
         self.messages: list[bytes] = []
+        self._reply = reply
         self._server = grpc.server(ThreadPoolExecutor(2))
         handlers = {"Process": grpc.stream_stream_rpc_method_handler(self._process)}
         service = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -35,7 +36,9 @@ class Eavesdropper:
 
     def _process(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
         self.messages.append(next(requests))
-        if ProcessingRequest.FromString(self.messages[-1]).request_headers.end_of_stream:
+        if self._reply is not None:
+            yield self._reply.SerializeToString()
+        elif ProcessingRequest.FromString(self.messages[-1]).request_headers.end_of_stream:
             yield ProcessingResponse(request_headers=HeadersResponse()).SerializeToString()
             self.messages.append(next(requests))
 
