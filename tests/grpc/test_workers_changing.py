@@ -97,7 +97,10 @@ def test_the_workers_that_answer_decide(
     raised: type[Exception] | None,
     taken: bool,  # noqa: FBT001
 ) -> None:
-    """A change is in force only if a worker has taken it; then all workers are made to follow what is in force."""
+    """A change is in force only if a worker has taken it; then all workers are made to follow what is in force.
+
+    In force at once is also the log level of the supervisor itself.
+    """
     settled = threading.Barrier(3)
 
     def apply(slot: Slot, _: object) -> None:
@@ -110,7 +113,9 @@ def test_the_workers_that_answer_decide(
     monkeypatch.setattr(Slot, "start", start)
     monkeypatch.setattr(Slot, "apply", apply)
     monkeypatch.setattr(Slot, "settle", lambda _: settled.wait(WITHIN_S))
-    before, after = parse(BASE), parse(SMALL)
+    levels: list[str] = []
+    monkeypatch.setattr("extproc.workers.supervisor.set_log_level", levels.append)
+    before, after = parse(BASE), parse(SMALL + "log_level: debug\n")
     supervisor = Supervisor(before, None, 2)
     if raised is None:
         supervisor.apply(after)
@@ -121,6 +126,7 @@ def test_the_workers_that_answer_decide(
     supervisor.end()
     supervisor.run()
     assert (after if taken else before) is supervisor._configuration
+    assert (["debug"] if taken else []) == levels
 
 
 def test_a_worker_that_disagrees_follows_or_is_replaced(eventually: Eventually) -> None:

@@ -15,7 +15,7 @@ from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from extproc.gateways.traps import TRAPS
 from extproc.wire import decode
-from tests.envoy.harness.gateway import FILES, cluster, connection_manager, ext_proc, load, route
+from tests.envoy.harness.gateway import FILES, cluster, connection_manager, ext_proc, load, route, virtual_host
 from tests.traps.bitten import BITTEN, bitten
 from tests.traps.finding import found_in, names_in
 
@@ -88,6 +88,15 @@ def test_a_buffer_has_to_hold_more_than_the_router_waits_for(limit: int, traps: 
     assert traps == names_in(document)
 
 
+@pytest.mark.parametrize(("limit", "traps"), [(786_432, {"buffer-below-body-cap"}), (786_433, set())])
+def test_a_body_that_envoy_holds_has_to_be_larger_than_the_router_waits_for(limit: int, traps: set[str]) -> None:
+    """In BUFFERED, too, a buffer as large as `max_held_bytes` is too small, whatever bypasses the router."""
+    document = load("buffered")
+    virtual_host(document)["request_body_buffer_limit"] = limit
+    route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = limit + 1
+    assert traps == names_in(document)
+
+
 @pytest.mark.parametrize("limit", ["headers", "bytes"])
 def test_each_limit_of_request_heads_is_a_trap(limit: str) -> None:
     """Envoy's default is too small for either of them, when the other one is raised."""
@@ -133,6 +142,39 @@ def test_a_pool_that_is_down_is_repaired_by_its_status_alone() -> None:
     assert set() == names_in(document)
     policy["retriable_status_codes"].remove(503)
     assert {"repair-missing"} == names_in(document)
+
+
+@pytest.mark.parametrize(
+    "condition", ["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"]
+)
+def test_a_pool_that_is_down_is_repaired_by_any_condition_that_finds_it_down(condition: str) -> None:
+    """Each of these conditions of Envoy retries a request that finds no server, so its status is not needed."""
+    document = load("streamed")
+    policy = route(document, "short")["route"]["retry_policy"]
+    policy["retriable_status_codes"].remove(503)
+    policy["retry_on"] = f"retriable-status-codes,{condition}"
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize(("retries", "traps"), [(3, {"repair-limit"}), (99, {"repair-limit"}), (100, set())])
+def test_a_hundred_repairs_at_a_time_are_enough(retries: int, traps: set[str]) -> None:
+    """Envoy's 3 and anything below 100 is a trap: above it, clients get the smaller pool's refusals."""
+    document = load("streamed")
+    cluster(document, "short_then_long")["circuit_breakers"]["thresholds"] = [{"max_retries": retries}]
+    assert traps == names_in(document)
+
+
+@pytest.mark.parametrize(("strips", "traps"), [(False, {"repair-declined"}), (True, set())])
+def test_a_number_of_retries_that_is_removed_at_once_declines_no_repair(
+    strips: bool,  # noqa: FBT001
+    traps: set[str],
+) -> None:
+    """The header of internal clients may be removed by the pool's route, or before a route is chosen."""
+    document = bitten("repair-declined")
+    if strips:
+        stripped = connection_manager(document)["early_header_mutation_extensions"]
+        stripped[0]["typed_config"]["mutations"].append({"remove": "x-envoy-max-retries"})
+    assert traps == names_in(document)
 
 
 @pytest.mark.parametrize("unread", ["body", "response"])
