@@ -132,7 +132,7 @@ def test_commands_send_the_token(token_file: Path, tmp_path: Path, capsys: pytes
             ["state", "export", url, str(exported)],
             ["state", "merge", url, "--out", str(exported)],
             ["estimate", str(body), "--admin", url],
-            ["check", "envoy", "envoy/streamed.yaml", "--router", url],
+            ["check", "envoy", STREAMED, "--router", url],
         ]
 
     async def scenario() -> None:

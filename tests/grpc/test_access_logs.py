@@ -24,6 +24,7 @@ from tests.unit.log_entries import entry, log_message, token_usage
 
 Router = Callable[..., Any]
 FROM_LOG = "learning: {source: access_log}"
+ANY_PORT = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
 WITHIN_S = 10.0
 
 
@@ -124,6 +125,27 @@ def test_replicas_with_the_same_key_accept_each_others_entries(
                 assert (outcome is Outcome.TAUGHT) == known(app)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("settings", ["learning: {source: response}", f"{FROM_LOG}\nlog_level: error"])
+def test_a_stream_that_waits_follows_another_configuration_at_once(
+    router: Router, call: type[Any], eventually: Any, settings: str
+) -> None:
+    """A stream that would wait for hours for its share goes on as soon as another configuration is in force."""
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        evidence = await evidence_of(channel, call)
+        app.ask(lambda: app._access_logs.share.spend(3_600))
+        await log.write(log_message(entry(evidence, token_usage(90, 7))))
+        await eventually(lambda: app._access_logs._waiting)
+        app.ask(lambda: app._access_logs.share.spend(-3_600))
+        await asyncio.to_thread(app.apply, parse(f"{ANY_PORT}{settings}"))
+        if "response" in settings:
+            assert grpc.StatusCode.OK == await log.code()
+        else:
+            await eventually(lambda: counted(app, Outcome.TAUGHT) == 1)
+
+    with_a_log(router, act)
 
 
 def test_a_flood_of_entries_takes_no_more_than_its_cpu_share(

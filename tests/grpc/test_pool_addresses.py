@@ -76,6 +76,25 @@ def test_known_servers_are_polled_even_if_other_sources_fail() -> None:
     assert 1 == serving(scenario).answered
 
 
+def test_only_some_addresses_are_polled_even_if_a_source_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure adds the servers that have reported before, and they are asked first, but no more than 256 in all."""
+
+    async def known(_where: Endpoints, _timeout_s: float) -> tuple[str, ...]:
+        raise AddressesUnknown("no resolver", tuple(f"http://new-{number}" for number in range(256)))
+
+    async def scrape(_client: object, url: str, *_: object) -> EndpointReport:
+        return EndpointReport(url, (ModelReport("m"),), LoadReport(0, 1, 0.0))
+
+    monkeypatch.setattr("extproc.pools.watching.endpoints", known)
+    monkeypatch.setattr("extproc.pools.watching.scrape", scrape)
+    watched = Watched(())
+    for number in range(200):
+        watched.watch._store(EndpointReport(f"http://old-{number}", (ModelReport("m"),), None), 0.0)
+    report = asyncio.run(watched.round())
+    assert (256, 256) == (report.asked, report.answered)
+    assert 200 == sum(url.startswith("http://old-") for url in watched.watch.known.latest)
+
+
 def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
     """The file has one URL per line; comments and empty lines are ignored; a missing file is an error."""
     file = tmp_path / "servers"

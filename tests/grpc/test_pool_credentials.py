@@ -1,10 +1,14 @@
 """Servers that require a key or speak TLS: they get the credentials of their pool, and nobody else does."""
 
 import asyncio
+import io
 import logging
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -150,6 +154,24 @@ def test_an_invalid_key_is_reported_but_not_shown(
     assert "two words" not in caplog.text + str(vars(line))
 
 
+def test_of_a_file_without_a_key_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is not a key may have no end: no more is read than the longest key and the end of its line."""
+    file = io.BytesIO(b"k" * 1_000_000)
+    monkeypatch.setattr(Path, "open", lambda *_: nullcontext(file))
+    with pytest.raises(KeyUnknown, match="/dev/zero contains no key"):
+        key_of(Endpoints(api_key_file="/dev/zero"))
+    assert file.tell() <= 4_098
+
+
+@pytest.mark.parametrize(("length", "end", "valid"), [(4_096, b"\r\n", True), (4_097, b"", False)])
+def test_a_key_has_at_most_4096_characters(length: int, end: bytes, valid: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """However its line ends; a longer one is refused, not cut."""
+    file = tmp_path / "key"
+    file.write_bytes(b"k" * length + end)
+    with nullcontext() if valid else pytest.raises(KeyUnknown):
+        assert "k" * length == key_of(Endpoints(api_key_file=str(file)))
+
+
 def test_a_variable_that_is_not_set_is_an_error() -> None:
     """The message names the variable."""
     with pytest.raises(KeyUnknown, match="environment variable VLLM_KEY contains no key"):
@@ -268,7 +290,7 @@ def test_renewed_tls_files_are_read_again(tmp_path: Path, authority: trustme.CA)
 
 
 def test_an_encrypted_private_key_is_a_fault_without_a_prompt(tmp_path: Path, authority: trustme.CA) -> None:
-    """An encrypted key is reported as a fault; the router does not prompt for a password."""
+    """An encrypted key is reported as a fault; the router does not prompt for a password, even on a terminal."""
     from cryptography.hazmat.primitives import serialization as s  # noqa: PLC0415
 
     own = authority.issue_cert("router.example")
@@ -276,9 +298,32 @@ def test_an_encrypted_private_key_is_a_fault_without_a_prompt(tmp_path: Path, au
     key = s.load_pem_private_key(own.private_key_pem.bytes(), None)
     secret = s.BestAvailableEncryption(b"word")
     (tmp_path / "key.pem").write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, secret))
-    trust = Trust.of(
-        EndpointTls(certificate_file=str(tmp_path / "cert.pem"), private_key_file=str(tmp_path / "key.pem"))
-    )
+    files = {"certificate_file": str(tmp_path / "cert.pem"), "private_key_file": str(tmp_path / "key.pem")}
+    trust = Trust.of(EndpointTls(**files))
     assert "the TLS files of its servers cannot be used" in trust.fault
     assert trust.context is not None
     assert 0 == len(trust.context.get_ca_certs())
+    assert "fault: the TLS files of its servers" in on_a_terminal(
+        "from extproc.core.placing.pool import EndpointTls; from extproc.pools.credentials import Trust",
+        f"print('fault:', Trust.of(EndpointTls(**{files})).fault)",
+    )
+
+
+def on_a_terminal(*lines: str) -> str:
+    """Run Python with a terminal of its own; return what is written there until it ends, or asks for a phrase."""
+    ours, its = os.openpty()
+    # The first terminal that the leader of a session opens is the one that it is asked on.
+    code = "\n".join(("import os", f"os.open({os.ttyname(its)!r}, os.O_RDWR)", *lines))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=its, stdout=its, stderr=its, start_new_session=True
+    ) as run:
+        os.close(its)
+        said = b""
+        try:
+            while b"phrase" not in said and (more := os.read(ours, 4_096)):
+                said += more
+        except OSError:  # it has ended, and so has its terminal
+            pass
+        run.kill()
+        os.close(ours)
+    return said.decode()

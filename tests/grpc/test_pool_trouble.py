@@ -5,11 +5,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 
 from extproc.core.placing.pool import Endpoints
-from extproc.pools.scraping import make_client
+from extproc.pools.scraping import ScrapeFailed, make_client, scrape
 from extproc.pools.settings import WatchSettings
 from extproc.pools.watching import PoolReport, PoolWatch
 from tests.grpc.test_spill_over import Router, Server, shown
@@ -52,6 +53,23 @@ def test_a_password_in_an_address_is_not_logged(tmp_path: Path, caplog: pytest.L
     (said,) = [record.fields["first"] for record in caplog.records]  # type: ignore[attr-defined]
     assert "***@127.0.0.1:9" in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("path", ["", "/" + "x" * 1_000])
+def test_a_long_failure_is_cut(path: str) -> None:
+    """Neither an exception's text nor an address can make a log line longer than 300 characters of it."""
+
+    async def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no " * 1_000, request=request)
+
+    async def scenario() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+            await scrape(client, f"http://server{path}", 60)
+
+    with pytest.raises(ScrapeFailed) as failed:
+        asyncio.run(scenario())
+    assert 300 == len(str(failed.value))
+    assert str(failed.value).startswith("http://server/")
 
 
 def test_cookies_are_not_sent_back() -> None:

@@ -3,7 +3,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,14 +107,12 @@ def test_a_worker_ignores_sighup_from_its_first_moment_on() -> None:
 
 
 def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
-    """After one SIGTERM the router keeps serving for drain_s, and then ends with exit code 0."""
+    """After one SIGTERM the router drains, and then ends with exit code 0 (test_stops.py: after drain_s)."""
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0.3")
     with started(config) as (process, _admin):
-        signalled_s = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
-        assert time.monotonic() - signalled_s >= 0.3
         assert process.stderr is not None
         assert ["draining", "stopped"] == [json.loads(line)["message"] for line in process.stderr]
 

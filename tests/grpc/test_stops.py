@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -28,6 +29,36 @@ def test_a_router_that_drains_stays_unready(eventually: Any) -> None:
             assert not app._health.ready
             app.end()
             assert app._at_once
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_router_that_drains_serves_for_its_drain_time(
+    call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests are decided until drain_s have passed; then the router ends by itself."""
+    passed_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: passed_s)
+
+    async def scenario() -> None:
+        nonlocal passed_s
+        app = App(parse("{listen: {address: '127.0.0.1:0'}, admin: {address: '127.0.0.1:0'}, drain_s: 30}"))
+        await app.start()
+        try:
+            await eventually(lambda: app._health.ready)
+            monkeypatch.setattr(app_module, "time", clock)
+            app.end()
+            await eventually(lambda: not app._health.ready)
+            passed_s = 29.9
+            async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+                stream = call(channel)
+                await stream.headers()
+                await stream.body(chat())
+                assert await stream.read() is not None
+            passed_s = 30.0
+            await eventually(lambda: not app._thread.is_alive())
         finally:
             await app.stop()
 

@@ -12,7 +12,7 @@ import pytest
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
-from extproc.workers.channel import ChannelClosed
+from extproc.workers.channel import ChannelClosed, Question
 from extproc.workers.process import Patience
 from extproc.workers.slot import Slot
 from extproc.workers.supervisor import Supervisor
@@ -148,13 +148,25 @@ def test_a_worker_that_disagrees_follows_or_is_replaced(eventually: Eventually) 
 
 def test_a_hung_worker_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch, eventually: Eventually) -> None:
     """A worker that does not answer the request to drain is killed when it counts as stuck."""
-    monkeypatch.setattr("extproc.workers.supervisor.ENDS_WITHIN_S", 600.0)
-    with running(Patience(asks_every_s=600, stuck_after_s=5)) as (supervisor, router, thread):
+    monkeypatch.setattr("extproc.workers.supervisor.ENDS_WITHIN_S", 6_000.0)
+    asked_for_s = []
+    with running(Patience(asks_every_s=6_000, stuck_after_s=600)) as (supervisor, router, thread):
         eventually(router.all_ready)
-        os.kill(router.pids()[0], signal.SIGSTOP)
+        hung = router.slots[0]
+        assert hung.pid is not None
+        os.kill(hung.pid, signal.SIGSTOP)
+
+        def ask(question: Question, content: bytes, *, within_s: float) -> bytes:
+            """Let the time to answer pass at once."""
+            assert (Question.END, b"") == (question, content)
+            asked_for_s.append(within_s)
+            raise TimeoutError
+
+        monkeypatch.setattr(hung._channel, "ask", ask)
         supervisor.end()
-        thread.join(WITHIN_S)
+        thread.join(10 * WITHIN_S)
         assert not thread.is_alive()
+    assert [600] == asked_for_s
 
 
 def test_a_worker_that_hangs_while_it_drains_is_killed(eventually: Eventually) -> None:

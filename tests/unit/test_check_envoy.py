@@ -144,9 +144,7 @@ def test_a_pool_that_is_down_is_repaired_by_its_status_alone() -> None:
     assert {"repair-missing"} == names_in(document)
 
 
-@pytest.mark.parametrize(
-    "condition", ["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"]
-)
+@pytest.mark.parametrize("condition", ["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"])
 def test_a_pool_that_is_down_is_repaired_by_any_condition_that_finds_it_down(condition: str) -> None:
     """Each of these conditions of Envoy retries a request that finds no server, so its status is not needed."""
     document = load("streamed")

@@ -88,6 +88,16 @@ def test_one_per_cent_may_be_late_and_not_one_more(late: int, passes: bool) -> N
     assert passes is (summary.all.ttft_p99_s <= Objective().ttft_s)
 
 
+@pytest.mark.parametrize(("others", "passed"), [(450, (False, True)), (451, (False, False))])
+def test_a_pool_is_not_to_blame_for_late_requests_that_are_allowed(others: int, passed: tuple[bool, bool]) -> None:
+    """Of 1,800 requests a quarter may be late: without the pool with the most late ones, exactly that many are."""
+    late = [0] * 500 + [1] * others
+    times = [0.1] * 200 + [9.0] * len(late) + [0.1] * (1800 - len(late))
+    pool = [0] * 200 + late + [0] * (1800 - len(late))
+    objective = Objective(late=0.25)
+    assert passed == verdict(summarise(fleet_run(times, [100] * 2000, pool), objective), objective).passed
+
+
 def test_a_pool_whose_class_may_be_late_more_often_is_judged_by_it_alone() -> None:
     """A pool that serves a part of a class gets an allowance of its own, above one per cent."""
     times = [0.1] * 200 + [9.0] * 60 + [0.1] * 1740

@@ -2,16 +2,18 @@
 
 from itertools import count
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.config.schema import Configuration
 from extproc.telemetry.workers import Replaced, WorkerMetrics
+from extproc.workers.channel import ChannelClosed, Question
 from extproc.workers.process import Patience
-from extproc.workers.slot import Slot
+from extproc.workers.slot import ANSWERS_WITHIN_S, Slot
 
-PATIENCE = Patience(steady_after_s=10, first_wait_s=0.1, longest_wait_s=5)
+PATIENCE = Patience(steady_after_s=10, first_wait_s=0.1, longest_wait_s=5, stuck_after_s=7)
 
 
 class Ending:
@@ -56,3 +58,27 @@ def test_a_worker_that_keeps_ending_is_restarted_with_growing_waits(
         monkeypatch.setattr(slot, name, lambda *_: None)
     slot._keep()
     assert expected == pytest.approx(ending.waited_s)
+
+
+@pytest.mark.parametrize("answer", [None, ChannelClosed(), TimeoutError()])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_worker_that_hangs_at_the_end_is_killed(answer: Exception | None, at_once: bool) -> None:  # noqa: FBT001
+    """One that does not answer the request to drain gets the time after which it counts as stuck, one that is to
+    end at once gets less. A worker that answers, or has ended, is not killed.
+    """
+    slot = Slot(0, 1, Configuration, WorkerMetrics(CollectorRegistry(), 1), PATIENCE)
+    asked: list[tuple[Question, float]] = []
+    killed: list[bool] = []
+
+    def ask(question: Question, _content: bytes, *, within_s: float) -> bytes:
+        asked.append((question, within_s))
+        if answer is not None:
+            raise answer
+        return b""
+
+    channel: Any = SimpleNamespace(ask=ask)
+    process: Any = SimpleNamespace(kill=lambda: killed.append(True))
+    slot._channel, slot._process = channel, process
+    slot.end(at_once=at_once)
+    assert [(Question.HURRY, ANSWERS_WITHIN_S) if at_once else (Question.END, 7)] == asked
+    assert isinstance(answer, TimeoutError) is bool(killed)
