@@ -77,7 +77,7 @@ def test_known_servers_are_polled_even_if_other_sources_fail() -> None:
 
 
 def test_only_some_addresses_are_polled_even_if_a_source_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure adds the servers that have reported before, and they are asked first, but no more than 256 in all."""
+    """A failure adds the servers that have reported before, and these come first; no more than 256 are asked."""
 
     async def known(_where: Endpoints, _timeout_s: float) -> tuple[str, ...]:
         raise AddressesUnknown("no resolver", tuple(f"http://new-{number}" for number in range(256)))
