@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
+from extproc.core.estimator.features import FEATURE_NAMES, features
 from extproc.core.estimator.prices import MEDIA, STRUCTURE, TEXT_PRICES, prior
 from extproc.core.estimator.settings import MediaTokens
 from extproc.core.estimator.text import TEXT_FEATURES, look
@@ -100,7 +100,7 @@ def test_a_vocabulary_may_be_left_out_with_its_family() -> None:
 
 
 def test_structure_is_priced_without_the_text() -> None:
-    """`structure_tokens` is the cost of structure and media at the given prices, without the text."""
+    """Structure and media cost at first what the prior says, whatever the text costs."""
     facts = RequestFacts(Api.CHAT, "m", b"some text", messages=2, tools=3, media=MediaCount(small_images=1))
-    x = features(facts, look(facts.text))
-    assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == structure_tokens(x, prior(MediaTokens()).mean)
+    x, prices = features(facts, look(facts.text)), prior(MediaTokens()).mean
+    assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:])

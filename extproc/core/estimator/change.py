@@ -99,11 +99,6 @@ class Change:
         for rows in in_bites(self.outputs):
             yield Change(outputs=tuple(rows))
 
-    @property
-    def is_nothing(self) -> bool:
-        """Whether there is nothing to apply."""
-        return not (self.models or self.categories or self.outputs)
-
 
 def in_bites(rows: Sequence[Row]) -> list[Sequence[Row]]:
     """Return rows in parts that each take about as long to apply as one model."""

@@ -29,7 +29,6 @@ __all__ = [
     "Features",
     "Views",
     "features",
-    "structure_tokens",
 ]
 
 Features = npt.NDArray[np.float64]  # shape (len(FEATURE_NAMES),), counts
@@ -65,11 +64,6 @@ def features(facts: RequestFacts, counts: Counts) -> Features:
 def _usual_tokens(text: bytes) -> float:
     """Return what a text costs at the prior prices, in tokens."""
     return max(float(look(text).dot(TEXT_PRICES)), 0.0)
-
-
-def structure_tokens(x: Features, prices: Features) -> float:
-    """Return what a request costs in addition to its text at the given prices, in tokens."""
-    return float(x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:]))
 
 
 class Views:

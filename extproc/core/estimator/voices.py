@@ -105,7 +105,6 @@ class Voices:
     def __init__(self, fair_share: float = FAIR_SHARE, window: float = WINDOW) -> None:
         self.known: OrderedDict[int, Voice] = OrderedDict()
         self._fair_share = fair_share
-        self._window = window
         self._kept = 1 - 1 / window  # share of a count that is kept with each response
         self._responses = 0
         self._counted = 0.0  # the number of responses, faded like the count of a source
