@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.estimator.agreeing import agreed_q, own_bounds
+from extproc.core.estimator.agreeing import agreed_generations, agreed_q, own_bounds
 from extproc.core.estimator.bound import KEPT_SCORES, START, AdaptiveBound, followed
 from extproc.core.estimator.tables import Bounds, Models, Table, Tables, settled
 
@@ -126,3 +126,17 @@ def test_the_last_scores_are_kept_with_the_q_before_them() -> None:
     loaded = AdaptiveBound(EPSILON)
     loaded.load(bound.q, expected, [score for _, score in bound.past], bound.scored)
     assert (bound.q, bound.scored, list(bound.past)) == (loaded.q, loaded.scored, list(loaded.past))
+
+
+@pytest.mark.parametrize(("responses", "expected"), [(0, 0), (1, 1)])
+def test_replicas_without_a_response_have_no_say_about_a_generation(responses: int, expected: int) -> None:
+    """A replica moves to a later generation if most have it, of those that have seen the model's responses."""
+    nothing: Table[Any] = Table.zeros((), 0)
+
+    def replica(generation: int, responses: int) -> Tables:
+        model = published(4.0, [])
+        model.sums.counts[0], model.generations[0] = responses, generation
+        return Tables("byteclass", (), model, nothing, nothing)
+
+    peers = [replica(1, responses), replica(1, responses)]
+    assert {"m": expected} == agreed_generations(replica(0, 9), peers, [])

@@ -13,6 +13,9 @@ HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 PROMPT, INPUT = {"prompt": "Hi"}, {"input": "Hi"}
 DOCUMENTS = {"chat_template_kwargs": {"documents": [{"text": "word"}]}}
 TEMPLATE = {"chat_template_kwargs": {"chat_template": "{{ x }}"}}
+PLAIN_TEMPLATE, NESTED = (
+    {"chat_template_kwargs": {key: value}} for key, value in (("chat_template", "x"), ("tool", {}))
+)
 LONG_SWITCH = {"chat_template_kwargs": {"identity": "word " * 100}}
 SWITCHES = {"chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "high"}}
 
@@ -33,7 +36,8 @@ def is_forced(api: Api, body: dict[str, Any]) -> bool:
 def test_values_for_a_chat_template_may_be_part_of_the_prompt(api: Api, body: dict[str, Any]) -> None:
     """Switches are not; documents, other templates, and long texts may be."""
     assert not is_unseen(api, body | SWITCHES)
-    assert all(is_unseen(api, body | values) for values in (DOCUMENTS, TEMPLATE, LONG_SWITCH))
+    for values in (DOCUMENTS, TEMPLATE, PLAIN_TEMPLATE, NESTED, LONG_SWITCH):
+        assert is_unseen(api, body | values), values
 
 
 @pytest.mark.parametrize(

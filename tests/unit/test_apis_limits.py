@@ -122,3 +122,14 @@ def test_no_pairs_are_one_sequence() -> None:
     facts = read(Api.RERANK, query="q", documents=[])
     assert isinstance(facts, RequestFacts)
     assert (1, 1.0) == (facts.sequences, facts.longest_share)
+
+
+@pytest.mark.parametrize("limit", [1 << 53, (1 << 53) + 1, "9007199254740993"])
+def test_a_number_beyond_what_json_numbers_hold_is_not_read(limit: object) -> None:
+    """Two to the 53rd is the largest integer that every JSON reader takes for the same number."""
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": limit}).encode()
+    if limit == 1 << 53:
+        assert limit == read_request(Api.CHAT, body).max_output_tokens
+    else:
+        with pytest.raises(BodyNotUnderstood):
+            read_request(Api.CHAT, body)

@@ -103,3 +103,10 @@ def test_invalid_token_ids_are_rejected(api: Api, field: str, prompts: object) -
     """Token ids are integers of at least 0, and every element of a list has to be one."""
     with pytest.raises(BodyNotUnderstood):
         read(api, **{field: prompts})
+
+
+@pytest.mark.parametrize("prompts", [["one", "two", "three"], [[1], [2, 3], [4]]])
+def test_each_prompt_of_a_completion_has_its_outputs(prompts: object) -> None:
+    """With n outputs per prompt the servers generate n for each of them."""
+    assert 3 == read(Api.COMPLETIONS, prompt=prompts).sequences
+    assert 6 == read(Api.COMPLETIONS, prompt=prompts, n=2).sequences

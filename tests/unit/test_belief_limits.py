@@ -7,14 +7,14 @@ import pytest
 from msgspec.structs import replace
 
 from extproc.core.estimator.belief import Belief, believe
-from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
+from extproc.core.estimator.features import FEATURE_NAMES, features
 from extproc.core.estimator.prices import Prior, prior
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import ByteClassSettings, MediaTokens
 from extproc.core.estimator.text import look
 from extproc.core.facts import Api, MediaCount, RequestFacts
-from tests.unit.byteclass_lessons import WORDS
+from tests.unit.byteclass_lessons import WORDS, structure_tokens
 
 PRIOR = prior(MediaTokens())
 FACTS = RequestFacts(Api.CHAT, "m", WORDS * 20, messages=1)
@@ -134,6 +134,14 @@ def test_no_estimate_is_below_what_any_tokenizer_makes() -> None:
     cheap = Residual(mean=-20.0)
     assert len(FACTS.text) / 16 == pytest.approx(believed(residual=cheap).tokens, rel=1e-3)
     assert 1.0 == believed(replace(FACTS, text=b""), residual=cheap).tokens
+
+
+def test_padding_may_cost_less_than_any_text() -> None:
+    """Tokenizers have tokens of up to 128 spaces: learned prices of padding are believed down to there."""
+    padding = replace(FACTS, text=WORDS + b" " * 12_800)
+    assert (len(WORDS) / 16 + 12_800 / 128) == pytest.approx(
+        believed(padding, residual=Residual(mean=-20.0)).tokens, rel=0.02
+    )
 
 
 def test_the_belief_about_an_empty_prompt_is_finite() -> None:

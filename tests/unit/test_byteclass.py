@@ -18,11 +18,11 @@ from extproc.core.estimator.packing import DOUBLE_BYTES, packed
 from extproc.core.estimator.protocol import Source
 from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
-from extproc.core.estimator.text import TEXT_FEATURES, look
+from extproc.core.estimator.text import look
 from extproc.core.facts import MediaCount
 from extproc.core.names import MAX_NAME_CHARS
 from extproc.core.usage import Overflow, Usage
-from tests.unit.byteclass_lessons import WORDS, facts, teach
+from tests.unit.byteclass_lessons import WORDS, facts, structure_tokens, teach
 
 
 def test_prior_is_marked_as_such() -> None:
@@ -85,7 +85,7 @@ def test_the_bound_stays_within_the_limit_of_bytes_and_learned_prices(
     for lesson, tokens in lessons:
         estimator.observe(estimator.estimate(facts(lesson), ""), Usage(tokens))
     asked = facts(text)
-    outside = features(asked, look(text))[TEXT_FEATURES:].dot(estimator.prices("m")[TEXT_FEATURES:])
+    outside = structure_tokens(features(asked, look(text)), estimator.prices("m"))
     assert estimator.estimate(asked, "").prompt_bound <= len(text) + 4 * max(outside, 8) + 256 + 1e-6
 
 

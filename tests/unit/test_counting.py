@@ -170,6 +170,25 @@ def test_the_estimate_stands_unless_the_request_is_one_text_prompt(facts: Reques
     assert estimate_of(decision) == routing.estimator.estimate(facts, "")
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(NEAR, text=b""),
+        replace(NEAR, media=MediaCount(audio=1)),
+        replace(NEAR, longest_share=0.9),
+        replace(NEAR, exact_prompt_tokens=999),
+        replace(NEAR, unseen_history=True),
+        replace(NEAR, model="other"),
+    ],
+)
+def test_only_text_of_one_prompt_that_is_in_the_body_is_counted(facts: RequestFacts) -> None:
+    """Whoever asks for a count, the estimate stands if it would not be of the whole prompt."""
+    routing = Routing()
+    estimate = routing.estimator.estimate(facts, "")
+    assert (estimate, None) == routing.counting.narrow(facts, estimate)
+    assert [] == routing.counter.counted
+
+
 def test_a_count_does_not_change_what_the_estimator_learns() -> None:
     """A count does not change what the byte-class estimator learns from the response."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
@@ -296,7 +315,9 @@ def test_tokens_added_for_one_tenant_do_not_affect_others() -> None:
             count = int(rng.choice([rng.integers(770, 1_300), rng.integers(3_900, 5_200)]))
             routing.learn(routing.place(chat(words(count)), tenant), count + 8 + added)
     for tenant, expected in (("a", 1_408), ("b", 908)):
-        assert pytest.approx(expected, rel=0.01) == estimate_of(routing.place(NEAR, tenant)).prompt_tokens
+        estimate = estimate_of(routing.place(NEAR, tenant))
+        assert pytest.approx(expected, rel=0.01) == estimate.prompt_tokens
+        assert estimate.prompt_tokens < estimate.prompt_bound < 1.05 * expected
 
 
 def test_a_response_without_its_tokenizer_teaches_nothing() -> None:

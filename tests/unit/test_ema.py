@@ -24,6 +24,7 @@ from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, Medi
 from extproc.core.facts import Api, MediaCount, RequestFacts
 from extproc.core.names import MAX_NAME_CHARS
 from extproc.core.usage import Usage
+from tests.unit.sharing_fleet import Fleet
 
 
 def facts(text: bytes = b"x" * 400, **fields: object) -> RequestFacts:
@@ -300,3 +301,17 @@ def test_prompts_that_the_server_truncates_teach_no_ratio() -> None:
 def test_there_is_nothing_to_undo() -> None:
     """The EMA never replaces a model's ratios, so there are none to restore."""
     assert not EmaEstimator(EstimatorSettings(kind="ema")).undo("m")
+
+
+def test_replicas_of_the_same_category_share_its_ratio() -> None:
+    """What others learned is added to what a replica has learned itself."""
+    fleet = Fleet(2, "ema")
+    for estimator, tokens in zip(fleet.estimators, (400, 200), strict=True):
+        for _ in range(20):
+            estimator.observe(estimator.estimate(facts(b"a" * 800), ""), Usage(tokens))
+    fleet.exchange()
+    fleet.exchange()
+    one, other = (estimator.estimate(facts(b"a" * 800), "").prompt_tokens for estimator in fleet.estimators)
+    assert one == pytest.approx(other, rel=0.1)
+    assert 230 < min(one, other) < max(one, other) < 330
+    assert [40, 40] == [estimator.state().categories[0].observations for estimator in fleet.estimators]

@@ -161,3 +161,12 @@ def test_a_removed_constant_is_dropped_when_four_responses_fit_better_without(be
         tokens.append(extra.tokens)
     assert min(tokens[:-1]) > 100
     assert 0.0 == tokens[-1]
+
+
+def test_prompts_that_were_counted_in_part_do_not_move_a_constant() -> None:
+    """A prompt that cost less than half of what its text costs was cut or came from a cache: it proves nothing."""
+    extra = learned(ADDED, 1.0, 60)
+    before = extra.tokens
+    for priced in range(400, 4_400, 200):
+        extra.learn(priced, 0.49 * priced)
+    assert before == extra.tokens

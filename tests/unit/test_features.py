@@ -9,6 +9,7 @@ from extproc.core.estimator.settings import MediaTokens
 from extproc.core.estimator.text import TEXT_FEATURES, look
 from extproc.core.estimator.vocabularies import PRICES
 from extproc.core.facts import Api, MediaCount, RequestFacts
+from tests.unit.byteclass_lessons import structure_tokens
 
 
 def counted(text: str, **fields: object) -> dict[str, float]:
@@ -103,4 +104,4 @@ def test_structure_is_priced_without_the_text() -> None:
     """Structure and media cost at first what the prior says, whatever the text costs."""
     facts = RequestFacts(Api.CHAT, "m", b"some text", messages=2, tools=3, media=MediaCount(small_images=1))
     x, prices = features(facts, look(facts.text)), prior(MediaTokens()).mean
-    assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:])
+    assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == structure_tokens(x, prices)

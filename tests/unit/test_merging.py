@@ -229,3 +229,16 @@ def test_a_full_estimator_keeps_the_heaviest_rows() -> None:
     """A merged state is sorted by weight, so that loading it into a small map drops the lightest rows."""
     whole = merged([learned("byteclass", 1, 60), learned("byteclass", 2, 7)], TERMS)
     assert all(one.weight <= other.weight for one, other in pairwise(whole.categories))
+
+
+def test_counts_of_what_was_not_believed_add_up() -> None:
+    """Clipped, refused and truncated responses of several routers are those of all of them."""
+    estimator = ByteClassEstimator(SETTINGS)
+    teach(estimator, 5)
+    state = estimator.state()
+    states = [
+        replace(state, models=(replace(state.models[0], clipped=a, refused=b, truncated_by_pool=c),))
+        for a, b, c in ((3, 5, 7), (10, 20, 30))
+    ]
+    (found,) = merged(states, TERMS).models
+    assert (13, 25, 37) == (found.clipped, found.refused, found.truncated_by_pool)

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from extproc.core.estimator import make_estimator
+from extproc.core.estimator.features import features
 from extproc.core.estimator.misses import Misses, ModelMisses
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sources import Sources
+from extproc.core.estimator.text import look
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.stratum import Declared
 from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import facts, structure_tokens
 from tests.unit.test_rivals import Traffic
 
 
@@ -144,3 +147,16 @@ def test_the_prompts_of_one_application_may_change_alone() -> None:
     assert sum(missed for _, (missed, _) in after) <= 6
     assert not any(missed for (missed, _), _ in after)
     assert np.median([width for (_, width), _ in after]) < 1.2
+
+
+def test_no_doubt_widens_a_bound_beyond_the_physical_limit() -> None:
+    """Whatever was missed, no prompt has more tokens than its bytes and what is added to them."""
+    estimator = Traffic().estimator
+    text = b"some text" * 100
+    asked = facts(text)
+    estimator.observe(estimator.estimate(asked, ""), Usage(len(text) // 4))
+    misses = estimator._known.model("m").misses
+    misses.in_doubt, misses._all.reach = True, 20.0
+    outside = structure_tokens(features(asked, look(text)), estimator.prices("m"))
+    bound = estimator.estimate(asked, "").prompt_bound
+    assert len(text) < bound <= len(text) + 4 * max(outside, 8) + 256

@@ -5,7 +5,7 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.change import RowChange
-from extproc.core.estimator.length_counts import BINS, FADING
+from extproc.core.estimator.length_counts import BINS, FADING, LengthCounts
 from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.packing import packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
@@ -77,3 +77,24 @@ def test_lengths_are_kept_under_their_own_keys(declared: bool, prefix: str) -> N
     lengths.observe(CategoryKey("a model of its own", "latin"), 50, cut=False, declared=declared)
     expected = {CategoryKey("a model of its own", prefix), CategoryKey("a model of its own", prefix + "latin")}
     assert expected == {state.category for state in lengths.state()}
+
+
+def test_counts_stay_finite_over_any_number_of_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The growing unit of the counts is settled long before it overflows: here after 40 responses."""
+    monkeypatch.setattr("extproc.core.estimator.length_counts.FADING", 0.5)
+    lengths = LengthCounts(0.01)
+    for _ in range(3_000):
+        lengths.learn(100, cut=False)
+    assert 2.0 == pytest.approx(lengths.ended.sum())
+    assert 2.0 == pytest.approx(lengths.responses)
+
+
+@pytest.mark.parametrize(("others", "ripe"), [(1, False), (2, True)])
+def test_a_few_responses_of_others_do_not_make_up_for_long_ones_in_flight(others: int, ripe: bool) -> None:  # noqa: FBT001
+    """Only if others added more responses than there are here, long ones must be among them."""
+    lengths = LengthCounts(0.01)
+    lengths.learn(100, cut=False)
+    lengths.wait(1, 100)
+    counts = np.zeros(2 * BINS)
+    lengths.shift(counts, others, 1)
+    assert ripe is lengths.is_ripe(101)

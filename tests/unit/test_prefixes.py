@@ -14,7 +14,7 @@ from extproc.core.apis import read_request
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES
-from extproc.core.estimator.prefixes import PrefixMemory, Recalled
+from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.facts import Api, MediaCount, RequestFacts
@@ -244,3 +244,48 @@ def test_a_table_of_one_conversation_remembers_it() -> None:
     estimator, first = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=1))), chat(TALK[:2])
     observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(chat(TALK), ""))
+
+
+@pytest.mark.parametrize(("size", "remembered"), [(256 << 10, True), ((256 << 10) + 1, False)])
+def test_a_very_long_conversation_is_not_remembered(size: int, remembered: bool) -> None:  # noqa: FBT001
+    """What is hashed of a request is bounded."""
+    recalled = PrefixMemory(1).recall(chat([("user", "a" * size)]), "", 0)
+    assert remembered is (recalled is not None)
+
+
+def test_a_beginning_that_is_continued_is_remembered_longer() -> None:
+    """Other branches of a conversation may follow, so its known beginning counts as used."""
+    estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=3)))
+    other, another = (("user", TEXT[5:905]),), (("user", TEXT[7:907]),)
+    for turns in (TALK[:2], other, TALK, another):
+        request = chat(turns)
+        observed(estimator, request, round(estimator.estimate(request, "").prompt_tokens))
+    branch = chat((*TALK[:2], ("assistant", TEXT[7:300])))
+    assert is_known(estimator.estimate(branch, ""))
+    assert not is_known(estimator.estimate(chat((*other, *TALK[2:])), ""))
+
+
+def test_a_count_that_is_believed_only_in_part_is_not_remembered() -> None:
+    """A response whose usage is clipped may be wrong, and would be the beginning of every later turn."""
+    estimator, first = taught(), chat(TALK[:2])
+    estimate = estimator.estimate(first, "")
+    assert estimator.observe(estimate, Usage(round(1.9 * estimate.prompt_tokens))).clipped
+    assert not is_known(estimator.estimate(chat(TALK), ""))
+
+
+def test_a_count_that_was_replaced_meanwhile_teaches_nothing() -> None:
+    """What comes back through the access log has no features: if its count is no longer the one that is known,
+    nothing is learned from the conversation.
+    """
+    memory, turns, x = PrefixMemory(2), [("user", "hello"), ("user", "there")], np.ones(len(FEATURE_NAMES))
+    memory.learn(_recalled(memory, turns[:1]), 10, x)
+    known = _recalled(memory, turns)
+    assert known.known is not None
+    short = Known(10, known.known.messages, known.known.messages_bytes, np.zeros(0, np.float32))
+    logged = Recalled(known.key, known.messages, known.messages_bytes, short, known.known_key)
+    at_hand = memory.at_hand(logged)
+    assert at_hand is not None
+    assert at_hand.known is not None
+    assert {1.0} == set(at_hand.known.x)
+    memory.learn(_recalled(memory, turns[:1]), 11, x)
+    assert memory.at_hand(logged) is None

@@ -230,3 +230,13 @@ def test_prices_that_an_operator_restored_stay_for_a_thousand_responses() -> Non
     assert (1_000, True, False) == (HELD, contest.refuses(3), contest.refuses(2))
     assert contest.observe(CategoryKey("m", ""), observed) is None
     assert (False, False) == (contest.is_held, contest.refuses(3))
+
+
+@pytest.mark.parametrize(("better_for", "ahead"), [(range(10), True), (range(6), True), (range(4), False)])
+def test_a_rival_has_to_be_better_for_most_sources(better_for: range, ahead: bool) -> None:  # noqa: FBT001
+    """However much better it predicts the responses of a few clients, it does not replace everybody's prices."""
+    rival = Rival(ServedModel(prior(EstimatorSettings().media_tokens), ByteClassSettings(), Residual()))
+    rival._score = 100.0
+    for source in range(10):
+        rival._sources.observe(source, held=source in better_for)
+    assert ahead is rival.is_ahead_by(1.0)
