@@ -65,7 +65,7 @@ class Server:
 def watching(where: Endpoints, publish: Callable[[PoolReport], None] = lambda _: None) -> PoolWatch:
     """Return a watch of these servers, to be run round by round."""
     return PoolWatch(
-        "short", where, WatchSettings(every_s=0.05, timeout_s=5), lambda: None, publish, float, Random(0)
+        "short", where, WatchSettings(every_s=0.05, timeout_s=60), lambda: None, publish, float, Random(0)
     )
 
 

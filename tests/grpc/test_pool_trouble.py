@@ -20,7 +20,7 @@ from tests.grpc.watched import MODELS, serving
 
 def watching(where: Endpoints, *, needs_load: bool = False) -> PoolWatch:
     """Return a watch of these servers, to be run round by round."""
-    settings = WatchSettings(timeout_s=5)
+    settings = WatchSettings(timeout_s=60)
     return PoolWatch(
         "short", where, settings, lambda: None, lambda _: None, float, Random(0), needs_load=needs_load
     )

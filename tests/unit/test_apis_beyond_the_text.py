@@ -291,3 +291,16 @@ def test_a_limit_of_0_leaves_the_output_of_a_chat_endless() -> None:
 def test_a_limit_of_0_is_a_prompt_without_output_elsewhere(api: Api, body: dict[str, Any]) -> None:
     """Clients ask for a prompt's probabilities in this way."""
     assert read_request(api, json.dumps(body).encode()).max_output_tokens == 0
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("input_embeds", "image_data", "video_data", "audio_data"),
+        *("features", "session_params", "kv_transfer_params"),
+    ],
+)
+def test_what_a_generate_request_has_besides_its_text(field: str) -> None:
+    """Media, embeddings, sessions and another server's cache are part of the prompt, unless there are none."""
+    assert is_unseen(Api.GENERATE, {"text": "Hi", field: ["x"]})
+    assert not any(is_unseen(Api.GENERATE, {"text": "Hi", field: none}) for none in (None, [], {}))
