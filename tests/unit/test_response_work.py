@@ -93,3 +93,12 @@ def test_a_megabyte_of_real_events_in_one_message_is_read() -> None:
     reader = reader_for(Api.CHAT, ResponseHead(200, EVENTS, ""), MAX_BYTES)
     reader.feed(token * ((750 << 10) // len(token)) + last)
     assert Usage(5, 1, 0, cut_by_length=False) == reader.finish()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_the_lines_of_a_chunk_are_counted_whatever_they_hold(end: bytes) -> None:
+    """Empty lines end events that have no data, but take as long as others."""
+    per_line = len(end)
+    assert [] == SseParser(1 << 20).feed(end * (MAX_LINES // per_line))
+    with pytest.raises(ResponseNotUnderstood):
+        SseParser(1 << 20).feed(end * (MAX_LINES // per_line + 1))

@@ -268,6 +268,14 @@ def test_each_overload_is_a_separate_episode() -> None:
     assert none != first == still == ending == ended != second
 
 
+def test_an_overload_that_comes_back_before_all_have_returned_is_the_same() -> None:
+    """Conversations that have left and not yet returned stay where they are: moving them again loses a cache."""
+    spilling = Spilling(SETTINGS)
+    loads = [spilling.observe(Busy(1, waiting, 5, 0.0), (0, 0), 1.0) for waiting in (40, 40, 0, 40)]
+    assert [0.5, 1.0, 0.5, 1.0] == [load.share for load in loads]
+    assert [1] * 4 == [load.episode for load in loads]
+
+
 def test_a_conversation_is_identified_by_its_first_question_or_its_text() -> None:
     """The text before the question may change from turn to turn; a plain prompt has no question."""
     state = fleet(PoolLoad(FULL, share=0.5), PoolLoad(FREE, absorbs=9_999))

@@ -59,8 +59,10 @@ def test_sources_are_bounded() -> None:
     """However many sources there are, the most recent ones are kept, and others count as new."""
     voices = Voices()
     voices.observe(0).q = 1.0
-    for source in range(1, MOST_SOURCES + 1):
+    for source in range(1, MOST_SOURCES):
         voices.observe(source)
+    assert 0 in voices.known
+    voices.observe(MOST_SOURCES)
     assert 0 not in voices.known
     assert 1 == voices.observe(0).count
 
