@@ -24,6 +24,19 @@ def test_each_address_of_a_name_is_a_server() -> None:
     assert (256, "http://10.0.0.0:8000") == (len(found), found[0])
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_a_name_without_a_port_has_that_of_its_scheme(scheme: str, port: int) -> None:
+    """As everywhere, and the port is the one that is looked up."""
+    asked = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        asked.append((host, port))
+        return ["10.0.0.1"]
+
+    found = asyncio.run(endpoints(Endpoints(dns=f"{scheme}://vllm"), 1, resolve))
+    assert ((f"{scheme}://10.0.0.1:{port}",), [("vllm", port)]) == (found, asked)
+
+
 def test_an_ipv6_address_is_put_in_brackets() -> None:
     """Otherwise the port could not be distinguished from the address."""
 

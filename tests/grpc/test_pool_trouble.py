@@ -107,6 +107,18 @@ def test_a_server_without_load_is_silent_if_its_load_is_needed(
     assert needs_load is any("/metrics" in str(getattr(each, "fields", "")) for each in caplog.records)
 
 
+def test_a_server_without_load_hides_no_other_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """The log line counts both, and names the one that cannot be reached."""
+
+    async def scenario(url: str) -> PoolReport:
+        return await round_of(watching(Endpoints((url, "http://127.0.0.1:9")), needs_load=True))
+
+    serving(scenario, metrics=b"no metrics")
+    (fields,) = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    assert 2 == fields["failed"]
+    assert "127.0.0.1:9/" in fields["first"]
+
+
 def test_spillover_needs_the_load(router: Router, eventually: Any) -> None:
     """A running router with `spill.enabled` counts a server without load as silent."""
 

@@ -60,6 +60,19 @@ def test_only_the_server_knows_which_of_two_pairs_it_scores(other: dict[str, Any
     assert read(Api.SCORE, text_1="c", text_2="d", **other).unseen_history
 
 
+@pytest.mark.parametrize("name", ["text_1", "text_2"])
+def test_half_a_pair_besides_another_makes_it_ambiguous(name: str) -> None:
+    """So does either of the two names that are read first."""
+    assert read(Api.SCORE, **{"queries": "a", "documents": "b", name: "c"}).unseen_history
+
+
+@pytest.mark.parametrize(("size", "expanded"), [(260, True), (263, False)])
+def test_an_instruction_counts_once_for_each_pair(size: int, expanded: bool) -> None:  # noqa: FBT001
+    """Half a megabyte of text is made of a request at most, however it is multiplied."""
+    facts = read(Api.RERANK, query="q", documents=["d"] * 2_000, instruction="I" * size)
+    assert ((size + 2) * 2_000 if expanded else 0, not expanded) == (len(facts.text), facts.unseen_history)
+
+
 def test_the_parts_of_a_query_are_one_prompt() -> None:
     """SGLang takes a query in parts, which it reads together with each document."""
     parts = [{"type": "text", "text": "ab"}, {"type": "text", "text": "c"}]

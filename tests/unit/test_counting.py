@@ -361,3 +361,11 @@ def test_an_outlier_moves_little_in_either_direction(factor: float) -> None:
         routing.learn(routing.place(NEAR), 915)
     routing.learn(routing.place(NEAR), round(915 * factor))
     assert pytest.approx(915, rel=0.005) == estimate_of(routing.place(NEAR)).prompt_tokens
+
+
+def test_usage_that_no_estimate_believes_teaches_no_template() -> None:
+    """A count a thousand times the estimate belongs to another request, or to a broken counter."""
+    routing = Routing()
+    before = estimate_of(routing.place(NEAR))
+    routing.learn(routing.place(NEAR), 2_000_000)
+    assert before == estimate_of(routing.place(NEAR))

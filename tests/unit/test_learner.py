@@ -363,3 +363,18 @@ def test_only_a_request_for_a_smaller_pool_counts_as_retried(text: str, retried:
     router.learner.responded(decision, ResponseHead(200, "application/json", attempts=2))
     assert isinstance(router.listener, Recorder)
     assert (1, retried) == (len(router.listener.calls_of("responded")), len(router.listener.calls_of("retried")))
+
+
+@pytest.mark.parametrize(("fields", "prioritised"), [({"session_params": {"id": "x"}}, False), ({}, True)])
+def test_only_usage_of_what_was_estimated_gives_priority_in_learning(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], *, prioritised: bool
+) -> None:
+    """A missed bound puts its stratum first; usage of a prompt that is not all in the body misses no bound."""
+    missed: list[object] = []
+    monkeypatch.setattr(LearningBudget, "missed", lambda _, stratum: missed.append(stratum))
+    router = make_router(pools=POOLS)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]} | fields
+    decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
+    learning = router.learner.observe(decision, OK, Usage(1_000, 5)).learning
+    assert learning.under_counted
+    assert prioritised is learning.is_judged is bool(missed)

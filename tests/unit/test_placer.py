@@ -179,3 +179,15 @@ def test_in_shadow_all_load_is_the_default_pools() -> None:
     placing, moving = spilling(SHORT, Mode.SHADOW)
     placing.place(FACTS, "", TWO.fleet)
     assert ["long"] == [name for name, _ in moving.counted]
+
+
+def test_all_outputs_of_a_request_count_where_it_is_placed() -> None:
+    """The pool's servers generate each of them, though each only has to fit a context of its own."""
+    spillover = Spillover(SpillSettings(enabled=True), b"salt")
+    placing = Placer(
+        Mode.ENFORCE, Pools((SHORT, LONG)), make_estimator(EstimatorSettings()), 768 * 1024, spillover
+    )
+    decision = placing.place(replace(FACTS, sequences=4), "")
+    assert decision.budget is not None
+    assert decision.budget.total + 3 * 50 == decision.budget.load_tokens
+    assert (1, decision.budget.load_tokens) == spillover.placed("short")

@@ -170,3 +170,10 @@ def test_any_bytes_raise_no_other_error(page: bytes) -> None:
     for parse in (parse_models, parse_load):
         with suppress(ReportNotUnderstood):
             parse(page)
+
+
+def test_all_names_of_the_same_weights_share_the_prices_of_the_first() -> None:
+    """However many names a server has for one model, only the first has prices of its own."""
+    names = [{"id": name, "root": "/models/qwen", "parent": None} for name in ("qwen", "large", "default")]
+    found = parse_models(json.dumps({"data": names}).encode()).models
+    assert [("qwen", ""), ("large", "qwen"), ("default", "qwen")] == [(each.name, each.parent) for each in found]
