@@ -13,9 +13,8 @@ HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 PROMPT, INPUT = {"prompt": "Hi"}, {"input": "Hi"}
 DOCUMENTS = {"chat_template_kwargs": {"documents": [{"text": "word"}]}}
 TEMPLATE = {"chat_template_kwargs": {"chat_template": "{{ x }}"}}
-PLAIN_TEMPLATE, NESTED = (
-    {"chat_template_kwargs": {key: value}} for key, value in (("chat_template", "x"), ("tool", {}))
-)
+PLAIN_TEMPLATE = {"chat_template_kwargs": {"chat_template": "x"}}
+NESTED: dict[str, Any] = {"chat_template_kwargs": {"tool": {}}}
 LONG_SWITCH = {"chat_template_kwargs": {"identity": "word " * 100}}
 SWITCHES = {"chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "high"}}
 
@@ -303,4 +302,5 @@ def test_a_limit_of_0_is_a_prompt_without_output_elsewhere(api: Api, body: dict[
 def test_what_a_generate_request_has_besides_its_text(field: str) -> None:
     """Media, embeddings, sessions and another server's cache are part of the prompt, unless there are none."""
     assert is_unseen(Api.GENERATE, {"text": "Hi", field: ["x"]})
-    assert not any(is_unseen(Api.GENERATE, {"text": "Hi", field: none}) for none in (None, [], {}))
+    nothing: tuple[Any, ...] = (None, [], {})
+    assert not any(is_unseen(Api.GENERATE, {"text": "Hi", field: each}) for each in nothing)

@@ -105,3 +105,11 @@ def test_a_single_block_is_a_list_of_one() -> None:
     """Content that is a single block, without a list around it, is read as well."""
     facts = read(system={"type": "text", "text": "A"}, messages=[{"content": {"type": "text", "text": "B"}}])
     assert (facts.text, facts.messages) == (b"AB", 2)
+
+
+@pytest.mark.parametrize("kind", ["bash", "computer", "memory", "text_editor", "web_search"])
+def test_of_anthropics_tools_those_of_the_client_add_nothing_unseen(kind: str) -> None:
+    """Their names end in a date; what a tool of the server finds is added to the prompt later."""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": f"{kind}_20250818", "name": kind}]}
+    facts = read_request(Api.MESSAGES, json.dumps(body).encode())
+    assert (1, kind == "web_search") == (facts.tools, facts.unseen_history)

@@ -110,6 +110,13 @@ def test_a_pool_whose_reports_are_too_old_counts_as_unknown() -> None:
     assert isnan(watching.audience.pools[-1].pressure)
 
 
+def test_a_pool_whose_load_is_too_old_is_no_longer_judged_by_it() -> None:
+    """Its servers may still list their models; requests neither leave it nor move to it by what is not known."""
+    watching = Watching()
+    assert {"short"} == watching.observe("short", (A,), waiting=(40,)).loads.keys()
+    assert {} == watching.observe("short", (A,), waiting=(), load_reported=False).loads
+
+
 def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """New models, the start of an overload and its end: one line each, and none without a change."""
     watching = Watching()
