@@ -246,6 +246,13 @@ def test_long_roles_and_ids_are_text(api: Api, body: dict[str, Any], long: str) 
     assert read_request(api, usual.encode()).text in (b"", b"Hi")
 
 
+@pytest.mark.parametrize(("length", "is_text"), [(64, False), (65, True)])
+def test_an_id_of_64_characters_is_a_usual_one(length: int, is_text: bool) -> None:  # noqa: FBT001
+    """No server makes longer ones."""
+    message = {"role": "tool", "tool_call_id": "x" * length}
+    assert is_text is bool(read_request(Api.CHAT, json.dumps({"messages": [message]}).encode()).text)
+
+
 @pytest.mark.parametrize("kind", ["local_shell_call_output", "custom_tool_call_output"])
 def test_the_type_of_an_item_is_not_text(kind: str) -> None:
     """Only its output is."""

@@ -320,3 +320,11 @@ def test_the_area_of_images_is_in_patches() -> None:
     assert 200 == prompt.media().image_patches
     prompt.add_image(msgspec.Raw(json.dumps(url_of(png(8_000, 8_000))).encode()))
     assert 200 + 16_384 == prompt.media().image_patches
+
+
+@pytest.mark.parametrize(("before", "found"), [(500, True), (1_100, False)])
+def test_only_the_beginning_of_a_source_is_searched_for_an_image(before: int, found: bool) -> None:  # noqa: FBT001
+    """However long a source without an image is, looking for one takes little time."""
+    source = {"media_type": "x" * before, "data": b64encode(png(32, 16)).decode()}
+    pixels = image_pixels(msgspec.Raw(msgspec.json.encode(source)))
+    assert (32 * 16 if found else 0) == pixels
