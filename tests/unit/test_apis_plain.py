@@ -92,7 +92,8 @@ def test_embeddings_have_no_output() -> None:
 
 def test_embedding_of_a_conversation() -> None:
     """A conversation can be embedded too, including its images."""
-    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, {"text": "a cat"}]
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgoA"}}
+    content = [image, {"text": "a cat"}]
     facts = read(Api.EMBEDDINGS, messages=[{"role": "user", "content": content}])
     assert (facts.text, facts.messages, facts.media) == (b"a cat", 1, MediaCount(small_images=1))
 

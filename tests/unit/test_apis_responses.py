@@ -72,7 +72,7 @@ def test_media() -> None:
             {
                 "role": "user",
                 "content": [
-                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgoA", "detail": "auto"},
                     {"type": "input_image", "file_id": "file-1"},
                     {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}},
                 ],

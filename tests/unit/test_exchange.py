@@ -135,7 +135,7 @@ def test_a_body_too_large_for_the_short_pool_is_decided_before_its_end(connect: 
 def test_the_end_of_an_image_is_awaited(connect: Connect) -> None:
     """Base64 media does not count towards the early decision: the whole body is awaited and counted."""
     gateway = connect(STREAMED)
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 30_000}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgoA" + "QUJD" * 30_000}}
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": [image]}], "max_tokens": 5}).encode()
     gateway.send_all(request(body, list(range(0, 120_000, 16_384))))
     assert [Reason.TOO_LONG] == [decision.reason for decision in gateway.decisions]

@@ -1,7 +1,7 @@
 """Envoy's connection manager and its filters, built from Envoy's own message types."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -158,10 +158,15 @@ def processor(numbers: Numbers, cluster: str) -> ExternalProcessor:
         metadata_options=MetadataOptions(receiving_namespaces=received),
         mutation_rules=HeaderMutationRules(
             disallow_all=True,
-            allow_expression=RegexMatcher(regex="|".join(map(re.escape, numbers.set_headers))),
+            allow_expression=RegexMatcher(regex=_any_of(numbers.set_headers)),
         ),
         disable_immediate_response=True,
     )
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """Return an expression for one of these names; a hyphen needs no escape, and is in most of them."""
+    return "|".join(re.escape(name).replace(r"\-", "-") for name in names)
 
 
 def _access_log() -> AccessLog:
