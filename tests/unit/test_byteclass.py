@@ -1,7 +1,7 @@
 """The byte-class estimator as a unit: its guarantees for any input, and that it learns."""
 
 from dataclasses import replace
-from math import exp, isfinite, log
+from math import ceil, exp, isfinite, log
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
-from extproc.core.estimator.bound import AdaptiveBound
+from extproc.core.estimator.bound import START, AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import FEATURE_NAMES, features
 from extproc.core.estimator.packing import DOUBLE_BYTES, packed
@@ -204,6 +204,22 @@ def test_images_of_each_size_have_their_own_price() -> None:
     both = facts(WORDS * 4, media=MediaCount(small_images=2, large_images=2))
     estimates = [estimator.estimate(asked, "").prompt_tokens for asked in (small, large, both)]
     assert estimates == [pytest.approx(tokens, rel=0.05) for tokens in (166, 2_745, 100 + 2 * 66 + 2 * 2_645)]
+
+
+def test_images_that_exceed_their_bound_widen_no_bound_of_text() -> None:
+    """Requests with media have a q of their own: they err differently, and each kind keeps its promise."""
+    estimator, with_image = (
+        ByteClassEstimator(EstimatorSettings()),
+        facts(WORDS * 4, media=MediaCount(large_images=1)),
+    )
+    teach(estimator, 150)
+    (before,) = estimator.state().models
+    for _ in range(4):
+        estimate = estimator.estimate(with_image, "")
+        estimator.observe(estimate, Usage(ceil(1.05 * estimate.prompt_bound)))
+    (after,) = estimator.state().models
+    assert after.q == before.q
+    assert estimator._known.model(after.model).media_bound.q > START
 
 
 def test_a_tenant_has_its_own_residual() -> None:

@@ -36,6 +36,7 @@ class Taught(Protocol):
     views: Views
     scale: LogVariance
     bound: AdaptiveBound
+    media_bound: AdaptiveBound
 
 
 class Belief(msgspec.Struct, frozen=True, gc=False):
@@ -44,7 +45,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     `highest` is the physical limit, `residual` the r in the estimate, `doubt` the variance of log(actual / tokens)
     due to the prices and to the granularity of counting. `variance` adds the category's spread to that. `scale` is
     the standard deviation after `factors` and the request's distance from everything that taught the prices are
-    applied (scale.py).
+    applied (scale.py). `q` is what the bound was made with, and what its response is scored by.
     """
 
     tokens: float
@@ -55,6 +56,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     variance: float
     factors: Sequence[float]
     scale: float
+    q: AdaptiveBound
 
     def trust(self, usual_spread: float) -> float:
         """Return the weight of the response in the prices, at most 1: lower if its scale exceeds the usual spread.
@@ -93,5 +95,6 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, 
     )
     unlike = STRANGE * max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
     scale = sqrt(model.scale.variance(variance, factors) + unlike)
-    bound = min(model.bound.above(tokens, scale, more_q), highest)
-    return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale)
+    q = model.media_bound if priced[OF_MEDIA] else model.bound
+    bound = min(q.above(tokens, scale, more_q), highest)
+    return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale, q)

@@ -7,8 +7,9 @@ Track q so that P(actual > estimate * exp(q * scale)) = epsilon. After each resp
 This needs no assumption about the errors: whatever they do, over n responses the share of misses is within (q_0 +
 step) / (step * n) of epsilon, as long as q stays above zero. `scale` is the standard deviation of log(actual /
 estimate) believed for this request. It makes the errors of young and old categories, of uniform and mixed traffic
-comparable, so one q per model is enough, and the bound is narrow where the model is sure. Because the scale
-follows the drift, a constant step of half a standard deviation holds both 1 % and .1 %.
+comparable, so one q per model is enough for all text, and the bound is narrow where the model is sure. Because the
+scale follows the drift, a constant step of half a standard deviation holds both 1 % and .1 %. Requests with media
+have another q: what an image costs may jump from tile to tile, and errors of that shape exceed any usual multiple.
 
 Whether q moves up or down depends only on whether a response's score, log(actual / estimate) / scale, is above it.
 So q can be recomputed from any starting value through scores that several routers have seen. That is how replicas

@@ -10,7 +10,8 @@ classes, of transitions between them, of scripts, letter pairs and runs, and of 
 
     1. priced   = w.x                       w: least squares on relative error, one per model (least_squares.py)
     2. estimate = priced * exp(r)           r: exponential mean of log(actual / priced) per category (residual.py)
-    3. bound    = estimate * exp(q * s)     q: adaptive conformal inference, one per model (bound.py)
+    3. bound    = estimate * exp(q * s)     q: adaptive conformal inference, one per model for text, one for
+                                            requests with media (bound.py)
        s^2      = s0^2 exp(t.f)             t: log-linear in size, leverage, ... of this request (scale.py)
        s0^2     = spread^2 + doubt          spread: how much the category scatters; doubt: what the prices do not
                                             know yet (leverage) plus the granularity of counting: k tokens

@@ -23,7 +23,7 @@ class Continued:
         self.prices = prices
         self.views = views
         self.scale = LogVariance()
-        self.bound = AdaptiveBound(epsilon, START)
+        self.bound = self.media_bound = AdaptiveBound(epsilon, START)  # conversations with media are not known
         self.residual: Residual | None = None  # None: the model's residual applies
 
     def learn(self, now: Belief, error: float, bytes_per_token: float, of_model: Residual, voice: Voice) -> None:

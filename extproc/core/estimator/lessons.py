@@ -56,7 +56,7 @@ def teach(
     error = log(actual / now.tokens)
     missed = actual > now.bound
     if on_bound and abs(error) <= WILD and not (missed and now.bound >= now.highest):
-        voice.score(model.bound, error / now.scale)
+        voice.score(now.q, error / now.scale)
     believed = clipped_error(error, now.scale)
     clipped = believed != error
     model.clipped += clipped

@@ -176,7 +176,7 @@ class Rival:
         """Take in a response without clipping: implausible responses are the reason why the rival exists."""
         model = self.model
         if abs(error) <= WILD:
-            model.bound.observe(error / now.scale)
+            now.q.observe(error / now.scale)
         taught = model.prices.responses >= TAUGHT_RESPONSES
         model.residual.learn(error + now.residual, now.doubt, bytes_per_token, move_mean=taught, weight=weight)
         model.scale.learn(now.variance, now.factors, error, weight)

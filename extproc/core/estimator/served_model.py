@@ -30,6 +30,7 @@ class ServedModel:
     def __init__(self, prior: Prior, settings: ByteClassSettings, residual: Residual) -> None:
         self.prices = RelativeLeastSquares(prior, settings.forgetting)
         self.bound = AdaptiveBound(settings.epsilon)
+        self.media_bound = AdaptiveBound(settings.epsilon)  # belongs to this process, as `continued` does
         self._epsilon = settings.epsilon
         self.scale = LogVariance()
         self.residual = residual
@@ -132,6 +133,7 @@ class ServedModel:
         self.bound.q = max(self.bound.q + change.q, 0.0)
         if self.generation != change.generation:
             self.bound = AdaptiveBound(self._epsilon, self.bound.q)
+            self.media_bound = AdaptiveBound(self._epsilon)
             self.continued = Continued(self.prices, self.views, self._epsilon)
         self.generation = change.generation
 
