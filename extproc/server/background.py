@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from extproc.cancelling import cancelled
 from extproc.look_ups import LookingUp
 
 __all__ = ["Background", "Job"]
@@ -59,9 +60,7 @@ class Background:
     async def _run_until_cancelled(self) -> None:
         tasks = [asyncio.create_task(self._run_forever(job)) for job in self._jobs]
         await self._ending.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
 
     async def _run_forever(self, job: Job) -> None:
         while True:

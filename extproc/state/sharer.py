@@ -7,9 +7,10 @@ stays in use. The work on the deciding thread is done in bites that are shorter 
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
+from extproc.cancelling import cancelled
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.merging import bounded
@@ -113,14 +114,15 @@ class Sharer:
         finally:
             await store.close()
 
-    async def _in_time(self, exchange: Awaitable[None]) -> None:
+    async def _in_time(self, exchange: Coroutine[Any, Any, None]) -> None:
         """Await an exchange, with a limit on how long it may delay the start or the end of the router."""
         within_s = min(2 * self._settings.timeout_s, BEGINS_WITHIN_S)
-        try:
-            async with asyncio.timeout(within_s) as patience:
-                await exchange
-        except TimeoutError as error:
-            raise TimeoutError(f"no answer in {within_s:g} s" if patience.expired() else str(error)) from error
+        task = asyncio.create_task(exchange)
+        if not (await asyncio.wait([task], timeout=within_s))[0]:
+            await cancelled([task])
+        if task.cancelled():
+            raise TimeoutError(f"no answer in {within_s:g} s")
+        await task
 
     async def _try(self, exchange: Awaitable[None]) -> None:
         try:

@@ -239,6 +239,28 @@ def test_a_silent_store_is_given_up_in_time(tmp_path: Path) -> None:
     assert 10 == replica.responses
 
 
+def test_a_store_whose_client_loses_the_cancellation_delays_no_start(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python 3.11 a client in asyncio.wait_for may not notice that it is cancelled: it is cancelled again."""
+    monkeypatch.setattr("extproc.state.sharer.BEGINS_WITHIN_S", 0.01)
+    lost: list[int] = []
+
+    async def look(_: Store, excluding: str) -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append(len(excluding))
+
+    monkeypatch.setattr(Store, "look", look)
+    replica = Replica(server.url, timeout_s=60)
+    replica.exchange()
+    assert ([False], 1) == (replica.done, len(lost))
+
+
 def test_a_router_does_not_wait_long_for_a_store_at_startup_or_shutdown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
