@@ -162,16 +162,22 @@ def test_a_base_that_has_faded_is_written_back(server: RedisServer) -> None:
     assert before != server.say("GET", base)
 
 
-def test_a_replica_that_was_cut_off_comes_back_under_another_name(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it had published is in the base, what it learned meanwhile is its own, and nothing counts twice."""
+def cut_off(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> tuple[Replica, Replica]:
+    """Return a replica that has learned from 80 responses and was taken for dead, and the one that folded it."""
     away, other = Replica(server.url, 1), Replica(server.url, 2)
     away.learn(80)
     away.exchange()
     monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
     other.exchange(2)
     monkeypatch.undo()
+    return away, other
+
+
+def test_a_replica_that_was_cut_off_comes_back_under_another_name(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had published is in the base, what it learned meanwhile is its own, and nothing counts twice."""
+    away, other = cut_off(server, monkeypatch)
     away.learn(15)
     away.exchange()
     for _ in range(3):
@@ -572,12 +578,7 @@ def test_a_base_that_is_put_back_still_names_the_replicas_in_it(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replica that was cut off, and folded, does not count twice if the store lost the base meanwhile."""
-    away, other = Replica(server.url, 1), Replica(server.url, 2)
-    away.learn(80)
-    away.exchange()
-    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
-    other.exchange(2)
-    monkeypatch.undo()
+    away, other = cut_off(server, monkeypatch)
     other.exchange()
     server.say("FLUSHALL")
     other.exchange(2)
