@@ -1,7 +1,7 @@
 """Cancelling tasks that may lose a cancellation, as in Python 3.11's `asyncio.wait_for`, which redis-py uses.
 
-If it is cancelled at the moment when what it waits for is done, it returns that result (not so since 3.12). Of the
-waits for a store that does not answer, one in seventy then took as long as the client's own timeout.
+If it is cancelled at the moment when what it waits for is done, it returns that result (not so since 3.12). The
+wait for a store that does not answer then takes as long as the client's own timeout.
 """
 
 import asyncio
