@@ -90,6 +90,26 @@ def test_an_overload_begins_above_the_limit_and_ends_below_the_release() -> None
     assert [0.0, 0.0, 0.4, 0.2, 0.067, 0.0, 0.0] == shares([9, 10, 11, 8, 6, 4, 9])
 
 
+def shares_by_kv(usages: Sequence[float], waiting: int = 0) -> list[float]:
+    """Return the share after each measurement of a pool with one server, in which a queue was just too long."""
+    spilling = Spilling(SETTINGS)
+    spilling.observe(Busy(1, 40, 5, 0.99), (0, 0), 0.4)  # a fifth leaves
+    return [round(spilling.observe(Busy(1, waiting, 5, each), (0, 0), 0.1).share, 3) for each in usages]
+
+
+def test_a_cache_in_ordinary_use_keeps_no_overload_going() -> None:
+    """Without a queue, all return if the cache would be below its limit with those that leave: servers whose cache
+    is more than half full are not overloaded for that.
+    """
+    assert [0.15, 0.1, 0.05, 0.0, 0.0] == shares_by_kv([0.6, 0.7, 0.8, 0.8, 0.8])
+
+
+def test_an_overload_goes_on_while_those_that_leave_would_not_fit_or_some_wait() -> None:
+    """The cache is below its limit only because a fifth of the requests leave, or because others wait."""
+    assert 0.2 < shares_by_kv([0.73])[0]
+    assert 0.2 == shares_by_kv([0.72], waiting=5)[0]
+
+
 def test_all_have_returned_when_the_ramp_has_passed() -> None:
     """The share falls from 1 to 0 in two seconds."""
     assert [0.5, 1.0, 0.5, 0.0] == shares([40, 40, 0, 0])

@@ -4,9 +4,10 @@ The idea. A pool's pressure is the higher of two gauges, 1 at its limit and 2 wh
 waiting requests per server relative to the configured limit; and KV cache in use. The share that leaves rises
 linearly with the pressure, like the marking probability of RED with the length of a queue (Floyd and Jacobson,
 1993). It starts when the pressure exceeds the limit, ends when it is below `release` of it (hysteresis), and takes
-at least `ramp_s` to change from none to all. A queue already integrates the overload, so a share proportional to
-it settles; integrating it once more (integral control, tried first) oscillates. The paper moves everything above a
-threshold, which oscillates with the delay of the measurement.
+at least `ramp_s` to change from none to all. Without a queue it ends earlier: a KV cache in use is no overload,
+however full, if the requests that leave would find room in it. A queue already integrates the overload, so a share
+proportional to it settles; integrating it once more (integral control, tried first) oscillates. The paper moves
+everything above a threshold, which oscillates with the delay of the measurement.
 
 Between two measurements a router's own decisions are the freshest information: the requests that it has placed in
 a pool since, beyond the number that the pool absorbed before without a queue, are waiting there, and their tokens
@@ -55,19 +56,25 @@ class SpillSettings:
     kv_usage: Annotated[float, Meta(gt=0, lt=1)] = 0.95
     """The share of the KV cache in use at which a pool is at its limit."""
     release: Annotated[float, Meta(gt=0, lt=1)] = 0.5
-    """The share of the limits below which an overload has ended."""
+    """The share of the limits below which an overload has ended. Without a queue it has also ended when the KV
+    cache would be below its limit with the requests that leave."""
     ramp_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
     """The shortest time in which the share that leaves goes from none to all, or back."""
 
 
 def pressure(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens: int = 0) -> float:
     """Return how full a pool is, 1 at its limit; `requests` and `tokens` were placed since the measurement."""
+    return max(_gauges(load, settings, requests, tokens))
+
+
+def _gauges(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens: int = 0) -> tuple[float, float]:
+    """Return the queue and the KV cache in use, each 1 at its limit and 2 when all requests should leave."""
     busy = load.busy
     waiting = busy.waiting + max(requests - load.absorbs, 0)
     kv_usage = busy.kv_usage + (tokens / busy.kv_tokens if busy.kv_tokens else 0.0)
     limit = settings.kv_usage
     by_kv = kv_usage / limit if kv_usage <= limit else 1 + (kv_usage - limit) / (1 - limit)
-    return max(waiting / busy.endpoints / settings.waiting_per_endpoint, by_kv)
+    return waiting / busy.endpoints / settings.waiting_per_endpoint, by_kv
 
 
 class Spilling:
@@ -92,7 +99,7 @@ class Spilling:
             absorbed = max(requests - last.requests - queued, 0)
         free = 0 if busy.waiting else busy.running  # without a queue, as many again find a slot at once or soon
         asked = PoolLoad(busy, requests, tokens, absorbed + free)
-        share = self._next_share(pressure(asked, self._settings), last.share if last else 0.0, elapsed_s)
+        share = self._next_share(*_gauges(asked, self._settings), last.share if last else 0.0, elapsed_s)
         self._last = PoolLoad(busy, requests, tokens, asked.absorbs, share, self._episode)
         return self._last
 
@@ -100,12 +107,13 @@ class Spilling:
         """Called when the pool's load is no longer known: nothing leaves it from then on."""
         self._overloaded, self._last = False, None
 
-    def _next_share(self, pressed: float, share: float, elapsed_s: float) -> float:
-        settings = self._settings
+    def _next_share(self, by_queue: float, by_kv: float, share: float, elapsed_s: float) -> float:
+        settings, pressed = self._settings, max(by_queue, by_kv)
         if pressed > 1 and not self._overloaded:
             self._overloaded = True
             self._episode += share == 0
-        elif pressed < settings.release:
+        # The KV cache in use is proportional to the requests: below 1 - share of its limit, all of them would fit.
+        elif by_queue < settings.release and by_kv < max(settings.release, 1 - share):
             self._overloaded = False
         if not settings.enabled:
             return 0.0
