@@ -28,6 +28,7 @@ __all__ = [
     "ModelList",
     "ModelReport",
     "ReportNotUnderstood",
+    "load_lines",
     "parse_load",
     "parse_models",
 ]
@@ -151,7 +152,13 @@ _PREEMPTIONS: Final = ("vllm:num_preemptions_total",)
 _KV_TOKENS: Final = "sglang:max_total_num_tokens"
 _KV_BLOCKS: Final = "vllm:cache_config_info"  # the figures are in its labels
 _NAMES: Final = (*_WAITING, *_RUNNING, *_KV_USAGE, *_PREEMPTIONS, _KV_TOKENS, _KV_BLOCKS)
+_NAME_BYTES: Final = tuple(name.encode() for name in _NAMES)
 _RANKS: Final = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})  # the ranks of one engine report the same values
+
+
+def load_lines(lines: bytes | bytearray) -> bytes:
+    """Return those of a page's lines that `parse_load` reads; the last one has to be complete."""
+    return b"".join(line + b"\n" for line in lines.split(b"\n") if line.startswith(_NAME_BYTES))
 
 
 def parse_load(page: bytes) -> LoadReport:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
@@ -15,14 +16,20 @@ from extproc.pools.reports import (
     LoadReport,
     ModelReport,
     ReportNotUnderstood,
+    load_lines,
     parse_load,
     parse_models,
 )
 
 __all__ = ["EndpointReport", "ScrapeFailed", "make_client", "scrape"]
 
-# vLLM's metrics page has about 50 KB per model and engine.
 MAX_PAGE_BYTES: Final = 1 << 20
+# vLLM's page of metrics has about 40 KB per engine, few of which are read. A server may have dozens of engines
+# (data parallelism), so the lines that are not read are dropped as they come, block by block.
+MAX_METRICS_BYTES: Final = 8 << 20
+BLOCK_BYTES: Final = 1 << 17
+MODELS: Final = "/v1/models"
+LOAD: Final = "/metrics"
 MAX_MESSAGE_CHARS: Final = 300
 MAX_AT_ONCE: Final = 32
 MAX_SERVERS: Final = 2_048  # servers whose connections are kept open
@@ -102,7 +109,8 @@ async def scrape(
     headers = {"authorization": f"Bearer {key}"} if key else {}
     name = {"sni_hostname": server_name} if server_name else {}
     models_page, load_page = await asyncio.gather(
-        *(_fetch(client, f"{url}{path}", timeout_s, headers, name) for path in ("/v1/models", "/metrics"))
+        _fetch(client, f"{url}{MODELS}", timeout_s, headers, name, read=_page),
+        _fetch(client, f"{url}{LOAD}", timeout_s, headers, name, read=_load_page),
     )
     models, fault = _models(models_page, url)
     load, load_fault = _load(load_page, url)
@@ -118,9 +126,9 @@ def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ..
     try:
         found = parse_models(page)
     except ReportNotUnderstood as error:
-        return None, f"{url}/v1/models: {error}"[:MAX_MESSAGE_CHARS]
+        return None, f"{url}{MODELS}: {error}"[:MAX_MESSAGE_CHARS]
     if found.listed > MAX_MODELS:
-        return found.models, f"{url}/v1/models: {found.listed} models; the first {MAX_MODELS} are read"
+        return found.models, f"{url}{MODELS}: {found.listed} models; the first {MAX_MODELS} are read"
     return found.models, ""
 
 
@@ -131,31 +139,52 @@ def _load(page: bytes | ScrapeFailed, url: str) -> tuple[LoadReport | None, str]
     try:
         return parse_load(page), ""
     except ReportNotUnderstood as error:
-        return None, f"{url}/metrics: {error}"[:MAX_MESSAGE_CHARS]
+        return None, f"{url}{LOAD}: {error}"[:MAX_MESSAGE_CHARS]
 
 
 async def _fetch(
-    client: httpx.AsyncClient, url: str, timeout_s: float, headers: dict[str, str], name: dict[str, str]
+    client: httpx.AsyncClient,
+    url: str,
+    timeout_s: float,
+    headers: dict[str, str],
+    name: dict[str, str],
+    *,
+    read: Callable[[httpx.Response], Awaitable[bytes]],
 ) -> bytes | ScrapeFailed:
     try:
         request = client.build_request("GET", url, headers=headers, extensions=name)
         async with asyncio.timeout(timeout_s):
-            return await _page(client, request)
+            response = await client.send(request, stream=True)
+            try:
+                response.raise_for_status()
+                return await read(response)
+            finally:
+                await response.aclose()
     except TimeoutError:
         return ScrapeFailed(f"{url}: no answer in {timeout_s:g} s")
     except Exception as error:  # noqa: BLE001  (an address or a page can make the client raise anything)
         return ScrapeFailed(f"{url}: {type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS])
 
 
-async def _page(client: httpx.AsyncClient, request: httpx.Request) -> bytes:
-    response = await client.send(request, stream=True)
-    try:
-        response.raise_for_status()
-        page = bytearray()
-        async for piece in response.aiter_raw():
-            page += piece
-            if len(page) > MAX_PAGE_BYTES:
-                raise ReportNotUnderstood(f"longer than {MAX_PAGE_BYTES} bytes")
-        return bytes(page)
-    finally:
-        await response.aclose()
+async def _page(response: httpx.Response) -> bytes:
+    page = bytearray()
+    async for piece in response.aiter_raw():
+        page += piece
+        if len(page) > MAX_PAGE_BYTES:
+            raise ReportNotUnderstood(f"longer than {MAX_PAGE_BYTES} bytes")
+    return bytes(page)
+
+
+async def _load_page(response: httpx.Response) -> bytes:
+    """Return the lines of a page of metrics that are read."""
+    lines, block, size = bytearray(), bytearray(), 0
+    async for piece in response.aiter_raw():
+        size += len(piece)
+        block += piece
+        if len(block) >= BLOCK_BYTES:
+            end = block.rfind(b"\n") + 1
+            lines += load_lines(block[:end])
+            del block[:end]
+        if size > MAX_METRICS_BYTES or len(lines) + len(block) > MAX_PAGE_BYTES:
+            raise ReportNotUnderstood(f"longer than {MAX_METRICS_BYTES} bytes, or {MAX_PAGE_BYTES} to be read")
+    return bytes(lines + load_lines(block))

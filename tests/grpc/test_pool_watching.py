@@ -231,16 +231,45 @@ def test_connections_to_servers_that_are_no_longer_polled_are_closed(monkeypatch
     assert (3, 1) == (answered, len(kept))
 
 
-def test_a_gigabyte_of_metrics_is_given_up_at_the_first_megabyte() -> None:
+def test_a_server_with_dozens_of_engines_reports_its_load() -> None:
+    """With data parallelism a page of metrics has megabytes, of which a few lines are read, wherever they are."""
+    other = b"".join(
+        b'vllm:e2e_request_latency_seconds_bucket{engine="%d",le="1.0"} 0.0\n' % n for n in range(500)
+    )
+    engine = b'vllm:num_requests_waiting{engine="%d"} 1.0\nvllm:num_requests_running{engine="%d"} 2.0\n'
+    large = b"".join(other + engine % (number, number) for number in range(64))
+    assert len(large) > 2 * MAX_PAGE_BYTES
+
+    async def scenario(url: str) -> PoolReport:
+        return await Watched((url,)).round()
+
+    (load,) = serving(scenario, metrics=large).loads
+    assert (64, 128) == (load.waiting, load.running)
+
+
+def test_a_page_of_megabytes_that_would_have_to_be_read_is_given_up() -> None:
+    """What is kept of a page of metrics is bounded, too."""
+    large = b'vllm:num_requests_waiting{reason="x"} 3\n' * 40_000
+
+    async def scenario(url: str) -> PoolReport:
+        return await Watched((url,)).round()
+
+    report = serving(scenario, metrics=METRICS + large)
+    assert (1, 0) == (len(report.models), len(report.loads))
+
+
+@pytest.mark.parametrize("end", [b"#", b"\n"], ids=["one line", "lines"])
+def test_a_gigabyte_of_metrics_is_given_up_at_the_first_megabytes(end: bytes) -> None:
     """The connection is closed, so the server stops sending; its models are still known."""
     sent = 0
+    line = b"#" * 63 + end
 
     async def gigabyte(request: web.Request) -> web.StreamResponse:
         nonlocal sent
         response = web.StreamResponse(headers={"content-length": str(1 << 30)})
         await response.prepare(request)
         for _ in range(1 << 14):
-            await response.write(b"#" * (1 << 16))
+            await response.write(line * (1 << 10))
             sent += 1 << 16
         return response
 
