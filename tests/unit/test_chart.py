@@ -317,6 +317,10 @@ def test_wrong_values_are_rejected(settings: tuple[str, ...], why: str) -> None:
     assert why in rejected(*settings)
 
 
+STORE = "config.state.store.url=redis://store"
+WATCHED = tuple(
+    f"config.pools[0].{each}" for each in ("name=s", "max_budget_tokens=9", "endpoints.dns=http://a:8000")
+)
 NOTES = """\
 kind: Notes
 metadata: {name: notes}
@@ -342,6 +346,25 @@ def test_commands_in_the_notes_are_valid_shell(settings: tuple[str, ...], tmp_pa
     commands = [line.strip() for line in notes.splitlines() if re.match(r"  (curl|kubectl|TOKEN)", line)]
     assert 0 == subprocess.run(["bash", "-n", "-c", "\n".join(commands)], check=False, timeout=10).returncode
     assert bool(settings) == any(each.startswith("TOKEN=") for each in commands)
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ((), ""),
+        (WATCHED, "the servers of pool s:"),
+        ((STORE, "config.traces.endpoint=http://c"), "the store, the collector of traces:"),
+        ((STORE, "networkPolicy.egress[0].ports[0].port=6379"), ""),
+        ((STORE, "networkPolicy.enabled=false"), ""),
+        (("config.state.store=null", "config.traces=null"), ""),
+    ],
+)
+def test_notes_warn_of_connections_that_the_network_policy_denies(
+    settings: tuple[str, ...], missing: str, tmp_path: Path
+) -> None:
+    """A configuration that lets the router ask other servers needs egress rules, which the chart cannot know."""
+    _, _, denied = notes_of(tmp_path, *settings).partition("cannot reach ")
+    assert missing == denied.partition("\n")[0]
 
 
 def notes_of(tmp_path: Path, *settings: str) -> str:
