@@ -44,11 +44,7 @@ def recompose(router: Router, was: Configuration, configuration: Configuration, 
     """
     same = was.learning == configuration.learning
     budget = router.learner.budget if same else LearningBudget(configuration.learning)
-    spillover = router.placer.spillover
-    if was.spill != configuration.spill:
-        spillover = _spillover(configuration)
-    elif spillover is not None:
-        spillover = spillover.under(_salt(configuration))
+    spillover = _spillover(configuration, router.placer.spillover)
     same = was.estimator == configuration.estimator
     counting = router.placer.counting if same else _counting(configuration.estimator)
     after = _router(configuration, router.listener, learned, budget, spillover, counting=counting)
@@ -92,8 +88,11 @@ def _counting(settings: EstimatorSettings) -> Counting | None:
     return Counting(tokenizers, settings.byteclass.epsilon, settings.max_categories)
 
 
-def _spillover(configuration: Configuration) -> Spillover | None:
-    return Spillover(configuration.spill, _salt(configuration)) if configuration.spill.enabled else None
+def _spillover(configuration: Configuration, before: Spillover | None = None) -> Spillover | None:
+    if not configuration.spill.enabled:
+        return None
+    spill, salt = configuration.spill, _salt(configuration)
+    return Spillover(spill, salt) if before is None else before.under(spill, salt)
 
 
 def _salt(configuration: Configuration) -> bytes:

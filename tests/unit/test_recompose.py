@@ -61,3 +61,14 @@ def test_after_a_reload_a_router_agrees_with_a_newly_started_one(old: str, new: 
     after = recompose(router, was, now, router.placer.estimator)
     assert leaving(compose(now, Listener())) == leaving(after) != before
     assert (1, 50) == spillover(after).placed("s"), "what was placed since the servers were asked still counts"
+
+
+def test_a_change_of_the_limits_forgets_no_request_that_was_placed() -> None:
+    """The loads in force were measured against the counts: from 0 again, all that was placed before would count as
+    gone from the KV caches, and a full pool would seem empty until its servers are asked again.
+    """
+    was, now = (parse(POOLS.replace("true", f"true, kv_usage: {limit}")) for limit in (0.8, 0.9))
+    router = compose(was, Listener())
+    spillover(router).count("s", 50)
+    after = spillover(recompose(router, was, now, router.placer.estimator))
+    assert ((1, 50), 0.9) == (after.placed("s"), after.settings.kv_usage)

@@ -144,11 +144,11 @@ class Spillover:
         self._moved: CappedMap[tuple[str, int], tuple[int, str]] = CappedMap(MAX_CONVERSATIONS, lambda _: (0, ""))
         self._without_text = 0
 
-    def under(self, salt: bytes) -> "Spillover":
-        """Return a Spillover with this salt; it continues to count the requests placed."""
-        if salt == self._salt:
+    def under(self, settings: SpillSettings, salt: bytes) -> "Spillover":
+        """Return a Spillover with these settings and salt; it continues to count the requests placed."""
+        if (settings, salt) == (self.settings, self._salt):
             return self
-        after = Spillover(self.settings, salt)
+        after = Spillover(settings, salt)
         after._placed = self._placed
         return after
 
