@@ -6,8 +6,10 @@ of months of learning, written by a newer version.
 
 import logging
 import os
+import stat
 from collections.abc import Callable
-from errno import EISDIR
+from contextlib import suppress
+from errno import EINVAL, EISDIR
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +49,9 @@ class StateFile:
         A file that is not a state, or that `into` refuses with a ConfigurationError, is set aside. Nothing is
         raised: a router without learned state is better than none.
         """
+        _remove_left_overs(self.path)
         try:
+            _check_kind(self.path)
             data = read_file(self.path, MAX_FILE_BYTES)
         except FileNotFoundError:
             return False
@@ -122,6 +126,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     if not path.name:  # "", "." and "/"
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
     path = Path(os.path.realpath(path))  # a symbolic link stays: its target may be on another disk
+    with suppress(FileNotFoundError):
+        _check_kind(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
@@ -137,6 +143,24 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.fsync(folder)  # the rename must survive a power failure, too
     finally:
         os.close(folder)
+
+
+def _check_kind(path: Path) -> None:
+    """Raise OSError for a device, which must not be renamed or replaced, a pipe, whose opening would wait for a
+    writer, and a directory.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(EINVAL, "it is not a regular file", str(path))
+
+
+def _remove_left_overs(path: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote; one that still writes tries again."""
+    path = Path(os.path.realpath(path))
+    start = f".{path.name}."
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            if left.name.startswith(start) and left.name.removeprefix(start).isdecimal():
+                left.unlink()
 
 
 def _parsed(data: bytes) -> state_pb2.LearnedState:

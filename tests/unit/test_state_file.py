@@ -195,6 +195,39 @@ def test_a_directory_in_place_of_the_file_is_reported(tmp_path: Path, caplog: py
     assert "nothing will be saved" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
+def test_only_a_regular_file_is_read_renamed_or_replaced(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe does not delay the start until somebody writes to it, and /dev/null stays what it is."""
+    path = tmp_path / "state"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path = _device(tmp_path)
+        if kind == "link to a device":
+            (tmp_path / "link").symlink_to(path)
+            path = tmp_path / "link"
+    before, estimator = path.lstat(), taught()
+    keeper, outcomes = saver(path, estimator)
+    assert not keeper.load()
+    keeper.save(estimator.state())
+    with pytest.raises(OSError, match="not a regular file"):
+        write_atomically(path, b"state")
+    assert (before.st_ino, before.st_mode) == (path.lstat().st_ino, path.lstat().st_mode)
+    assert [False] == outcomes.saved
+    assert 1 == caplog.text.count("nothing will be saved")
+
+
+def test_temporary_files_of_killed_processes_are_removed_at_the_start(tmp_path: Path) -> None:
+    """A process that is killed while it writes leaves one behind, under its own number; other files stay."""
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    for name in (".state.1", ".state.4711", ".state.1.7", ".state-0.1", ".state.old", "state.1"):
+        (tmp_path / name).write_bytes(b"part of a state")
+    assert not StateFile(tmp_path / "link").load(refuse)
+    assert {"link", ".state.1.7", ".state-0.1", ".state.old", "state.1"} == set(names_in(tmp_path))
+
+
 def test_a_full_disk_is_reported_once_and_learning_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -343,6 +376,16 @@ def test_an_unusable_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="odd: it is not valid protobuf"):
         read_state(tmp_path / "odd")
     assert state_pb2.LearnedState() == read_state_of(tmp_path)
+
+
+def _device(folder: Path) -> Path:
+    """Return a device of its own where the test may make one, otherwise /dev/null, which it cannot rename."""
+    device = folder / "null"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        return Path("/dev/null")
+    return device
 
 
 def read_state_of(folder: Path) -> state_pb2.LearnedState:
