@@ -139,12 +139,13 @@ class Sharer:
         self._read(found)
         if found.base is not None and self._name in found.base.folded:
             self._rename()
-        elif found.base is None and self._base is not None and (self._base.estimator_kind or self._folded):
-            await store.begin_base(Base(self._base, self._folded))
         await self._apply()  # what is left of an exchange that was cut short
         view = await copied(self._estimator, self._ask)
         exchanged = await asyncio.to_thread(self._compute, view)
         await self._apply()
+        # Only now, when all that was read is in use: a store may refuse to be written.
+        if found.base is None and self._base is not None and (self._base.estimator_kind or self._folded):
+            await store.begin_base(Base(self._base, self._folded))
         await self._publish(store, exchanged.own)
         await self._maintain(store, found)
 
@@ -202,6 +203,8 @@ class Sharer:
         self._is_new = not done and not self._is_new
 
     async def _maintain(self, store: Store, found: Found) -> None:
+        if found.expired:
+            await store.drop_names(found.expired)
         dead_s = DEAD_AFTER * self._settings.every_s
         for name in [name for name, silent_s in found.silent_s.items() if silent_s > dead_s]:
             await store.fold([name], dead_s=dead_s)

@@ -55,13 +55,17 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result of a look at the store; `silent_s` is how long ago each replica last published."""
+    """The result of a look at the store; `silent_s` is how long ago each replica last published.
+
+    `expired` are the names of replicas whose keys are no more.
+    """
 
     base: Base | None
     base_head: bytes
     replicas: dict[str, Tables]
     silent_s: dict[str, float]
     unusable: tuple[str, ...] = ()
+    expired: tuple[str, ...] = ()
 
 
 class Store:
@@ -85,7 +89,7 @@ class Store:
                 await client.aclose()
 
     async def look(self, excluding: str = "") -> Found:
-        """Return what all replicas except `excluding` have published."""
+        """Return what all replicas except `excluding` have published; it writes nothing, which may be refused."""
         client = self._connected()
         self._indexes.next_round()
         names = [_text(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
@@ -101,9 +105,7 @@ class Store:
             foreign = heads[key] == FOREIGN
             self._take(key, FOREIGN if foreign else await cast("Any", client.getrange(key, 0, MAX_BLOB_BYTES)))
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
-        expired = [name for name in names if not heads[self._replica(name)]]
-        if expired:
-            await cast("Any", client.srem(self._key("replicas"), *expired))
+        expired = tuple(name for name in names if not heads[self._replica(name)])
         silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, results[3::2], strict=True)}
         base = self._read.get(keys[0], (b"", None))
         published = {name: self._read.get(self._replica(name), (b"", None))[1] for name in names}
@@ -113,7 +115,12 @@ class Store:
             {name: each for name, each in published.items() if each is not None},
             {name: silent[name] for name in names if name not in expired},
             tuple(key for key in keys if heads[key] and self._read[key][1] is None),
+            expired,
         )
+
+    async def drop_names(self, names: Sequence[str]) -> None:
+        """Remove the names of replicas whose keys are no more; one that lives adds its own when it publishes."""
+        await cast("Any", self._connected().srem(self._key("replicas"), *names))
 
     async def publish(self, name: str, own: Tables, *, new: bool) -> bool:
         """Write a replica's own state to its key if the key exists (if `new`: if it does not); return whether."""

@@ -318,6 +318,31 @@ def test_a_full_store_is_reported_and_still_read(server: RedisServer) -> None:
     assert 35 == one.responses
 
 
+def test_a_store_that_refuses_all_writes_is_still_read(server: RedisServer) -> None:
+    """What needs to be written besides, an expired replica's name or a lost base, does not keep it from being read."""
+    taught, first, other = (Replica(server.url, seed) for seed in range(3))
+    taught.learn(60)
+    first.estimator.load(taught.estimator.state())
+    first.sharer.begin_with(first.estimator.state())
+    first.exchange(2)
+    other.learn(30)
+    other.exchange()
+    (base,) = server.keys("*base")
+    server.say("SADD", base.replace("base", "replicas"), "expired")
+    server.say("DEL", base)
+    server.say("CONFIG", "SET", "min-replicas-to-write", "1")
+    new = Replica(server.url, 3)
+    for replica in (first, new):
+        replica.exchange()
+    assert ([True, True, False], [False]) == (first.done, new.done)
+    assert [90, 30] == [first.responses, new.responses]
+    server.say("CONFIG", "SET", "min-replicas-to-write", "0")
+    for replica in (first, new):
+        replica.exchange()
+    assert [90, 90] == [first.responses, new.responses]
+    assert b":0" in server.say("SISMEMBER", base.replace("base", "replicas"), "expired")
+
+
 def test_a_wrong_password_is_reported_and_a_corrected_one_is_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
