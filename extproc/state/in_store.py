@@ -1,5 +1,6 @@
 """The state in the shared store, read and changed from outside: by a command, or at a router's admin port."""
 
+import uuid
 from collections.abc import Awaitable, Callable
 from functools import reduce
 from typing import Final, TypeVar
@@ -15,6 +16,7 @@ from extproc.look_ups import run
 from extproc.state.changing import NotDone, left_out
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Store
+from extproc.state.values import Base
 
 __all__ = ["InStore"]
 
@@ -41,12 +43,13 @@ class InStore:
         """
         make_estimator(self._estimator).load(state)  # raises if routers could not use it
         left: list[str] = []
+        name = uuid.uuid4().hex  # like a replica's: if the store's confirmation is lost, it is not added again
 
         async def add(store: Store) -> bool:
             held = {row.model: row.generation for row in (await _all_of(store)).models if row.observations}
             left[:] = [row.model for row in state.models if held.get(row.model, row.generation) != row.generation]
             rest = reduce(without_model, left, state)
-            return await store.fold([], dead_s=0, others=[rest])
+            return await store.fold([], dead_s=0, added=Base(rest, (name,)))
 
         self._with_store(lambda store: self._tried(add, store))
         return f"added to the store; {TAKEN}{f'; {left_out(left)}' if left else ''}"

@@ -21,7 +21,8 @@ from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
 from extproc.state.keeper import Ask, FailureLog, KeeperListener, copied
 from extproc.state.settings import StoreSettings
-from extproc.state.store import FAILURES, Base, Found, Store
+from extproc.state.store import FAILURES, Found, Store
+from extproc.state.values import Base
 
 __all__ = ["Sharer"]
 

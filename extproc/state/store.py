@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import redis.asyncio as redis
-from google.protobuf.message import DecodeError
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from extproc.core.errors import ConfigurationError
@@ -27,14 +26,13 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.state_tables import state_of
 from extproc.core.estimator.tables import Tables
 from extproc.core.estimator.terms import Terms
-from extproc.state.columns import Indexes, columns_of, tables_in
+from extproc.state.columns import Indexes
 from extproc.state.connection import connection_to
-from extproc.state.frame import HEAD_BYTES, framed, unframed
-from extproc.state.pb import state_pb2
+from extproc.state.frame import HEAD_BYTES
 from extproc.state.settings import StoreSettings
-from extproc.state.snapshot import from_message, to_message
+from extproc.state.values import NO_BASE, Base, base_in, bytes_of, own_in
 
-__all__ = ["FAILURES", "Base", "Found", "Store"]
+__all__ = ["FAILURES", "Found", "Store"]
 
 # The ways a store can fail: refuse, hang, send nonsense, hold something that is not a state. Its client does not
 # catch the errors of malformed numbers and of endlessly nested lists; a password that is not text is a ValueError.
@@ -43,14 +41,6 @@ MAX_FOLDED: Final = 1_000
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
 FOREIGN: Final = b"?"  # the head of a value that is not a string, such as another program's list or hash
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """The content of the base: its state, and the names of the replicas that it includes."""
-
-    state: LearnedState
-    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +116,7 @@ class Store:
         """Write a replica's own state to its key if the key exists (if `new`: if it does not); return whether."""
         client = self._connected()
         keep_ms = round(self._settings.keep_s * 1e3)
-        data = framed(state_pb2.Published(own=columns_of(own)).SerializeToString())
-        done = await client.set(self._replica(name), data, px=keep_ms, nx=new, xx=not new)
+        done = await client.set(self._replica(name), bytes_of(own), px=keep_ms, nx=new, xx=not new)
         if done:
             await cast("Any", client.sadd(self._key("replicas"), name))
             await client.pexpire(self._key("replicas"), keep_ms)
@@ -137,11 +126,11 @@ class Store:
     async def base(self) -> Base | None:
         """Return the base, or None if there is none, or none that can be read."""
         data = await _blob(self._connected(), self._key("base"))
-        return _base(data) if data else None
+        return base_in(data) if data else None
 
     async def begin_base(self, base: Base) -> None:
         """Make a base of what a replica knows of an earlier one, or of its file, unless there is a base."""
-        data, keep_ms = _base_bytes(base), round(self._settings.keep_s * 1e3)
+        data, keep_ms = bytes_of(base), round(self._settings.keep_s * 1e3)
         await self._connected().set(self._key("base"), data, px=keep_ms, nx=True)
 
     async def replace_base(self, head: bytes, base: Base) -> None:
@@ -150,16 +139,17 @@ class Store:
             await pipe.watch(self._key("base"))
             if await cast("Any", pipe.getrange(self._key("base"), 0, HEAD_BYTES - 1)) == head:
                 pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.set(self._key("base"), _base_bytes(base), px=round(self._settings.keep_s * 1e3))
+                pipe.set(self._key("base"), bytes_of(base), px=round(self._settings.keep_s * 1e3))
                 with suppress(WatchError):
                     await pipe.execute()
 
     async def fold(
-        self, names: Sequence[str], *, dead_s: float, others: Sequence[LearnedState] = (), without: str = "",
+        self, names: Sequence[str], *, dead_s: float, added: Base = NO_BASE, without: str = "",
         nothing: bool = False,
     ) -> bool:  # fmt: skip
-        """Fold replicas and other states into the base, if all of the replicas were silent for `dead_s` seconds.
+        """Fold replicas into the base, if all of them were silent for `dead_s` seconds, and what is `added`.
 
+        Nothing is added again if the base names it: the reply to an earlier attempt may have been lost.
         `without` names a model to leave out; `nothing` leaves out everything. Return whether it was done: it is
         not if another router has changed something meanwhile.
         """
@@ -172,15 +162,16 @@ class Store:
             blobs = [await _blob(pipe, key) for key in (base_key, *keys)]
             if any(blob is None for blob in blobs[1:]):
                 return False
-            before = _base(blobs[0]) if blobs[0] else None
-            own = [tables for blob in blobs[1:] if (tables := _own(blob or b"", self._indexes)) is not None]
-            parts = [*([] if before is None else [before.state]), *map(state_of, own), *others]
-            state = merged(parts, self.terms)
+            before = (base_in(blobs[0]) if blobs[0] else None) or NO_BASE
+            if added.folded and set(added.folded) <= set(before.folded):
+                return True
+            own = [tables for blob in blobs[1:] if (tables := own_in(blob or b"", self._indexes)) is not None]
+            state = merged([before.state, *map(state_of, own), added.state], self.terms)
             state = bounded(without_model(state, without) if without else state, self.terms)
-            folded = [*(before.folded if before is not None else ()), *names]
+            folded = [*before.folded, *names, *added.folded]
             base = Base(LearnedState("") if nothing else state, tuple(folded[-MAX_FOLDED:]))
             pipe.multi()  # type: ignore[no-untyped-call]
-            pipe.set(base_key, _base_bytes(base), px=round(self._settings.keep_s * 1e3))
+            pipe.set(base_key, bytes_of(base), px=round(self._settings.keep_s * 1e3))
             if keys:
                 pipe.delete(*keys)
                 pipe.srem(self._key("replicas"), *names)
@@ -191,7 +182,7 @@ class Store:
             return True
 
     def _take(self, key: str, data: bytes) -> None:
-        value = _base(data) if key == self._key("base") else _own(data, self._indexes)
+        value = base_in(data) if key == self._key("base") else own_in(data, self._indexes)
         self._read[key] = data[:HEAD_BYTES], value
 
     def _key(self, what: str) -> str:
@@ -220,27 +211,6 @@ async def _blob(pipe: redis.Redis, key: str) -> bytes | None:
         return cast("bytes | None", await cast("Any", pipe.get(key)))
     except ResponseError as error:
         return _head(error)
-
-
-def _base(data: bytes) -> Base | None:
-    """Return the base, or None if it cannot be read: it is not worth failing for."""
-    try:
-        message = state_pb2.Published.FromString(unframed(data))
-        return Base(from_message(message.state), tuple(message.folded))
-    except (ConfigurationError, DecodeError):
-        return None
-
-
-def _own(data: bytes, indexes: Indexes) -> Tables | None:
-    """Return the tables in a replica's key, or None if it cannot be read."""
-    try:
-        return tables_in(state_pb2.Published.FromString(unframed(data)).own, indexes)
-    except (ConfigurationError, DecodeError):
-        return None
-
-
-def _base_bytes(base: Base) -> bytes:
-    return framed(state_pb2.Published(state=to_message(base.state), folded=base.folded).SerializeToString())
 
 
 def _text(name: bytes | str) -> str:

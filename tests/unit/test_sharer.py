@@ -3,11 +3,12 @@
 import asyncio
 import dataclasses
 import logging
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -319,7 +320,7 @@ def test_a_full_store_is_reported_and_still_read(server: RedisServer) -> None:
 
 
 def test_a_store_that_refuses_all_writes_is_still_read(server: RedisServer) -> None:
-    """What needs to be written besides, an expired replica's name or a lost base, does not keep it from being read."""
+    """That a base is missing, or that a replica has expired, does not keep what others published from being used."""
     taught, first, other = (Replica(server.url, seed) for seed in range(3))
     taught.learn(60)
     first.estimator.load(taught.estimator.state())
@@ -630,3 +631,45 @@ def test_an_added_state_of_another_generation_displaces_nothing(server: RedisSer
     assert [("m", 0, 60), ("n", 0, 90)] == sorted(
         (row.model, row.generation, row.observations) for row in one.estimator.state().models
     )
+
+
+def test_an_import_whose_confirmation_is_lost_counts_once(server: RedisServer) -> None:
+    """If the connection breaks after the store has made the change, the next attempt finds that it was made."""
+    elsewhere, new = Replica(server.url, 1), Replica(server.url, 2)
+    elsewhere.learn(30)
+    with losing_a_confirmation(server) as url:
+        InStore(StoreSettings(url, timeout_s=30.0), SETTINGS).add(elsewhere.estimator.state())
+    new.exchange()
+    assert 30 == new.responses
+
+
+@contextmanager
+def losing_a_confirmation(server: RedisServer) -> Iterator[str]:
+    """Yield the URL of a proxy that breaks the first connection on which a transaction is made, after the store's
+    reply.
+    """
+
+    def pass_on(client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", server.port)) as upstream, suppress(OSError):
+            end = b""
+            while asked := client.recv(1 << 20):
+                end = (end + asked)[-6:]
+                upstream.sendall(asked)
+                # The client sends its next request only after the last reply.
+                while select.select([client, upstream], [], [])[0] != [client]:
+                    answer = upstream.recv(1 << 20)
+                    if end == b"EXEC\r\n" and not lost:
+                        lost.append(answer)
+                        return
+                    client.sendall(answer)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=pass_on, args=listening.accept()[:1], daemon=True).start()
+
+    lost: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
+    assert lost

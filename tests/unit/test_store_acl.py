@@ -11,7 +11,8 @@ import pytest
 from extproc.core.estimator.features import FEATURE_NAMES
 from extproc.core.estimator.protocol import LearnedState
 from extproc.state.settings import StoreSettings
-from extproc.state.store import Base, Store
+from extproc.state.store import Store
+from extproc.state.values import Base
 from tests.unit.redis_server import RedisServer, redis_server
 from tests.unit.test_sharer import TERMS, Replica
 

@@ -1,0 +1,53 @@
+"""The values in the store: the base, and what one replica has learned itself."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.tables import Tables
+from extproc.state.columns import Indexes, columns_of, tables_in
+from extproc.state.frame import framed, unframed
+from extproc.state.pb import state_pb2
+from extproc.state.snapshot import from_message, to_message
+
+__all__ = ["NO_BASE", "Base", "base_in", "bytes_of", "own_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The content of the base: its state, and the names of the replicas and imported states that it includes."""
+
+    state: LearnedState
+    folded: tuple[str, ...] = ()
+
+
+NO_BASE: Final = Base(LearnedState(""))
+
+
+def base_in(data: bytes) -> Base | None:
+    """Return the base, or None if it cannot be read: it is not worth failing for."""
+    try:
+        message = state_pb2.Published.FromString(unframed(data))
+        return Base(from_message(message.state), tuple(message.folded))
+    except (ConfigurationError, DecodeError):
+        return None
+
+
+def own_in(data: bytes, indexes: Indexes) -> Tables | None:
+    """Return the tables in a replica's key, or None if it cannot be read."""
+    try:
+        return tables_in(state_pb2.Published.FromString(unframed(data)).own, indexes)
+    except (ConfigurationError, DecodeError):
+        return None
+
+
+def bytes_of(value: Base | Tables) -> bytes:
+    """Return a base, or what one replica has learned, as a value for the store."""
+    if isinstance(value, Base):
+        message = state_pb2.Published(state=to_message(value.state), folded=value.folded)
+    else:
+        message = state_pb2.Published(own=columns_of(value))
+    return framed(message.SerializeToString())
