@@ -126,7 +126,7 @@ class Store:
     async def base(self) -> Base | None:
         """Return the base, or None if there is none, or none that can be read."""
         data = await _blob(self._connected(), self._key("base"))
-        return base_in(data) if data else None
+        return base_in(data, self.terms) if data else None
 
     async def begin_base(self, base: Base) -> None:
         """Make a base of what a replica knows of an earlier one, or of its file, unless there is a base."""
@@ -162,7 +162,7 @@ class Store:
             blobs = [await _blob(pipe, key) for key in (base_key, *keys)]
             if any(blob is None for blob in blobs[1:]):
                 return False
-            before = (base_in(blobs[0]) if blobs[0] else None) or NO_BASE
+            before = (base_in(blobs[0], self.terms) if blobs[0] else None) or NO_BASE
             if added.folded and set(added.folded) <= set(before.folded):
                 return True
             own = [tables for blob in blobs[1:] if (tables := own_in(blob or b"", self._indexes)) is not None]
@@ -182,7 +182,7 @@ class Store:
             return True
 
     def _take(self, key: str, data: bytes) -> None:
-        value = base_in(data) if key == self._key("base") else own_in(data, self._indexes)
+        value = base_in(data, self.terms) if key == self._key("base") else own_in(data, self._indexes)
         self._read[key] = data[:HEAD_BYTES], value
 
     def _key(self, what: str) -> str:

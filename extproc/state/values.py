@@ -6,8 +6,11 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.state_tables import tables_of
 from extproc.core.estimator.tables import Tables
+from extproc.core.estimator.terms import Terms
 from extproc.state.columns import Indexes, columns_of, tables_in
 from extproc.state.frame import framed, unframed
 from extproc.state.pb import state_pb2
@@ -27,13 +30,15 @@ class Base:
 NO_BASE: Final = Base(LearnedState(""))
 
 
-def base_in(data: bytes) -> Base | None:
-    """Return the base, or None if it cannot be read: it is not worth failing for."""
+def base_in(data: bytes, terms: Terms) -> Base | None:
+    """Return the base, or None if it cannot be used: it is not worth failing for."""
     try:
         message = state_pb2.Published.FromString(unframed(data))
-        return Base(from_message(message.state), tuple(message.folded))
-    except (ConfigurationError, DecodeError):
+        base = Base(from_message(message.state), tuple(message.folded))
+        outputs = tables_of(base.state, terms).outputs  # raises for sums or numbers that no exchange could use
+    except (ConfigurationError, DecodeError, OverflowError):
         return None
+    return None if outputs.index and outputs.values.shape[1] != 2 * BINS else base
 
 
 def own_in(data: bytes, indexes: Indexes) -> Tables | None:

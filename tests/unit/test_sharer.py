@@ -25,6 +25,7 @@ from extproc.state.in_store import InStore
 from extproc.state.settings import StoreSettings
 from extproc.state.sharer import Sharer
 from extproc.state.store import Store
+from extproc.state.values import Base
 from tests.unit.byteclass_lessons import WORDS, facts
 from tests.unit.redis_server import RedisServer, redis_server
 
@@ -320,7 +321,7 @@ def test_a_full_store_is_reported_and_still_read(server: RedisServer) -> None:
 
 
 def test_a_store_that_refuses_all_writes_is_still_read(server: RedisServer) -> None:
-    """That a base is missing, or that a replica has expired, does not keep what others published from being used."""
+    """What others have published is used even if a lost base or an expired replica's name asks for a write."""
     taught, first, other = (Replica(server.url, seed) for seed in range(3))
     taught.learn(60)
     first.estimator.load(taught.estimator.state())
@@ -417,6 +418,40 @@ def test_a_key_that_is_not_a_state_is_reported_and_skipped(
     other.exchange(2)
     assert ([True, True], 30) == (other.done, other.responses)
     assert 1 == caplog.text.count("some keys in the store cannot be read")
+
+
+@pytest.mark.parametrize("fault", ["sums", "counts", "spread", "bins", "twice"])
+def test_a_base_that_no_exchange_could_use_is_reported_and_skipped(
+    server: RedisServer, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    """An undamaged message with impossible numbers does not keep replicas from starting, or from sharing."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(30)
+    one.exchange()
+    state = one.estimator.state()
+    model, output = state.models[0], state.outputs[0]
+    changed = {
+        "sums": {"models": (dataclasses.replace(model, sums_a=model.sums_a[:-8]),)},
+        "counts": {"models": (dataclasses.replace(model, observations=2**63),)},
+        "spread": {"categories": tuple(dataclasses.replace(row, spread=1e200) for row in state.categories)},
+        "bins": {"outputs": (dataclasses.replace(output, ended=output.ended[8:], cut=output.cut[8:]),)},
+        "twice": {"models": (model, model)},
+    }[fault]
+    base = Base(dataclasses.replace(state, **changed))  # type: ignore[arg-type]
+
+    async def write() -> None:
+        store = Store(one.settings, TERMS, FEATURE_NAMES)
+        await store.begin_base(base)
+        await store.close()
+
+    asyncio.run(write())
+    for replica in (one, other):
+        replica.learn(5)
+        replica.exchange(2)
+    one.exchange()
+    assert ([True] * 4, [True] * 2) == (one.done, other.done)
+    assert [40, 40] == [one.responses, other.responses]
+    assert 2 == caplog.text.count("some keys in the store cannot be read")
 
 
 def test_a_state_from_a_file_becomes_the_base_of_an_empty_store(server: RedisServer) -> None:
