@@ -28,6 +28,25 @@ def test_a_change_for_a_model_that_was_restarted_is_skipped() -> None:
     assert replica.state().models[0].observations == 0
 
 
+def test_a_model_that_was_learned_anew_publishes_all_of_its_scores() -> None:
+    """Once a change for the former model is skipped, what was agreed on for that one is not taken for its q."""
+    fleet, rng = Fleet(2), np.random.default_rng(5)
+    for _ in range(60):
+        lesson(rng, fleet.estimators)
+    fleet.exchange(0)
+    share, anew = fleet.shares[1], ByteClassEstimator(fleet.settings)
+    change = share.exchange(fleet.estimators[1].state(), [fleet.published_tables[0]]).change
+    share.skipped(anew.shift(change))
+    for _ in range(90):
+        lesson(rng, [anew])
+    (model,) = anew.state().models
+    own = share.exchange(anew.state(), []).own.models
+    row = own.sums.index["m"]
+    assert model.q_began == own.bounds.began[row]
+    assert unpacked(model.scores).tolist() == own.bounds.scores[row].tolist()
+    assert 90 == own.sums.counts[row]
+
+
 def test_a_restored_model_keeps_others_knowledge_apart() -> None:
     """A model that was replaced and then restored includes others' knowledge, which
     its replica does not publish as its own.
