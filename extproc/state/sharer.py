@@ -168,7 +168,8 @@ class Sharer:
             self._unusable.failed(ConfigurationError(" ".join(found.unusable)))
         else:
             self._unusable.succeeded()
-        folded = set(found.base.folded) if found.base is not None else set()
+        # A store that a failover or a snapshot has set back may still hold replicas that were folded.
+        folded = set(found.base.folded if found.base is not None else self._folded)
         # Peers that vanish from the store, which may have been flushed, stay in use for DEAD_AFTER rounds.
         missed = {
             name: (state, rounds + 1)
@@ -178,7 +179,7 @@ class Sharer:
         self._new = {
             name for name, tables in found.replicas.items() if self._peers.get(name, (None, 0))[0] is not tables
         }
-        self._peers = missed | {name: (state, 0) for name, state in found.replicas.items()}
+        self._peers = missed | {name: (state, 0) for name, state in found.replicas.items() if name not in folded}
         if found.base is not None and found.base_head != self._base_head:
             self._base, self._base_head = found.base.state, found.base_head
             self._folded = found.base.folded

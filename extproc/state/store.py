@@ -149,7 +149,7 @@ class Store:
     ) -> bool:  # fmt: skip
         """Fold replicas into the base, if all of them were silent for `dead_s` seconds, and what is `added`.
 
-        Nothing is added again if the base names it: the reply to an earlier attempt may have been lost.
+        What the base names is not added again: an earlier reply may have been lost, or the store set back.
         `without` names a model to leave out; `nothing` leaves out everything. Return whether it was done: it is
         not if another router has changed something meanwhile.
         """
@@ -165,10 +165,11 @@ class Store:
             before = (base_in(blobs[0], self.terms) if blobs[0] else None) or NO_BASE
             if added.folded and set(added.folded) <= set(before.folded):
                 return True
-            own = [tables for blob in blobs[1:] if (tables := own_in(blob or b"", self._indexes)) is not None]
+            new = {name: blob for name, blob in zip(names, blobs[1:], strict=True) if name not in before.folded}
+            own = [tables for blob in new.values() if (tables := own_in(blob or b"", self._indexes)) is not None]
             state = merged([before.state, *map(state_of, own), added.state], self.terms)
             state = bounded(without_model(state, without) if without else state, self.terms)
-            folded = [*before.folded, *names, *added.folded]
+            folded = [*before.folded, *new, *added.folded]
             base = Base(LearnedState("") if nothing else state, tuple(folded[-MAX_FOLDED:]))
             pipe.multi()  # type: ignore[no-untyped-call]
             pipe.set(base_key, bytes_of(base), px=round(self._settings.keep_s * 1e3))

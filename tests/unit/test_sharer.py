@@ -649,6 +649,35 @@ def test_a_base_that_is_put_back_still_names_the_replicas_in_it(
     assert [80, 80] == [away.responses, other.responses]
 
 
+def test_a_store_that_is_set_back_counts_nothing_twice(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It restarts from a snapshot in which a replica still has a key that has been folded since."""
+    dead, *others = (Replica(server.url, seed) for seed in range(3))
+    dead.learn(80)
+    dead.exchange()
+    assert server.say("SAVE").startswith(b"+OK")
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    for _ in range(2):
+        for replica in others:
+            replica.exchange()
+    monkeypatch.undo()
+    server.kill()
+    server.start()
+    assert (tmp_path / "dump.rdb").exists()
+    assert 1 == len(server.keys("*replica:*"))
+    for replica in others * 3:
+        replica.exchange()
+        assert 80 == replica.responses
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    others[0].exchange()
+    monkeypatch.undo()
+    new = Replica(server.url)
+    for replica in (*others, new):
+        replica.exchange()
+    assert [80] * 3 == [replica.responses for replica in (*others, new)]
+
+
 def test_an_added_state_of_another_generation_displaces_nothing(server: RedisServer) -> None:
     """It is left out, and named, as by a router without a store; other models are added."""
     one, elsewhere = Replica(server.url, 1), Replica(server.url, 2)
