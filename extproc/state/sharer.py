@@ -200,9 +200,10 @@ class Sharer:
 
     async def _publish(self, store: Store, own: Tables) -> None:
         done = await store.publish(self._name, own, new=self._is_new)
-        # If the key has vanished, it was folded (the next look shows that) or the store was flushed. If it exists
-        # although it was to be new, we wrote it, and the store's confirmation was lost.
-        self._is_new = not done and not self._is_new
+        if not done and self._is_new:  # we wrote it before, and the store's confirmation was lost
+            done = await store.publish(self._name, own, new=False)
+        # If the key has vanished, it was folded (the next look shows that) or the store was flushed.
+        self._is_new = not done
 
     async def _maintain(self, store: Store, found: Found) -> None:
         if found.expired:

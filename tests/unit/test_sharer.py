@@ -701,28 +701,40 @@ def test_an_import_whose_confirmation_is_lost_counts_once(server: RedisServer) -
     """If the connection breaks after the store has made the change, the next attempt finds that it was made."""
     elsewhere, new = Replica(server.url, 1), Replica(server.url, 2)
     elsewhere.learn(30)
-    with losing_a_confirmation(server) as url:
+    with losing_a_confirmation(server, b"EXEC\r\n") as url:
         InStore(StoreSettings(url, timeout_s=30.0), SETTINGS).add(elsewhere.estimator.state())
     new.exchange()
     assert 30 == new.responses
 
 
+def test_a_first_publication_whose_confirmation_is_lost_is_no_obstacle_to_the_last(server: RedisServer) -> None:
+    """A replica that ends before its next exchange replaces what it wrote without knowing it."""
+    new = Replica(server.url, 2)
+    keep_ms = round(1e3 * new.settings.keep_s)
+    with losing_a_confirmation(server, b"PX\r\n$9\r\n%d\r\n" % keep_ms) as url:  # the end of a SET
+        one = Replica(url, 1)
+        one.learn(10)
+        one.exchange()
+        one.learn(7)
+        asyncio.run(one.sharer.leave())
+    new.exchange()
+    assert ([False, True], 17) == (one.done, new.responses)
+
+
 @contextmanager
-def losing_a_confirmation(server: RedisServer) -> Iterator[str]:
-    """Yield the URL of a proxy that breaks the first connection on which a transaction is made, after the store's
-    reply.
-    """
+def losing_a_confirmation(server: RedisServer, ending: bytes) -> Iterator[str]:
+    """Yield the URL of a proxy that once breaks the connection after a command with this end, before the reply."""
 
     def pass_on(client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", server.port)) as upstream, suppress(OSError):
             end = b""
             while asked := client.recv(1 << 20):
-                end = (end + asked)[-6:]
+                end = (end + asked)[-len(ending) :]
                 upstream.sendall(asked)
                 # The client sends its next request only after the last reply.
                 while select.select([client, upstream], [], [])[0] != [client]:
                     answer = upstream.recv(1 << 20)
-                    if end == b"EXEC\r\n" and not lost:
+                    if end == ending and not lost:
                         lost.append(answer)
                         return
                     client.sendall(answer)
