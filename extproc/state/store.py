@@ -90,10 +90,13 @@ class Store:
             pipe.getrange(key, 0, HEAD_BYTES - 1)
             pipe.pttl(key)
         results = await pipe.execute(raise_on_error=False)
-        heads = dict(zip(keys, map(_head, results[::2]), strict=True))
-        for key in [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]:
-            foreign = heads[key] == FOREIGN
-            self._take(key, FOREIGN if foreign else await cast("Any", client.getrange(key, 0, MAX_BLOB_BYTES)))
+        heads = dict(zip(keys, map(_part, results[::2]), strict=True))
+        changed = [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]
+        # In one round trip: with one for each key, a first exchange over a slow network would not end in time.
+        for key in changed:
+            pipe.getrange(key, 0, MAX_BLOB_BYTES)
+        for key, result in zip(changed, await pipe.execute(raise_on_error=False), strict=True):
+            self._take(key, _part(result))
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
         expired = tuple(name for name in names if not heads[self._replica(name)])
         silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, results[3::2], strict=True)}
@@ -198,8 +201,8 @@ class Store:
         return self._client
 
 
-def _head(result: bytes | Exception) -> bytes:
-    """Return the first bytes of a key, or FOREIGN if its value is not a string. Raises any other error."""
+def _part(result: bytes | Exception) -> bytes:
+    """Return a part of a key's value, or FOREIGN if that is not a string. Raises any other error."""
     if isinstance(result, ResponseError) and str(result).startswith("WRONGTYPE"):
         return FOREIGN
     if isinstance(result, Exception):
@@ -211,7 +214,7 @@ async def _blob(pipe: redis.Redis, key: str) -> bytes | None:
     try:
         return cast("bytes | None", await cast("Any", pipe.get(key)))
     except ResponseError as error:
-        return _head(error)
+        return _part(error)
 
 
 def _text(name: bytes | str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trustme
+from redis.asyncio.connection import AbstractConnection
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import FEATURE_NAMES
@@ -495,6 +496,32 @@ def test_a_file_counts_nothing_twice_that_the_store_has(
         again.exchange()
         other.exchange()
     assert [55, 55] == [again.responses, other.responses]
+
+
+def test_reading_more_replicas_takes_no_more_round_trips(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a router that starts far from the store would not have read a large fleet's knowledge in time."""
+    sent: list[object] = []
+    send = AbstractConnection.send_packed_command
+
+    async def counted(self: AbstractConnection, command: object, *more: object, **options: object) -> None:
+        sent.append(command)
+        await send(self, command, *more, **options)  # type: ignore[arg-type]
+
+    trips = []
+    for count in (2, 5):
+        for seed in range(count):
+            replica = Replica(server.url, seed)
+            replica.learn(10)
+            replica.exchange()
+        new = Replica(server.url)
+        with monkeypatch.context() as patched:
+            patched.setattr(AbstractConnection, "send_packed_command", counted)
+            sent.clear()
+            new.exchange()
+        trips.append(len(sent))
+    assert (70, trips[0]) == (new.responses, trips[1])
 
 
 def test_the_last_changes_are_published_at_shutdown(server: RedisServer) -> None:
