@@ -67,6 +67,25 @@ def test_blocks_and_tools() -> None:
     assert (facts.messages, facts.tools, facts.tool_calls, facts.unseen_history) == (4, 1, 3, False)
 
 
+@pytest.mark.parametrize("role", ["user", "ctx"])
+def test_thinking_before_the_last_question_is_kept_separate(role: str) -> None:
+    """Templates drop the thinking of earlier turns; results of tools are no question and end no turn."""
+    thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Two"}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "4"}]}
+    question = {"role": role, "content": [{"type": "text", "text": "2 + 2?"}]}
+    earlier = read(messages=[question, thought, question, thought, result])
+    assert (earlier.text, earlier.dropped_text) == (b"2 + 2?2 + 2?Two4", b"Two")
+    result["content"].append({"type": "text", "text": "Why?"})  # type: ignore[attr-defined]
+    later = read(messages=[question, thought, result, {"role": "system", "content": "Be brief."}])
+    assert (later.text, later.dropped_text) == (b"2 + 2?4Why?Be brief.", b"Two")
+
+
+def test_thinking_in_a_conversation_without_a_question_is_text() -> None:
+    """There is no last question before which thinking would be dropped."""
+    facts = read(messages=[{"role": "assistant", "content": [{"type": "thinking", "thinking": "Two"}]}])
+    assert (facts.text, facts.dropped_text) == (b"Two", b"")
+
+
 def test_images_are_counted() -> None:
     """An image is one item of its size, even inside a tool result; its bytes are not text."""
     data = b64encode(b"GIF89a" + struct.pack("<HH", 1000, 1000) + bytes(30)).decode()

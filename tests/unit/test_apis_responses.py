@@ -65,6 +65,17 @@ def test_items() -> None:
     assert (facts.messages, facts.tools, facts.tool_calls, facts.unseen_history) == (8, 1, 2, False)
 
 
+def test_reasoning_before_the_last_question_is_kept_separate() -> None:
+    """Templates drop the reasoning of earlier turns; reasoning after the last question is ordinary text."""
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Two"}]}
+    question, answer = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Four."}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "4"}
+    earlier = read(input=[question, thought, answer, question, thought, result])
+    assert (earlier.text, earlier.dropped_text) == (b"2 + 2?Four.2 + 2?Two4", b"Two")
+    without_question = read(input=[thought, answer])
+    assert (without_question.text, without_question.dropped_text) == (b"TwoFour.", b"")
+
+
 def test_media() -> None:
     """Images, screenshots (by size) and sounds are counted, and their bytes are not text."""
     facts = read(

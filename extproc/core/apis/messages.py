@@ -2,8 +2,10 @@
 
 The prompt consists of the system text, the blocks of all messages and the tools. Images are counted by size; only
 documents that come as text can be measured here. Redacted thinking is ignored: vLLM does not pass it to the model.
+Chat templates drop the thinking of earlier turns, and keep it after the last question (conversation.py).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -75,12 +77,13 @@ def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a messages request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
-    _add_content(prompt, request.system)
+    _add_content(prompt, request.system, prompt.texts)
     texts_before = len(prompt.texts)
     prompt.marks.append(("system", texts_before))
     prompt.step(len(request.messages))
-    for message in request.messages:
-        _add_content(prompt, message.content)
+    last_question = _last_question(request.messages)
+    for position, message in enumerate(request.messages):
+        _add_content(prompt, message.content, prompt.dropped if position < last_question else prompt.texts)
         prompt.end_message(message.role)
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)
@@ -90,6 +93,7 @@ def read_request(body: bytes) -> RequestFacts:
         model=model_key(request.model),
         tools=prompt.tools,
         text=text,
+        dropped_text=prompt.dropped_text() if prompt.dropped else b"",
         turns=turns,
         opening=prompt.opening,
         messages=len(request.messages) + bool(request.system),
@@ -104,21 +108,42 @@ def read_request(body: bytes) -> RequestFacts:
     )
 
 
-def _add_content(prompt: Prompt, content: _Content) -> None:
+def _last_question(messages: Sequence[_Message]) -> int:
+    """Return the index of the last message that asks, 0 if there is none: results of tools are no question."""
+    last = len(messages) - 1
+    while last > 0 and not _asks(messages[last]):
+        last -= 1
+    return max(last, 0)
+
+
+def _asks(message: _Message) -> bool:
+    if message.role in _ANSWERING:
+        return False
+    content = message.content
+    return not isinstance(content, list) or any(block.type != "tool_result" for block in content)
+
+
+# All others are the user's, such as Claude Code's `ctx`.
+_ANSWERING: Final = ("assistant", "system")
+
+
+def _add_content(prompt: Prompt, content: _Content, thoughts: list[str]) -> None:
     if isinstance(content, str):
         prompt.texts.append(content)
     elif isinstance(content, _Block):
-        _add_block(prompt, content)
+        _add_block(prompt, content, thoughts)
     elif content is not None:
         prompt.step(len(content))
         for block in content:
-            _add_block(prompt, block)
+            _add_block(prompt, block, thoughts)
 
 
-def _add_block(prompt: Prompt, block: _Block) -> None:
+def _add_block(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
     match block.type or "text":
-        case "text" | "thinking" | "tool_reference":
-            prompt.add(block.text, block.thinking, block.tool_name)
+        case "text" | "tool_reference":
+            prompt.add(block.text, block.tool_name)
+        case "thinking":
+            thoughts += filter(None, (block.thinking,))
         case "redacted_thinking":
             pass
         case "image":
@@ -130,14 +155,14 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
         case "tool_result" | "mcp_tool_result" | "search_result":
             prompt.add_id(block.tool_use_id)
             prompt.add(block.title)
-            _add_content(prompt, block.content)
+            _add_content(prompt, block.content, thoughts)
         case "document":
-            _add_document(prompt, block)
+            _add_document(prompt, block, thoughts)
         case _:
             prompt.unseen = True
 
 
-def _add_document(prompt: Prompt, block: _Block) -> None:
+def _add_document(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
     prompt.step(1)
     prompt.add(block.title, block.context)
     source = decode_body(_SOURCE, prompt.reread(block.source))
@@ -145,7 +170,7 @@ def _add_document(prompt: Prompt, block: _Block) -> None:
         case "text":
             prompt.add(source.data)
         case "content":
-            _add_content(prompt, source.content)
+            _add_content(prompt, source.content, thoughts)
         case _:
             prompt.unseen = True
 

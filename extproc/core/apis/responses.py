@@ -2,7 +2,8 @@
 
 The prompt consists of the instructions, the input (a string or items) and the tools. Content that the server
 stores for the client (earlier responses, conversations, stored prompts and files), encrypted content, and items of
-unknown type cannot be measured from the body.
+unknown type cannot be measured from the body. Chat templates drop the reasoning of earlier turns, and keep it
+after the last question (conversation.py).
 """
 
 from collections.abc import Sequence
@@ -95,9 +96,12 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.marks.append(("system", texts_before))
     items = [request.input] if isinstance(request.input, str) else request.input or []
     prompt.step(len(items))
-    for item in items:
+    last_question = _last_question(items)
+    for position, item in enumerate(items):
         if isinstance(item, str):
             prompt.texts.append(item)
+        elif item.type == "reasoning":
+            _add_reasoning(prompt, item, is_earlier=position < last_question)
         else:
             _add_item(prompt, item)
         prompt.end_message(_said_by(item))
@@ -112,6 +116,7 @@ def read_request(body: bytes) -> RequestFacts:
         model=model_key(request.model),
         tools=prompt.tools,
         text=text,
+        dropped_text=prompt.dropped_text() if prompt.dropped else b"",
         turns=turns,
         opening=prompt.opening,
         messages=len(items) + bool(request.instructions),
@@ -133,6 +138,24 @@ def _said_by(item: _Item | str) -> str:
     return "" if isinstance(item, str) else item.role or item.type or ""
 
 
+def _last_question(items: Sequence[_Item | str]) -> int:
+    """Return the index of the user's last message, 0 if there is none."""
+    last = len(items) - 1
+    while last > 0 and _said_by(items[last]) not in ("user", ""):
+        last -= 1
+    return max(last, 0)
+
+
+def _add_reasoning(prompt: Prompt, item: _Item, *, is_earlier: bool) -> None:
+    texts_before = len(prompt.texts)
+    _add_content(prompt, item.summary)
+    _add_content(prompt, item.content)
+    if is_earlier:
+        prompt.dropped += prompt.texts[texts_before:]
+        del prompt.texts[texts_before:]
+    prompt.unseen = prompt.unseen or bool(item.encrypted_content)
+
+
 def _add_item(prompt: Prompt, item: _Item) -> None:
     prompt.add_id(item.call_id)
     match item.type or "message":
@@ -146,10 +169,6 @@ def _add_item(prompt: Prompt, item: _Item) -> None:
             "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" | "computer_call_output"
         ):
             _add_content(prompt, item.output)
-        case "reasoning":
-            _add_content(prompt, item.summary)
-            _add_content(prompt, item.content)
-            prompt.unseen = prompt.unseen or bool(item.encrypted_content)
         case _:
             prompt.unseen = True
 
