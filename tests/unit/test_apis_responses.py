@@ -76,6 +76,17 @@ def test_reasoning_before_the_last_question_is_kept_separate() -> None:
     assert (without_question.text, without_question.dropped_text) == (b"TwoFour.", b"")
 
 
+def test_the_functions_of_a_namespace_are_tools_of_the_client() -> None:
+    """Codex offers the tools of each MCP server, which it calls itself, as one namespace."""
+    function = {"type": "function", "name": "A", "parameters": {}}
+    namespace = {"type": "namespace", "name": "mcp__n", "tools": [function, function]}
+    call = {"type": "function_call", "call_id": "c1", "namespace": "mcp__n", "name": "A", "arguments": "{}"}
+    facts = read(input=[call], tools=[namespace, function])
+    assert (facts.tools, facts.tool_calls, facts.unseen_history) == (3, 1, False)
+    assert facts.text.startswith(b'mcp__nA{}{"type":"namespace","name":"mcp__n","tools":[{')
+    assert read(input=[], tools=[namespace | {"tools": [function, {"type": "web_search"}]}]).unseen_history
+
+
 def test_media() -> None:
     """Images, screenshots (by size) and sounds are counted, and their bytes are not text."""
     facts = read(

@@ -107,6 +107,7 @@ class Prompt(msgspec.Struct):
             return
         offered = decode_body(_TOOLS, self.reread(tools))
         self.texts.append(self._json_text(tools)[1:-1])
+        offered = [each for tool in offered for each in tool.tools or (tool,)]
         self.unseen = self.unseen or not all(map(_is_run_by_client, {tool.type for tool in offered}))
         self.tools += len(offered)
 
@@ -178,13 +179,14 @@ class Prompt(msgspec.Struct):
 
 class _Tool(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
+    tools: "list[_Tool] | None" = None  # of a namespace, as Codex offers the tools of an MCP server
 
 
 _TOOLS: Final = msgspec.json.Decoder(list[_Tool])
 # OpenAI's client-side tools, and Anthropic's, whose names end in a date; all others (mcp, web_search*,
 # code_interpreter, file_search, container, ...) are run by the server, or are unknown.
 _CLIENT_TOOLS: Final = frozenset(
-    {None, "", "function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"}
+    {None, "", "function", "custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview"}
 )
 _DATED_CLIENT_TOOLS: Final = ("bash_", "computer_", "memory_", "text_editor_")
 

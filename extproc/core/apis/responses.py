@@ -42,6 +42,7 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
     role: str | None = None
     content: str | list[_Part | str] | None = None
     name: str | None = None
+    namespace: str | None = None  # of a function that a namespace of tools offers
     arguments: str | None = None
     call_id: str | None = None
     input: str | None = None
@@ -163,6 +164,7 @@ def _add_item(prompt: Prompt, item: _Item) -> None:
             _add_content(prompt, item.content)
             prompt.unseen = prompt.unseen or item.content is None  # a reference to an item that is stored
         case "function_call" | "custom_tool_call" | "mcp_call":
+            prompt.add(item.namespace)
             prompt.add_call(item.name, item.arguments or item.input)
             _add_content(prompt, item.output)
         case (
