@@ -1,10 +1,16 @@
 """Which usage is plausible for a request, and what it can teach."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.protocol import Estimator, Refused
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Usage
 
@@ -97,6 +103,36 @@ def test_only_single_responses_reveal_output_lengths(
     """Usage that is summed over sequences, prompts or turns is not a length."""
     assert single == evidence(**others).has_one_output(Usage(1_000, completion))
     assert not evidence(**others).has_one_output(Usage(1_000, completion, several_turns=True))
+
+
+@pytest.mark.parametrize("kind", [ByteClassEstimator, EmaEstimator])
+def test_no_estimator_learns_from_a_cut_prompt(kind: Callable[[EstimatorSettings], Estimator]) -> None:
+    """Embedding servers cut long documents: the estimate of the next one stays as it was."""
+    estimator = kind(EstimatorSettings())
+    before = estimator.estimate(FACTS, "")
+    cut = int(before.prompt_tokens) - 1
+    assert estimator.observe(before, Usage(cut), cut).refused is Refused.TRUNCATED
+    assert before.prompt_tokens == estimator.estimate(FACTS, "").prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "pool_tokens", "others", "why"),
+    [
+        (992, 1_000, {}, Refused.TRUNCATED),
+        (999, 999, {}, Refused.TRUNCATED),
+        (991, 1_000, {}, None),
+        (999, 998, {}, None),  # more than the context, as far as it is known
+        (1_000, 1_000, {}, None),  # all that was estimated
+        (999, None, {}, None),
+        (999, 1_000, {"longest_share": 0.5}, None),  # the sum over several prompts
+        (999, 1_000, {"exact_prompt_tokens": 9}, Refused.EXACT),
+    ],
+)
+def test_a_prompt_that_the_server_cut_to_its_context_teaches_nothing(
+    tokens: int, pool_tokens: int | None, others: dict[str, object], why: Refused | None
+) -> None:
+    """Usage that fills the pool's context, and is below the estimate, does not say what the text costs."""
+    assert why == evidence(**others).refusal(Usage(tokens), pool_tokens)
 
 
 @pytest.mark.parametrize(

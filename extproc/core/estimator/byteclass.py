@@ -157,7 +157,7 @@ class ByteClassEstimator:
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
             self._known.aliases.use(estimate.category.model).truncated_by_pool += 1
-        lesson = Lesson(refused=evidence.refused)
+        lesson = Lesson(refused=evidence.refusal(usage, pool_tokens))
         if evidence.x is not None and lesson.refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None

@@ -122,7 +122,7 @@ class EmaEstimator:
                 number=evidence.number,
                 source=evidence.source,
             )
-        observed, refused = _observed_ratio(evidence, usage)
+        observed, refused = _observed_ratio(evidence, usage, pool_tokens)
         if refused is None:
             self._ratios.use(estimate.category).learn(observed, self._ema.decay)
         return Learning(
@@ -223,10 +223,10 @@ def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
     )
 
 
-def _observed_ratio(evidence: Evidence, usage: Usage) -> tuple[float, Refused | None]:
+def _observed_ratio(evidence: Evidence, usage: Usage, pool_tokens: int | None) -> tuple[float, Refused | None]:
     """Return the bytes per token of a response, and why it cannot be learned from (None if it can)."""
-    if evidence.refused is not None:
-        return 0.0, evidence.refused
+    if (refused := evidence.refusal(usage, pool_tokens)) is not None:
+        return 0.0, refused
     text_tokens = usage.prompt_tokens - evidence.media_tokens
     if text_tokens <= 0 or evidence.text_bytes == 0:
         return 0.0, Refused.NO_TEXT

@@ -22,6 +22,8 @@ MAX_RUN_BYTES_PER_TOKEN = 128.0
 MAX_FACTOR = 1_000  # usage larger than this multiple of the estimate is not believed
 # Some servers count the end of the text as a token.
 OUTPUT_SLACK_TOKENS = 16
+# A cut prompt fills the pool's context; some servers leave room for a few tokens.
+ROOM_TOKENS = 8
 # If a server calls built-in tools, usage adds up the output of all turns.
 MAX_TURNS = 16
 # A pool's largest budget may be set below its context, but not by so much.
@@ -32,7 +34,7 @@ MAX_OUTPUT_TOKENS = 1 << 20
 class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What is needed to learn from a response, without any text.
 
-    `refused` says why usage will not show what the text costs (None: it will). `tokens` is the estimate;
+    `refused` says why no usage will show what the text costs (None: one may). `tokens` is the estimate;
     `output_limit` is the limit that the client declared for each of `sequences` (None: no limit); `one_prompt` is
     False for a list of several prompts, whose usage is added up. `x` holds the prompt's features for the
     byte-class estimator, `media_tokens` the EMA's estimate of what is not text, `recalled` what is known of a
@@ -110,6 +112,17 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         if self.refused is None and actual < fewest_tokens(self.text_bytes, padding_bytes):
             return False
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
+
+    def refusal(self, usage: Usage, pool_tokens: int | None) -> Refused | None:
+        """Return why an accepted usage does not show what the text costs; None if it does.
+
+        Servers cut prompts to their context without a word to the gateway, too: vLLM if truncate_prompt_tokens is
+        -1, those of embeddings by a setting of their own. Then usage is the context, and below the estimate.
+        """
+        fills_context = pool_tokens is not None and pool_tokens - ROOM_TOKENS <= usage.prompt_tokens <= pool_tokens
+        if self.refused is None and fills_context and self.one_prompt and usage.prompt_tokens < self.tokens:
+            return Refused.TRUNCATED
+        return self.refused
 
     def has_one_output(self, usage: Usage) -> bool:
         """Return whether completion tokens are those of one response rather than the sum of several."""
