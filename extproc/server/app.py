@@ -185,7 +185,8 @@ class App:
     def _publish_info(self) -> None:
         configuration = self._in_force.configuration
         digest = fingerprint(configuration).hex()[:12]
-        self._streams.metrics.about(__version__, configuration.mode, digest, configuration.pools)
+        epsilon = configuration.estimator.bound_epsilon
+        self._streams.metrics.about(__version__, configuration.mode, digest, configuration.pools, epsilon)
 
     def _knowledge(self) -> Knowledge:
         configuration = self._in_force.configuration

@@ -49,12 +49,12 @@ class About:
     version: str
     mode: str
     pools: tuple[Pool, ...]
-    epsilon: float
+    epsilon: float | None
 
 
 def about_router(configuration: Configuration) -> About:
     """Return what the page shows of a configuration."""
-    epsilon = configuration.estimator.byteclass.epsilon
+    epsilon = configuration.estimator.bound_epsilon
     return About(__version__, configuration.mode.value, configuration.pools, epsilon)
 
 

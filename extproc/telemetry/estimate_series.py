@@ -40,6 +40,10 @@ class EstimateSeries(TallySet):
             "size",
             "verdict",
         )
+        self.bound_epsilon = self._gauge(
+            "bound_epsilon",
+            "Share of prompts that may exceed their bound (estimator.byteclass.epsilon); NaN if none is promised",
+        )
         self.bounds_of_traffic = self._counter(
             "bounds_of_traffic_total",
             "Upper bounds compared with usage, each counted as the requests of its stratum since the previous one",

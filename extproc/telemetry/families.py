@@ -35,6 +35,7 @@ def _oldest(times: Sequence[float]) -> float:
 
 # dualpool_bytes_per_token is the last response's, and it is unknown which process had that: so the mean.
 GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
+    "dualpool_bound_epsilon": max,
     "dualpool_bytes_per_token": fmean,
     "dualpool_config_file_not_in_force": max,
     "dualpool_drain_ends_timestamp_seconds": max,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Sequence
 from itertools import product
+from math import nan
 
 from prometheus_client import CollectorRegistry
 
@@ -34,10 +35,16 @@ class Metrics(Series, Listener):
         self._thresholds: tuple[tuple[str, int], ...] = ()
         registry.register(self)
 
-    def about(self, version: str, mode: str, config_hash: str, pools: Sequence[Pool]) -> None:
-        """Publish version and configuration, at the start and after each change; set new pools' counters to 0."""
+    def about(
+        self, version: str, mode: str, config_hash: str, pools: Sequence[Pool], epsilon: float | None
+    ) -> None:
+        """Publish version and configuration, at the start and after each change; set new pools' counters to 0.
+
+        `epsilon` is the share of prompts that may exceed their upper bound, None if nothing is promised.
+        """
         self.info.clear()
         self.info[version, mode, config_hash] = 1
+        self.bound_epsilon[PLAIN] = nan if epsilon is None else epsilon
         for pool in pools:
             for counter in (self.retries, self.responses_read):
                 counter.setdefault((pool.name,), 0)

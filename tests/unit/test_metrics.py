@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
+from extproc.config.loading import parse
 from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.protocol import Refused
@@ -59,7 +60,7 @@ def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry
 
 def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Within 20 % of a pool's budget verdicts on bounds are counted, except for the last pool."""
-    metrics.about("1", "enforce", "", (Pool("short", 10_000), Pool("long", 50_000)))
+    metrics.about("1", "enforce", "", (Pool("short", 10_000), Pool("long", 50_000)), 0.01)
     budget = DECISION.budget
     assert budget is not None
     counts = []
@@ -74,7 +75,7 @@ def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: Collecto
 
 def test_responses_that_were_read_are_counted_by_pool(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Each response whose head was read counts for the pool that sent it, a refusal as well; pools start at 0."""
-    metrics.about("1", "enforce", "", (SHORT, LONG))
+    metrics.about("1", "enforce", "", (SHORT, LONG), 0.01)
     metrics.responded(DECISION, ResponseHead(200), SHORT)
     metrics.responded(DECISION, ResponseHead(400), SHORT)
     assert 2 == value(registry, "responses_read_total", pool="short")
@@ -105,6 +106,19 @@ def test_files_that_cannot_be_used_are_shown_by_setting(metrics: Metrics, regist
     assert 0 == value(registry, "files_not_in_force", setting="learning.access_log.key_file")
     metrics.file_followed(FollowedFiles.TLS, unusable=False)
     assert 0 == value(registry, "files_not_in_force", setting="listen.tls")
+
+
+@pytest.mark.parametrize(("settings", "promised"), [("byteclass: {epsilon: 0.05}", 0.05), ("kind: ema", None)])
+def test_the_promised_share_is_shown(
+    metrics: Metrics, registry: CollectorRegistry, settings: str, promised: float | None
+) -> None:
+    """Alerts compare with `epsilon` as it is configured; the paper's estimator promises no share: NaN."""
+    epsilon = parse(f"estimator: {{{settings}}}").estimator.bound_epsilon
+    assert promised == epsilon
+    metrics.about("1", "enforce", "", (SHORT, LONG), epsilon)
+    shown = value(registry, "bound_epsilon")
+    assert shown is not None
+    assert isnan(shown) if promised is None else promised == shown
 
 
 def test_the_end_of_a_drain_is_shown(metrics: Metrics, registry: CollectorRegistry) -> None:

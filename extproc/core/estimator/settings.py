@@ -99,3 +99,8 @@ class EstimatorSettings:
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
+
+    @property
+    def bound_epsilon(self) -> float | None:
+        """The share of prompts that may exceed their upper bound; None if the estimator promises none."""
+        return self.byteclass.epsilon if self.kind == "byteclass" else None
