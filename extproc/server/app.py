@@ -81,6 +81,9 @@ class App:
         self._core = Core()
         tls = configuration.listen.tls
         certificates = None if tls is None else Certificates(tls, _followed(metrics, FollowedFiles.TLS))
+        if certificates is not None:
+            metrics.certificate_from.set_function(lambda: certificates.validity.from_s)
+            metrics.certificate_until.set_function(lambda: certificates.validity.until_s)
         self.grpc_address = listen(self._core, configuration.listen, certificates, methods.on_call)
         self.health_address = listen_for_probes(self._core, configuration.listen, methods.on_probe)
         metrics.ready.set_function(lambda: float(self._health.ready))

@@ -17,6 +17,7 @@ import grpc
 from extproc.config.schema import TlsFiles
 from extproc.core.errors import ConfigurationError
 from extproc.files import read_file
+from extproc.server.validity import UNKNOWN, Validity, validity_of
 
 __all__ = ["Certificates", "check_pem"]
 
@@ -31,6 +32,7 @@ class Certificates:
     """The credentials in the configured files, and the files' stamps at the last check.
 
     `report` is called with whether the files have become such that cannot be used, each time `follow` has looked.
+    `validity` is that of the certificate in use.
     """
 
     def __init__(self, files: TlsFiles, report: Callable[[bool], None]) -> None:
@@ -39,6 +41,7 @@ class Certificates:
         self._seen: _Stamps | None = self._stamps()
         self._looked = self._tried = self._seen
         self._fault: ConfigurationError | None = None
+        self.validity = _validity(files)
         self._trying = threading.Lock()  # at a handshake and while following
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -77,6 +80,8 @@ class Certificates:
                     log.error(
                         "the TLS files have changed and cannot be used; the old ones stay in use: %s", self._fault
                     )
+                else:
+                    self.validity = _validity(self._files)
             return self._fault
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -107,6 +112,14 @@ def _fault_of(files: TlsFiles) -> ConfigurationError | None:
     except ConfigurationError as error:
         return error
     return None
+
+
+def _validity(files: TlsFiles) -> Validity:
+    """Return the validity of a certificate; unknown if OpenSSL reads it and we do not."""
+    try:
+        return validity_of(_read(files.certificate_file, "certificate_file").decode("latin-1"))
+    except (ConfigurationError, ValueError, LookupError):
+        return UNKNOWN
 
 
 def _content(files: TlsFiles) -> grpc.ServerCertificateConfiguration:

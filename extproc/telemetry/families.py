@@ -37,6 +37,8 @@ def _oldest(times: Sequence[float]) -> float:
 GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_bound_epsilon": max,
     "dualpool_bytes_per_token": fmean,
+    "dualpool_certificate_valid_from_timestamp_seconds": min,
+    "dualpool_certificate_valid_until_timestamp_seconds": min,
     "dualpool_config_file_not_in_force": max,
     "dualpool_drain_ends_timestamp_seconds": max,
     "dualpool_draining": min,  # the router drains if all workers do, not while one of them is replaced

@@ -114,6 +114,14 @@ class Series(EstimateSeries):
             "1 while the renewed files of a setting cannot be used and the ones read before stay in use",
             "setting",
         )
+        self.certificate_from = self._gauge(
+            "certificate_valid_from_timestamp_seconds",
+            "Unix time from which the certificate of `listen.tls` in use is valid; NaN without one",
+        )
+        self.certificate_until = self._gauge(
+            "certificate_valid_until_timestamp_seconds",
+            "Unix time until which the certificate of `listen.tls` in use is valid; NaN without one",
+        )
         self.processing_seconds = self._histogram(
             "processing_seconds", "The router's own processing time per stream, without waiting", SECONDS_BUCKETS
         )
@@ -180,6 +188,8 @@ class Series(EstimateSeries):
         for setting in FollowedFiles:
             self.files_not_in_force[setting,] = 0.0
         for gauge in (
+            self.certificate_from,
+            self.certificate_until,
             self.drain_ends_at,
             self.saved_at,
             self.exchanged_at,

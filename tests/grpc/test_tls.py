@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,43 @@ def test_other_tls_files_are_used_after_a_reload(
             await app.stop()
 
     assert ([True, False], [False, True]) == asyncio.run(scenario())
+
+
+def test_the_validity_of_the_certificate_in_use_is_shown(
+    tmp_path: Path, authority: trustme.CA, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert can tell of a certificate that expires: the one in use, not a renewed one that cannot be used."""
+    monkeypatch.setattr(tls, "LOOKS_EVERY_S", 0.01)
+
+    def write(expires: datetime) -> None:
+        server = authority.issue_cert("localhost", not_after=expires)
+        (tmp_path / "key.pem").write_bytes(server.private_key_pem.bytes())
+        (tmp_path / "cert.pem").write_bytes(b"".join(each.bytes() for each in server.cert_chain_pems))
+
+    async def scenario() -> None:
+        soon, later = (datetime(year, 5, 6, 7, 8, 9, tzinfo=UTC) for year in (2049, 2051))
+        write(soon)
+        app = App(parse(settings(tmp_path, client_ca=False)))
+        await app.start()
+
+        def shown(which: str) -> float | None:
+            return app.registry.get_sample_value(f"dualpool_certificate_valid_{which}_timestamp_seconds")
+
+        try:
+            assert soon.timestamp() == shown("until")
+            write(later)
+            await eventually(lambda: shown("until") == later.timestamp())
+            (tmp_path / "cert.pem").write_bytes(b"junk")
+            await eventually(
+                lambda: (
+                    1 == app.registry.get_sample_value("dualpool_files_not_in_force", {"setting": "listen.tls"})
+                )
+            )
+            assert later.timestamp() == shown("until")
+            begins = shown("from")
+            assert begins is not None
+            assert begins < soon.timestamp()
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
