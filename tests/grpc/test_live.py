@@ -224,6 +224,28 @@ def test_unknown_values_are_not_shown(router: Router, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_page_whose_router_is_gone_does_not_say_that_it_is_ready(router: Router, call: type[Any]) -> None:
+    """When the connection is lost, readiness and rate disappear, and the rest is marked as old."""
+    api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
+
+    async def scenario() -> None:
+        async with router() as app, api.async_playwright() as driver:
+            browser = await driver.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            )
+            page = await browser.new_page()
+            await learn_once(app, call)
+            await page.goto(f"http://{app.admin_address}/")
+            await page.locator("#ready", has_text="ready").wait_for(timeout=60_000)
+            await app.stop()
+            await page.locator("body.old #state", has_text="connection lost").wait_for(timeout=60_000)
+            assert ["", "–"] == [await page.inner_text(name) for name in ("#ready", "#rate")]
+            await browser.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_the_page_and_axe_finds_no_violation(router: Router, call: type[Any], scheme: str) -> None:
     """In a real Chromium as wide as a phone: figures, an empty console, and no violation found by axe-core."""
