@@ -103,7 +103,9 @@ def _pools(pools: list[dict[str, Any]], event: Event) -> "Table":
 def _models(models: list[dict[str, Any]]) -> "Table":
     from rich.text import Text  # noqa: PLC0415
 
-    table = _table("model", "per s", "off the default", "error p50", "error p90", "bound / actual", "above it")
+    table = _table(
+        "model", "per s", "off the\ndefault", "error\np50", "error\np90", "bound /\nactual", "above\nit"
+    )
     for each in models:
         shares = (_share(each[name]) for name in ("routed", "error_p50", "error_p90"))
         bound = "-" if each["bound_ratio"] is None else f"{each['bound_ratio']:.2f}"
@@ -131,7 +133,9 @@ def _table(*columns: str) -> "Table":
 
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        # In a narrow terminal the first column gives way: a number that is cut would be another one.
+        first = index == 0
+        table.add_column(column, justify="left" if first else "right", no_wrap=not first, vertical="bottom")
     return table
 
 

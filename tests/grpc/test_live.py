@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -189,6 +190,27 @@ def test_top_prints_names_as_they_are(model: str, printed: str, capsys: pytest.C
     assert "\x1b" not in out
 
 
+def test_top_cuts_names_and_no_numbers() -> None:
+    """In a terminal of the usual 80 columns every figure of a model with a long name is shown whole."""
+    figures = {
+        "routed": 0.7564,
+        "error_p50": 0.0123,
+        "error_p90": 0.125,
+        "bound_ratio": 1.83,
+        "under_counted": 0.009,
+    }
+    models = [{"name": "meta-llama/Meta-Llama-3.1-70B-Instruct", "per_s": 1077.0, **figures}]
+    event = {
+        "about": {"version": "1", "mode": "enforce", "pools": []},
+        "figures": {"pools": [], "models": models, "trouble": []},
+        "per_s": 1.0, "by_pool": [], "since_start": True, "recent": [],
+    }  # fmt: skip
+    out = io.StringIO()
+    Console(file=out, width=80).print(screen(event, []))
+    [line] = [line for line in out.getvalue().splitlines() if line.startswith("meta-llama")]
+    assert ["1077.0", "75.6%", "1.2%", "12.5%", "1.83", "0.9%"] == line.split()[1:]
+
+
 def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:
     """It prints one line, and the exit code is 2."""
     assert 2 == main(["top", "127.0.0.1:1"])
@@ -239,7 +261,8 @@ def test_a_page_whose_router_is_gone_does_not_say_that_it_is_ready(router: Route
             await page.locator("#ready", has_text="ready").wait_for(timeout=60_000)
             await app.stop()
             await page.locator("body.old #state", has_text="connection lost").wait_for(timeout=60_000)
-            assert ["", "–"] == [await page.inner_text(name) for name in ("#ready", "#rate")]
+            assert "" == await page.inner_text("#ready")
+            assert "\N{EN DASH}" == await page.inner_text("#rate")
             await browser.close()
 
     asyncio.run(scenario())

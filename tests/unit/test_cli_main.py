@@ -1,6 +1,8 @@
 """The command line imports only the module of the command that is given, or all of them if none is."""
 
 import importlib
+import io
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -31,3 +33,15 @@ def test_a_command_starts_without_the_others(monkeypatch: pytest.MonkeyPatch) ->
 def test_all_commands_are_loaded_if_none_is_given(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Help and the error message name all commands."""
     assert list(COMMANDS) == modules_read(monkeypatch, argument)
+
+
+def test_a_terminal_that_lacks_characters_shows_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name in another script is printed with escapes where the output's encoding has no such characters."""
+    body = tmp_path / "body.json"
+    body.write_text('{"model": "模", "messages": [{"role": "user", "content": "Hello"}]}', "utf-8")
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding="latin-1"))
+    assert 0 == main(["estimate", str(body)])
+    assert rb"\u6a21" in out.getvalue()
