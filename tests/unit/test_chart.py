@@ -300,6 +300,10 @@ def test_a_stores_password_comes_from_a_secret() -> None:
     ("settings", "why"),
     [
         (("store.passwordSecret=redis",), "url is not set"),
+        (("tls.clientCa=true",), "tls.secretName is not set"),
+        (("config.listen.address=[::]:9100",), "allowed: port 9002"),
+        (("config.listen.address=unix:/run/router.sock",), "allowed: port 9002"),
+        (("autoscaling.enabled=true", "autoscaling.minReplicas=9"), "at most maxReplicas, 8"),
         (("config.modus=shadow",), "modus"),
         (("config.mode=maybe",), "mode"),
         (("config.exchange.deadline_ms=0",), "deadline_ms"),

@@ -85,6 +85,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Checks that the values' schema cannot express. */}}
 {{- define "dualpool.check" -}}
 {{- if and .Values.store.passwordSecret (not (dig "state" "store" "url" "" .Values.config)) -}}{{- fail "store.passwordSecret: config.state.store.url is not set" -}}{{- end -}}
+{{- if and .Values.tls.clientCa (not .Values.tls.secretName) -}}{{- fail "tls.clientCa: tls.secretName is not set, and without it there is no TLS" -}}{{- end -}}
+{{- $address := dig "listen" "address" ":9002" .Values.config -}}
+{{- if not (hasSuffix ":9002" $address) -}}{{- fail (printf "config.listen.address: %s given; allowed: port 9002, where the chart's Services and probes look for the router" $address) -}}{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}{{- fail (printf "autoscaling.minReplicas: %v given; allowed: at most maxReplicas, %v" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}{{- end -}}
 {{- if ne .Values.provider.name "none" -}}
 {{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider each pod has one process; increase replicas instead" -}}{{- end -}}
 {{- $names := list -}}
