@@ -63,3 +63,12 @@ def test_metrics_in_a_document_exist(name: str) -> None:
     named = set(re.findall(r"\bdualpool[_:][\w:]+", (ROOT / name).read_text("utf-8")))
     bare = {re.sub(r"_(bucket|count|sum)$", "", each) for each in named}
     assert set() == bare - known - rules
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "compose/Dockerfile.pools"])
+def test_images_have_a_python_with_which_all_tests_were_run(name: str) -> None:
+    """CONTRIBUTING.md says which tests were run with which Python, and which of these the container has."""
+    rows = re.findall(r"^\| (3\.\d+) \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    [container] = [version for version, tests in rows if tests.startswith("all") and "of the container" in tests]
+    images = re.findall(r"python:(3\.\d+)-", (ROOT / "deploy" / name).read_text("utf-8"))
+    assert {container} == set(images)
