@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.sources import LocatedList, LocatedMap, Place
+from extproc.gateways.spelling import respelled
 
 __all__ = ["Places", "typed"]
 
@@ -61,9 +62,10 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
     `lenient` ignores fields that the messages do not have: in a running Envoy they are newer, not misspelled.
     Raises ConfigurationError for any other unknown field and for values of the wrong kind.
     """
-    known = _known(values, unknown)
+    known: Any = _known(values, unknown)
+    kind: Any = message.DESCRIPTOR
     try:
-        return ParseDict(known, message, ignore_unknown_fields=lenient)
+        return ParseDict(respelled(known, kind), message, ignore_unknown_fields=lenient)
     except ParseError as error:
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
     except (AttributeError, TypeError, ValueError) as error:  # raised for values that ParseDict does not expect
