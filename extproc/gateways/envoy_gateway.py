@@ -7,10 +7,11 @@ is then read like any other.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.envoy_gateway_clusters import pool_cluster, router_cluster, targets_route, traffic_of
+from extproc.gateways.envoy_gateway_patches import patched
 from extproc.gateways.gateway_api import matches_of, weight_of
 from extproc.gateways.manifests import (
     Manifests,
@@ -18,7 +19,6 @@ from extproc.gateways.manifests import (
     inner,
     items_of,
     made,
-    merged,
     name_of,
     number_of,
     optional_seconds,
@@ -82,7 +82,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         http_filters=[*filters, router],
         early_header_mutation_extensions=[_stripping(client)],
     )
-    manager = _patched(manager, manifests)
+    manager = patched(manager, manifests)
     network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     connection = inner(client, "spec", "connection")
     limit = bytes_of(text_of(connection, "bufferLimit", str(BUFFER_BYTES)), connection.place)
@@ -113,7 +113,7 @@ def _filter(name: str, given: LocatedMap) -> LocatedMap:
         given.place,
         **{"@type": EXT_PROC},
         grpc_service={"envoy_grpc": {"cluster_name": f"dualpool/{name}"}},
-        failure_mode_allow=text_of(given, "failOpen") == "True",
+        failure_mode_allow=text_of(given, "failOpen").lower() in ("true", "yes", "on"),
         message_timeout=seconds_of(text_of(given, "messageTimeout", "200ms"), given.place),
         processing_mode=made(mode.place, **_direction(mode, "request"), **_direction(mode, "response")),
         metadata_options={
@@ -142,20 +142,6 @@ def _stripping(client: LocatedMap) -> LocatedMap:
     mutations = [{"remove": name} for name in texts_of(early, "remove")]
     config = {"@type": HEADER_MUTATION, "mutations": mutations}
     return made(early.place, name="early", typed_config=config)
-
-
-def _patched(manager: LocatedMap, manifests: Manifests) -> LocatedMap:
-    """Merge the EnvoyPatchPolicies' patches of the connection manager into it."""
-    for policy in manifests.of("EnvoyPatchPolicy"):
-        for patch in items_of(inner(policy, "spec"), "jsonPatches"):
-            operation = inner(patch, "operation")
-            path = text_of(operation, "path").partition("/filters/0/typed_config/")[2]
-            if path and text_of(operation, "op") in ("add", "replace"):
-                value: Any = operation.get("value")
-                for step in reversed(path.split("/")):
-                    value = made(operation.place, **{step: value})
-                manager = merged(manager, value)
-    return manager
 
 
 def _rules(manifests: Manifests) -> Iterator[tuple[LocatedMap, int, LocatedMap]]:

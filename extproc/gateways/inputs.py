@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from extproc.core.errors import ConfigurationError
-from extproc.gateways import envoy_gateway, istio
+from extproc.gateways import envoy_gateway, envoy_gateway_patches, istio, istio_patches
 from extproc.gateways.envoy import gateways_of
-from extproc.gateways.istio_patches import unapplied
 from extproc.gateways.manifests import Manifests
 from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump
@@ -33,7 +32,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     documents = list(documents)
     manifests = Manifests(tuple(_objects(documents)))
     found: list[Gateway] = []
-    unchecked = list(unapplied(manifests))
+    unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
     for resources, flavour in [*_plain(documents), *_translated(manifests)]:
         found += gateways_of(resources, router, flavour)
         unchecked += resources.unchecked
