@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways import envoy_gateway, envoy_gateway_patches, istio, istio_patches
 from extproc.gateways.envoy import gateways_of
-from extproc.gateways.manifests import Manifests
+from extproc.gateways.manifests import Manifests, inner
 from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump
 from extproc.gateways.router import Router
-from extproc.gateways.sources import LocatedMap
+from extproc.gateways.sources import LocatedMap, read
 
 __all__ = ["Read", "read_gateways"]
+
+# A bootstrap has its resources under this key, in one of protobuf's two spellings.
+BOOTSTRAP: Final = ("static_resources", "staticResources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     manifests = Manifests(tuple(_objects(documents)))
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
-    for resources, flavour in [*_plain(documents), *_translated(manifests)]:
+    held = list(_held(manifests))
+    for resources, flavour in [*_plain([*documents, *held]), *_translated(manifests)]:
         found += gateways_of(resources, router, flavour)
         unchecked += resources.unchecked
     if not found:
@@ -54,11 +59,20 @@ def _objects(documents: Iterable[LocatedMap]) -> Iterable[LocatedMap]:
             yield each
 
 
+def _held(manifests: Manifests) -> Iterable[LocatedMap]:
+    """Yield the bootstraps in ConfigMaps; lines in them count from their own beginning."""
+    for each in manifests.of("ConfigMap"):
+        for name, text in inner(each, "data").items():
+            if isinstance(text, str) and any(key in text for key in BOOTSTRAP):
+                documents = read(text, f"{each.place.source}#{name}")
+                yield from (document for document in documents if any(key in document for key in BOOTSTRAP))
+
+
 def _plain(documents: Iterable[LocatedMap]) -> Iterable[tuple[Resources, Flavour]]:
     for each in documents:
         if "configs" in each:
             yield of_config_dump(each), Flavour.ENVOY
-        elif "static_resources" in each or "staticResources" in each:
+        elif any(key in each for key in BOOTSTRAP):
             yield of_bootstrap(each), Flavour.ENVOY
         elif "apiVersion" not in each:
             raise ConfigurationError(
