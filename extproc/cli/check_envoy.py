@@ -4,12 +4,13 @@ Exit code 0: none, 1: some, 2: not readable.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.cli.token import add_token, bearer_of
-from extproc.files import read_file
+from extproc.files import read_file, read_from
 
 if TYPE_CHECKING:
     from extproc.gateways.router import Router
@@ -30,7 +31,13 @@ def _parser() -> argparse.ArgumentParser:
         "none, 1: some, 2: not readable.",
     )
     what = parser.add_argument_group("what to check")
-    what.add_argument("files", nargs="*", type=Path, metavar="FILE", help="all files of one gateway, YAML or JSON")
+    what.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="all files of one gateway, YAML or JSON; - is standard input",
+    )
     what.add_argument(
         "--live", metavar="URL", help="the admin port of a running Envoy, such as http://127.0.0.1:9901"
     )
@@ -87,8 +94,16 @@ def _text(path: Path) -> str:
     from extproc.documents import text_of  # noqa: PLC0415
     from extproc.gateways.sources import MAX_JSON_CHARACTERS  # noqa: PLC0415
 
+    piped = str(path) == "-"
+    if piped and not sys.stdin:  # Python sets it to None if descriptor 0 is closed
+        raise ConfigurationError("FILE -: standard input is closed")
     try:
-        return text_of(read_file(path, MAX_JSON_CHARACTERS))
+        content = (
+            read_from(sys.stdin.buffer, MAX_JSON_CHARACTERS, "-")
+            if piped
+            else read_file(path, MAX_JSON_CHARACTERS)
+        )
+        return text_of(content)
     except OSError as error:
         raise ConfigurationError(str(error)) from error
     except ConfigurationError as error:

@@ -1,6 +1,7 @@
 """`dualpool check envoy`: each trap is found, and no other; unreadable input is reported."""
 
 import ast
+import io
 import json
 from pathlib import Path
 
@@ -300,3 +301,18 @@ def test_an_unknown_type_is_reported_and_skipped() -> None:
     read_ = read_gateways(read(json.dumps(document), "file.yaml"), Router())
     assert ((), 1) == (find_traps(read_.gateways, Router()).found, len(read_.unchecked))
     assert "istio.Something is not a known Envoy type" in read_.unchecked[0]
+
+
+def test_a_gateway_from_standard_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-` is standard input, for what another program generates; one that is closed is reported."""
+    text = (FILES / "streamed.yaml").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert (0, f"1 gateway: none of {len(TRAPS)} traps\n") == (
+        main(["check", "envoy", "-"]),
+        capsys.readouterr().out,
+    )
+    monkeypatch.setattr("sys.stdin", None)
+    assert 2 == main(["check", "envoy", "-"])
+    assert "standard input is closed" in capsys.readouterr().err
