@@ -1,5 +1,6 @@
 """The effects, on the real Envoy, of traps in the router's filter and the limits around it."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_deadline_behind_the_message_timeout(bite: Bitten) -> None:
         client.send(BODY[50:])
         assert "long" == client.response().getheader("x-served-by")
     assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_a_router_that_hangs_and_a_timeout_of_minutes(build: Build) -> None:
+    """A request waits for the router long after the half second of our files, and then until it resumes."""
+    caller = build("streamed", change=BITTEN["message-timeout-long"])
+    caller.stack.router.signal(signal.SIGSTOP)
+    with RawClient(caller.stack.gateway.port, timeout_s=3) as client:
+        client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)))
+        client.send(BODY)
+        with pytest.raises(TimeoutError):
+            client.receive(1)
+        caller.stack.router.signal(signal.SIGCONT)
+        assert b"HTTP/1.1 200" == client.receive(12)
 
 
 @pytest.fixture

@@ -187,6 +187,11 @@ def message_timeout(document: Document) -> None:
     ext_proc(document)["message_timeout"] = "0.1s"
 
 
+def message_timeout_long(document: Document) -> None:
+    """Wait for the router for minutes, as configurations of processors do that call models."""
+    ext_proc(document)["message_timeout"] = "300s"
+
+
 def buffer_below_early_decision(document: Document) -> None:
     """Buffer less of a body than the router's early decision requires."""
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65_536
@@ -325,6 +330,7 @@ _BITES: tuple[Bite, ...] = (
     namespace_dropped,
     headers_not_forwarded,
     message_timeout,
+    message_timeout_long,
     buffer_below_early_decision,
     buffer_below_body_cap,
     message_limit,

@@ -17,6 +17,8 @@ HEAD_KIB_NEEDED: Final = 61
 # Margin for a busy router.
 ROOM_MS: Final = 100
 PAUSE_MS: Final = 5_000
+# Longer than a router pauses that still works.
+PATIENCE_MS: Final = 5_000
 
 
 def _message_timeout(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -27,6 +29,13 @@ def _message_timeout(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(each.timeout_place, f"{given}, exchange.deadline_ms {deadline}")
         if each.modes.request_body == "FULL_DUPLEX_STREAMED" and each.message_timeout_ms < PAUSE_MS:
             yield Hit(each.timeout_place, f"{given} in full duplex")
+
+
+def _message_timeout_long(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    longest = router.configuration.exchange.deadline_ms + PATIENCE_MS
+    for each in gateway.processors:
+        if each.modes.request_body in ("STREAMED", "BUFFERED") and each.message_timeout_ms > longest:
+            yield Hit(each.timeout_place, f"message_timeout is {each.message_timeout_ms / 1000:g} s")
 
 
 def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -100,6 +109,16 @@ TRAPS: Final = (
         "STREAMED: message_timeout: 0.5s, well above exchange.deadline_ms. Full duplex: 30s.",
         _message_timeout,
         "test_traps_of_the_filter.py::test_deadline_behind_the_message_timeout",
+    ),
+    Trap(
+        "message-timeout-long",
+        Severity.WARNING,
+        "A router that hangs holds each request for so long before Envoy sends it on, and clients give up: "
+        "failure_mode_allow does not act earlier.",
+        "message_timeout: 0.5s, or somewhat more than the router's exchange.deadline_ms (Envoy Gateway: "
+        "messageTimeout). Only in full duplex it has to be long, for responses.",
+        _message_timeout_long,
+        "test_traps_of_the_filter.py::test_a_router_that_hangs_and_a_timeout_of_minutes",
     ),
     Trap(
         "buffer-below-early-decision",
