@@ -13,12 +13,13 @@ from extproc.server.unix_socket import bound_as_configured
 __all__ = ["listen", "listen_for_probes"]
 
 MESSAGE_MARGIN_BYTES: Final = 1 << 20
-# A gateway that vanishes silently is noticed within 80 s, and its streams end.
+# A gateway that vanishes silently is noticed within 80 s, and its streams end. One that pings often to notice that
+# of us is welcome: by default gRPC ends the connection, and all of its streams, after a few pings.
 _KEEPALIVE: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.max_pings_without_data", 0),
 )
 

@@ -10,8 +10,7 @@ __all__ = ["DEFAULT_ROUTE", "ENVOY", "ENVOY_GATEWAY", "ENVOY_GATEWAY_TOPS", "IST
 DEFAULT_ROUTE: Final = "routes.DEFAULT"
 """Key of the comment on the default pool's route, whatever that pool is called."""
 _PINGS: Final = (
-    "Closes the connection to a router that hangs: the timeout of a message does not cover every piece of a body. "
-    "The router would treat pings more often than every 10 s as an attack."
+    "Closes the connection to a router that hangs: the timeout of a message does not cover every piece of a body."
 )
 _TOPS: Final = {
     Mode.STREAMED: "in STREAMED mode: the default, and the cheapest mode.",

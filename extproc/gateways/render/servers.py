@@ -62,7 +62,6 @@ __all__ = [
 POOL_PORTS_FROM: Final = 8001
 IN_FLIGHT: Final = 8_192
 REPAIRS: Final = 1_024
-# Above the router's limit of one ping in 10 s.
 PINGS_EVERY_S: Final = 15
 PONG_WITHIN_S: Final = 5
 HEALTH: Final = "envoy.service.ext_proc.v3.ExternalProcessor"

@@ -1,0 +1,99 @@
+"""What gRPC itself does with peers: neither what its defaults take for an attack, nor an attack, does harm."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import hpack
+
+from tests.grpc.conftest import METHOD
+from tests.grpc.messages import Router
+
+HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
+ACK, END_STREAM, END_HEADERS = 1, 1, 4
+FRAME_HEAD_BYTES: Final = 9
+WITHIN_S: Final = 10.0
+
+
+class Peer:
+    """A client that speaks HTTP/2 in frames; every wait has a timeout."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)), WITHIN_S)
+        self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
+        self._unparsed = b""
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
+
+    def open(self, streams: int, flags: int = 0) -> None:
+        """Open some streams, from the first possible number upwards."""
+        head: dict[bytes | str, bytes | str] = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": METHOD,
+            ":authority": "router",
+            "content-type": "application/grpc",
+            "te": "trailers",
+        }
+        self._socket.sendall(
+            b"".join(
+                frame(HEADERS, END_HEADERS | flags, number, self._encoder.encode(head))
+                for number in range(1, 2 * streams, 2)
+            )
+        )
+
+    def ping(self) -> int:
+        """Send a ping; return the kind of frame that answers it."""
+        self._socket.sendall(frame(PING, 0, 0, bytes(8)))
+        return next(kind for kind, flags, _ in self._frames() if kind == GOAWAY or (kind == PING and flags & ACK))
+
+    def statuses(self, streams: int) -> list[bytes]:
+        """Return the gRPC status of so many streams that end."""
+        found: list[bytes] = []
+        for kind, _, content in self._frames():
+            if kind == HEADERS:
+                status = dict(self._decoder.decode(content, raw=True)).get(b"grpc-status")
+                found += [] if status is None else [status]
+            if len(found) == streams:
+                break
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def _frames(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield kind, flags and content of each frame that comes, until the router closes the connection."""
+        while True:
+            while (size := FRAME_HEAD_BYTES + int.from_bytes(self._unparsed[:3], "big")) <= len(self._unparsed):
+                kind, flags, content = *self._unparsed[3:5], self._unparsed[FRAME_HEAD_BYTES:size]
+                self._unparsed = self._unparsed[size:]
+                yield kind, flags, content
+            data = self._socket.recv(1 << 16)
+            if not data:
+                return
+            self._unparsed += data
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
+    """Return a frame of HTTP/2."""
+    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
+
+
+def test_a_gateway_may_ping_as_often_as_it_likes(router: Router) -> None:
+    """Pings in a row are all answered; gRPC would end the connection, and with it every stream, at the fourth."""
+
+    def pings(address: str) -> list[int]:
+        peer = Peer(address)
+        try:
+            peer.open(1)
+            return [peer.ping() for _ in range(20)]
+        finally:
+            peer.close()
+
+    async def scenario() -> list[int]:
+        async with router() as app:
+            return await asyncio.to_thread(pings, app.grpc_address)
+
+    assert [PING] * 20 == asyncio.run(scenario())
