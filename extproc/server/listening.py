@@ -22,6 +22,12 @@ _KEEPALIVE: Final = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.http2.max_pings_without_data", 0),
 )
+# By default gRPC refuses some new streams while a thousand wait, as after a pause of the process. In full duplex
+# that fails their requests; overload.py sends them on undecided.
+_NONE_REFUSED: Final = (
+    ("grpc.server.max_pending_requests", 1 << 30),
+    ("grpc.server.max_pending_requests_hard_limit", 1 << 30),
+)
 
 
 def listen(core: Core, settings: ListenSettings, certificates: Certificates | None, on_call: OnCall) -> str:
@@ -67,4 +73,5 @@ def _options(settings: ListenSettings) -> Options:
         # Otherwise two processes on one port would each get a part of the traffic, and nobody would notice.
         ("grpc.so_reuseport", 0),
         *_KEEPALIVE,
+        *_NONE_REFUSED,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,6 +15,7 @@ HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 FRAME_HEAD_BYTES: Final = 9
 WITHIN_S: Final = 10.0
+STREAMS: Final = 4_000
 
 
 class Peer:
@@ -97,3 +99,26 @@ def test_a_gateway_may_ping_as_often_as_it_likes(router: Router) -> None:
             return await asyncio.to_thread(pings, app.grpc_address)
 
     assert [PING] * 20 == asyncio.run(scenario())
+
+
+def test_streams_that_came_while_the_router_paused_are_served(router: Router) -> None:
+    """However many wait when the router runs again, none is refused; gRPC would refuse those beyond a thousand."""
+    resumed = threading.Event()
+
+    def flood(address: str) -> list[bytes]:
+        peer = Peer(address)
+        try:
+            peer.open(STREAMS, END_STREAM)
+            resumed.set()
+            return peer.statuses(STREAMS)
+        finally:
+            resumed.set()
+            peer.close()
+
+    async def scenario() -> list[bytes]:
+        async with router() as app:
+            app.loop.post(lambda: resumed.wait(WITHIN_S))
+            return await asyncio.to_thread(flood, app.grpc_address)
+
+    statuses = asyncio.run(scenario())
+    assert {b"0": STREAMS} == {status: statuses.count(status) for status in statuses}
