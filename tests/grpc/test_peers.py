@@ -1,11 +1,17 @@
 """What gRPC itself does with peers: neither what its defaults take for an attack, nor an attack, does harm."""
 
 import asyncio
+import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import grpc
 import hpack
 
 from tests.grpc.conftest import METHOD
@@ -16,6 +22,7 @@ ACK, END_STREAM, END_HEADERS = 1, 1, 4
 FRAME_HEAD_BYTES: Final = 9
 WITHIN_S: Final = 10.0
 STREAMS: Final = 4_000
+INFLATED_BYTES: Final = 64 << 20
 
 
 class Peer:
@@ -122,3 +129,30 @@ def test_streams_that_came_while_the_router_paused_are_served(router: Router) ->
 
     statuses = asyncio.run(scenario())
     assert {b"0": STREAMS} == {status: statuses.count(status) for status in statuses}
+
+
+def test_a_compressed_message_is_not_inflated_beyond_the_limit(tmp_path: Path) -> None:
+    """A message of 64 KB that would become 64 MiB is refused before it has the memory; the router serves on."""
+    config = tmp_path / "c.yaml"
+    limit = "listen: {address: '127.0.0.1:0', max_message_bytes: 1048576}"
+    config.write_text(f"{limit}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0")
+    command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            address = json.loads(process.stderr.readline())["grpc"]
+            before_kb = most_memory_kb(process.pid)
+            options = [("grpc.max_send_message_length", -1)]
+            with grpc.insecure_channel(address, options, grpc.Compression.Gzip) as channel:
+                raw: Any = channel.stream_stream  # the stubs require serializers
+                code = raw(METHOD)(iter([bytes(INFLATED_BYTES)]), timeout=WITHIN_S).code()
+                assert grpc.StatusCode.RESOURCE_EXHAUSTED == code
+            assert (most_memory_kb(process.pid) - before_kb) * 1024 < INFLATED_BYTES / 4
+        finally:
+            process.kill()
+
+
+def most_memory_kb(pid: int) -> int:
+    """Return the most memory that a process has had."""
+    (most,) = re.findall(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(most)
