@@ -13,13 +13,14 @@ from extproc.server.unix_socket import bound_as_configured
 __all__ = ["listen", "listen_for_probes"]
 
 MESSAGE_MARGIN_BYTES: Final = 1 << 20
-# A gateway that vanishes silently is noticed within 80 s, and its streams end. One that pings often to notice that
-# of us is welcome: by default gRPC ends the connection, and all of its streams, after a few pings.
+# A gateway that vanishes silently is noticed within 80 s, and its streams end. It may ping us to notice the same,
+# but in no flood: gRPC ends a connection, and all its streams, when a few pings come at less than this distance,
+# by default 5 minutes, and nothing is sent in between.
 _KEEPALIVE: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.http2.max_pings_without_data", 0),
 )
 # By default gRPC refuses some new streams while a thousand wait, as after a pause of the process. In full duplex

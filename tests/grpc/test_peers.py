@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
 ACK, END_STREAM, END_HEADERS = 1, 1, 4
 FRAME_HEAD_BYTES: Final = 9
 WITHIN_S: Final = 10.0
+QUIET_S: Final = 0.15
 STREAMS: Final = 4_000
 INFLATED_BYTES: Final = 64 << 20
 
@@ -52,10 +54,25 @@ class Peer:
             )
         )
 
-    def ping(self) -> int:
-        """Send a ping; return the kind of frame that answers it."""
-        self._socket.sendall(frame(PING, 0, 0, bytes(8)))
+    def ping(self, times: int = 1) -> None:
+        """Send pings at once."""
+        self._socket.sendall(frame(PING, 0, 0, bytes(8)) * times)
+
+    def answer(self) -> int:
+        """Return the kind of frame that answers a ping."""
         return next(kind for kind, flags, _ in self._frames() if kind == GOAWAY or (kind == PING and flags & ACK))
+
+    def is_sent_away(self) -> bool:
+        """Wait for the end of the connection; return whether the router has announced it."""
+        return any(kind == GOAWAY for kind, _, _ in self._frames())
+
+    def listen(self) -> None:
+        """Wait until nothing has come for a moment."""
+        self._socket.settimeout(QUIET_S)
+        with suppress(TimeoutError):
+            while data := self._socket.recv(1 << 16):
+                self._unparsed += data
+        self._socket.settimeout(WITHIN_S)
 
     def statuses(self, streams: int) -> list[bytes]:
         """Return the gRPC status of so many streams that end."""
@@ -90,14 +107,19 @@ def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
     return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
 
 
-def test_a_gateway_may_ping_as_often_as_it_likes(router: Router) -> None:
-    """Pings in a row are all answered; gRPC would end the connection, and with it every stream, at the fourth."""
+def test_a_gateway_may_ping_often(router: Router) -> None:
+    """Several pings a second are all answered; gRPC's default would end the connection, and all streams on it."""
 
     def pings(address: str) -> list[int]:
         peer = Peer(address)
         try:
             peer.open(1)
-            return [peer.ping() for _ in range(20)]
+            answers = []
+            for _ in range(12):
+                peer.ping()
+                answers.append(peer.answer())
+                peer.listen()
+            return answers
         finally:
             peer.close()
 
@@ -105,7 +127,26 @@ def test_a_gateway_may_ping_as_often_as_it_likes(router: Router) -> None:
         async with router() as app:
             return await asyncio.to_thread(pings, app.grpc_address)
 
-    assert [PING] * 20 == asyncio.run(scenario())
+    assert [PING] * 12 == asyncio.run(scenario())
+
+
+def test_a_flood_of_pings_ends_its_connection(router: Router) -> None:
+    """Pings without a pause are no way to notice that a router hangs: gRPC's protection stays."""
+
+    def pings(address: str) -> bool:
+        peer = Peer(address)
+        try:
+            peer.open(1)
+            peer.ping(10)
+            return peer.is_sent_away()
+        finally:
+            peer.close()
+
+    async def scenario() -> bool:
+        async with router() as app:
+            return await asyncio.to_thread(pings, app.grpc_address)
+
+    assert asyncio.run(scenario())
 
 
 def test_streams_that_came_while_the_router_paused_are_served(router: Router) -> None:
