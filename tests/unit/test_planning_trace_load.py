@@ -21,6 +21,7 @@ from extproc.planning.simulation.task import (
     run_with_failure,
 )
 from extproc.planning.simulation.verdict import verdict
+from extproc.planning.workload.arrivals import trace_workload
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 
@@ -90,3 +91,31 @@ def test_instances_that_die_leave_a_busier_fleet_not_a_growing_one() -> None:
     workload = make_workload(steady, 1)
     assert verdict(run_fleet(steady, workload, (3,)), Objective()).misses == ()
     assert () == run_with_failure(steady, (4,)).misses
+
+
+@pytest.mark.parametrize("tick_s", [1.0, 3.0])
+def test_a_clock_with_coarse_ticks_does_not_make_bursts(tick_s: float) -> None:
+    """Requests that share a time arrive at different moments of that tick, in order, and each in its own tick."""
+    rng = np.random.default_rng(0)
+    exact = np.cumsum(rng.exponential(0.1, REQUESTS))
+    ticks = np.floor(exact / tick_s) * tick_s
+    ticks -= ticks[0]
+    lengths = Lengths(np.full(REQUESTS, 100), np.full(REQUESTS, 10), "ticks", ticks)
+    drawn = trace_workload(lengths, 10, DeclaredRule.TRUTH, rng).arrival_s
+    again = trace_workload(lengths, 10, DeclaredRule.TRUTH, rng).arrival_s
+    times = drawn * float(ticks[-1]) * 10 / REQUESTS
+    assert bool((drawn == again).all())
+    assert bool((np.diff(drawn) > 0).all())
+    assert float(np.abs(times - ticks).max()) < tick_s
+    in_quarters = np.bincount((drawn * 4).astype(np.int64))  # a Poisson process has a variance like its mean
+    assert float(in_quarters.var() / in_quarters.mean()) < 1.2
+
+
+def test_exact_times_of_a_trace_are_taken_as_they_are() -> None:
+    """Gaps between requests are the trace's own where no two share a time."""
+    gaps = np.random.default_rng(0).exponential(0.1, 1_000)
+    arrival = np.cumsum(gaps) - gaps[0]
+    lengths = Lengths(np.full(1_000, 100), np.full(1_000, 10), "exact", arrival)
+    rate = 1_000 / float(arrival[-1])
+    drawn = trace_workload(lengths, rate, DeclaredRule.TRUTH, np.random.default_rng(1)).arrival_s
+    assert bool(np.allclose(drawn, arrival))

@@ -47,7 +47,7 @@ def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.ra
     Raises ConfigurationError if the trace has no arrival times or all are the same.
     """
     _check_rate(rate)
-    arrival = check_arrivals(lengths)
+    arrival = _within_ticks(check_arrivals(lengths))
     return _workload(lengths, arrival * (len(lengths) / rate / arrival[-1]), rule, rng)
 
 
@@ -69,6 +69,20 @@ def check_arrivals(lengths: Lengths) -> Floats:
             "to simulate its arrival times it needs requests throughout"
         )
     return arrival
+
+
+def _within_ticks(arrival_s: Floats) -> Floats:
+    """Spread the requests that share a time over the tick of the trace's clock, at random but always alike.
+
+    BurstGPT counts whole seconds and Mooncake steps of three: taken as they are, ten requests would arrive at the
+    same moment. Where times are exact the tick is tiny, and nothing moves.
+    """
+    times, place = np.unique(arrival_s, return_inverse=True)
+    tick_s = float(np.diff(times).min())
+    within = np.random.default_rng(0).random(len(arrival_s)) * tick_s
+    within[np.searchsorted(arrival_s, times)] = 0.0  # requests that are alone stay where they are
+    spread: Floats = np.sort(times[place] + within)
+    return spread
 
 
 def _workload(lengths: Lengths, arrival_s: Floats, rule: DeclaredRule, rng: np.random.Generator) -> Workload:
