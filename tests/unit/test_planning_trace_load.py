@@ -1,14 +1,17 @@
 """Runs without a steady state: a trace's own arrivals, and instances that die. Every request counts in them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from extproc.planning.design.notes import arrival_notes
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.as_arrived import ArrivedRun, run_as_arrived
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.search import smallest_fleets
 from extproc.planning.simulation.steady import steadiness
@@ -91,6 +94,48 @@ def test_instances_that_die_leave_a_busier_fleet_not_a_growing_one() -> None:
     workload = make_workload(steady, 1)
     assert verdict(run_fleet(steady, workload, (3,)), Objective()).misses == ()
     assert () == run_with_failure(steady, (4,)).misses
+
+
+def poisson_of(search: SearchTask) -> SearchTask:
+    """Return the same search with Poisson arrivals at the trace's rate."""
+    return replace(search, arrivals="poisson")
+
+
+def test_a_fleet_for_poisson_arrivals_is_tried_at_the_traces_own() -> None:
+    """The fleet that suffices at random is too small for a trace with a busy start, and a larger one is not."""
+    search = poisson_of(busy_start())
+    small, large = run_as_arrived(search, (4,)), run_as_arrived(search, (8,))
+    assert verdict(run_fleet(search, make_workload(search, 1), (4,)), Objective()).misses == ()
+    assert small is not None
+    assert large is not None
+    assert any("TTFT" in miss for miss in small.misses)
+    assert (REQUESTS, ()) == (large.requests, large.misses)
+    assert large.times_faster == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kept", [0, 1_000])
+def test_without_arrival_times_that_tell_anything_nothing_is_tried(kept: int) -> None:
+    """A trace without times, or too short for a P99, shows nothing; a fleet found with them is known."""
+    search = poisson_of(busy_start())
+    lengths = search.lengths
+    arrival = None if lengths.arrival_s is None or kept == 0 else lengths.arrival_s[:kept]
+    size = kept or REQUESTS
+    short = replace(lengths, prompt=lengths.prompt[:size], output=lengths.output[:size], arrival_s=arrival)
+    assert run_as_arrived(replace(search, lengths=short), (4,)) is None
+    assert run_as_arrived(busy_start(), (4,)) is None
+
+
+def test_a_plan_says_that_arrivals_are_poisson_and_what_the_traces_own_would_do() -> None:
+    """One note, which names what is missed and how much faster the trace's time passes."""
+    run = ArrivedRun((3,), 4_000, 12.5, ("P99 TTFT 7.6 s (required: 2 s)",))
+    assert arrival_notes(run, stationary=False) == ()
+    (plain,) = arrival_notes(None, stationary=True)
+    (missed,) = arrival_notes(run, stationary=True)
+    (met,) = arrival_notes(replace(run, misses=(), times_faster=1.0), stationary=True)
+    assert "at random (Poisson)" in plain
+    assert "(4,000 requests, 12 times as fast as they were)" in missed
+    assert "missed: P99 TTFT 7.6 s" in missed
+    assert "(4,000 requests) the objective of the recommended fleet, with its spares serving, is met" in met
 
 
 @pytest.mark.parametrize("tick_s", [1.0, 3.0])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from extproc.planning.design.day import DayOfFleet
 from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation.as_arrived import ArrivedRun
 from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
@@ -57,7 +58,8 @@ class Plan:
 
     `fleets` are the simulated fleets that meet the objective (empty if nothing was simulated); `searched` are the
     designs from which they were chosen. `failure` is a run of the recommended fleet, including its spares, in
-    which one instance of each pool dies; `days` are the fleets over a day.
+    which one instance of each pool dies, `arrived` one at the trace's own arrival times (null without such times,
+    or if all fleets were found with them); `days` are the fleets over a day.
     """
 
     profile: str
@@ -73,6 +75,7 @@ class Plan:
     searched: tuple[SearchedDesign, ...]
     fleets: tuple[FleetEstimate, ...]
     failure: FailureRun | None
+    arrived: ArrivedRun | None
     days: tuple[DayOfFleet, ...]
     recommendation: str
     notes: tuple[str, ...]

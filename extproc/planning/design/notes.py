@@ -7,11 +7,12 @@ from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import FEWEST_JUDGED
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation.as_arrived import ArrivedRun
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 from extproc.planning.workload.lengths import LeftOut, Lengths
 
-__all__ = ["failure_notes", "fleet_notes", "memory_notes", "workload_notes"]
+__all__ = ["arrival_notes", "failure_notes", "fleet_notes", "memory_notes", "workload_notes"]
 
 LITTLE_GIB = 2 * LARGEST_GAP_GIB  # free per GPU: if less, memory that is not counted may take most of it
 
@@ -61,14 +62,35 @@ def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
     """Describe how the recommended fleet behaves when instances die."""
     if failure is None:
         return ()
-    kept = f"missed: {', '.join(failure.misses)}" if failure.misses else "met"
-    if failure.not_judged:
-        kept += f" (not judged, too few requests: {', '.join(failure.not_judged)})"
     text = (
         "If one instance of each pool of the recommended fleet, with its spares, is killed in the middle of "
-        f"{failure.requests:,} requests, {failure.restarted:,} start again, and the objective is {kept}."
+        f"{failure.requests:,} requests, {failure.restarted:,} start again, and the objective is {_kept(failure)}."
     )
     return (text,)
+
+
+def arrival_notes(arrived: ArrivedRun | None, *, stationary: bool) -> tuple[str, ...]:
+    """Say when requests were taken to arrive, and what the trace's own times make of the recommended fleet."""
+    if not stationary:
+        return ()
+    text = (
+        "Fleets are the smallest for requests that arrive at random (Poisson), at a rate that does not change; "
+        "bursts need more."
+    )
+    if arrived is None:
+        return (text,)
+    pace = arrived.times_faster
+    own = "" if round(pace, 1) == 1 else f", {pace:.2g} times as fast as they were"
+    text += (
+        f" At the trace's own arrival times ({arrived.requests:,} requests{own}) the objective of the recommended "
+        f"fleet, with its spares serving, is {_kept(arrived)}. --arrivals trace plans for them."
+    )
+    return (text,)
+
+
+def _kept(run: FailureRun | ArrivedRun) -> str:
+    kept = f"missed: {', '.join(run.misses)}" if run.misses else "met"
+    return kept + (f" (not judged, too few requests: {', '.join(run.not_judged)})" if run.not_judged else "")
 
 
 def _left_out_notes(left_out: LeftOut) -> Iterator[str]:

@@ -9,7 +9,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.design.answer import Plan, PoolPlan, SearchedDesign, WorkloadFigures
 from extproc.planning.design.choose import Question, Sized
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
-from extproc.planning.design.notes import failure_notes, fleet_notes, memory_notes, workload_notes
+from extproc.planning.design.notes import arrival_notes, failure_notes, fleet_notes, memory_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
 from extproc.planning.design.rules import (
@@ -23,10 +23,11 @@ from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.model.times import times_notes
+from extproc.planning.simulation.as_arrived import run_as_arrived
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
-from extproc.planning.simulation.task import Design, FailureRun, SearchTask, run_with_failure
+from extproc.planning.simulation.task import Design, SearchTask, run_with_failure
 from extproc.planning.workload.day import Day
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
@@ -79,15 +80,17 @@ def make_plan(
         designs, searched = _designs(question, analysis, options, cache, progress)
         tasks = [_task(question, design, runs) for design in designs]
         outcomes = _simulated(tasks, setup, runs, cache, progress)
-    fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
-    failure = _with_a_failure(tasks, fleets, setup)
+    fleets, costs = tuple(found for found in outcomes if isinstance(found, FleetEstimate)), costs_of(setup)
+    built = _to_build(tasks, fleets, setup)
+    failure = run_with_failure(*built) if built is not None and setup.spare > 0 else None
+    arrived = run_as_arrived(*built) if built is not None and options.day is None else None  # its rate is a peak
     not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
     if runs is not None and not fleets:
         raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
     days: tuple[DayOfFleet, ...] = ()
     if runs is not None and options.day is not None:
         tasked = [(fleet, next(task for task in tasks if task.design == fleet.design)) for fleet in fleets]
-        asked = DayQuestion(options.day, options.start_minutes, costs_of(setup))
+        asked = DayQuestion(options.day, options.start_minutes, costs)
         days = days_of(tasked, asked, runs.jobs, cache, progress)
     return Plan(
         profile=setup.name,
@@ -103,8 +106,9 @@ def make_plan(
         searched=tuple(_searched(each) for each in searched),
         fleets=fleets,
         failure=failure,
+        arrived=arrived,
         days=days,
-        recommendation=(recommend_simulated(fleets, costs_of(setup)) if fleets else recommend(analysis, setup)),
+        recommendation=recommend_simulated(fleets, costs, arrived) if fleets else recommend(analysis, setup),
         notes=(
             *times_notes(_setups(setup, fleets)),
             *memory_notes(_setups(setup, fleets)),
@@ -112,6 +116,7 @@ def make_plan(
             *not_met,
             *fleet_notes(fleets),
             *failure_notes(failure),
+            *(arrival_notes(arrived, stationary=tasks[0].stationary) if fleets else ()),
         ),
     )
 
@@ -128,15 +133,15 @@ def _simulated(
     return cheapest_outcomes(found, costs_of(setup))
 
 
-def _with_a_failure(
+def _to_build(
     tasks: Sequence[SearchTask], fleets: Sequence[FleetEstimate], setup: Setup
-) -> FailureRun | None:
-    """Kill one instance of each pool of the recommended fleet; None without a recommendation or without spares."""
-    best = recommended(fleets, costs_of(setup)) if setup.spare > 0 else None
+) -> tuple[SearchTask, tuple[int, ...]] | None:
+    """Return the recommended fleet's task and its instances, spares included; None without a recommendation."""
+    best = recommended(fleets, costs_of(setup))
     if best is None:
         return None
     task = next(task for task in tasks if task.design == best.design)
-    return run_with_failure(task, costs_of(setup).of(best).instances)
+    return task, costs_of(setup).of(best).instances
 
 
 def _setups(setup: Setup, fleets: Sequence[FleetEstimate]) -> list[Setup]:

@@ -6,6 +6,7 @@ from math import hypot, isnan
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.setup import HOURS_PER_YEAR, Setup
 from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation.as_arrived import ArrivedRun
 from extproc.planning.simulation.bracket import TOLERANCE
 from extproc.planning.simulation.runner import FleetEstimate
 
@@ -48,13 +49,16 @@ def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate 
     return best if price_of(one, costs) - price_of(best, costs) > _noise(one, best, costs) else one
 
 
-def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
-    """Recommend one of the simulated fleets that meet the objective in steady state, spares included, and name the
-    classes of the objective that were too rare to judge.
+def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs, arrived: ArrivedRun | None = None) -> str:
+    """Recommend one of the simulated fleets that meet the objective in steady state, spares included. Name the
+    classes of the objective that were too rare to judge, and what it misses at the trace's own arrival times.
     """
     chosen = recommended(fleets, costs)
     rare = "" if chosen is None else ", ".join(chosen.not_judged)
-    return _sentence(fleets, costs) + (f"; not judged, too few requests: {rare}" if rare else "")
+    text = _sentence(fleets, costs) + (f"; not judged, too few requests: {rare}" if rare else "")
+    if arrived is None or not arrived.misses:
+        return text
+    return f"{text}; too small for the trace's own arrival times: {', '.join(arrived.misses)}"
 
 
 def _sentence(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
