@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from extproc.planning.design.notes import arrival_notes
+from extproc.planning.design.recommend import recommend_simulated
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.costs import Costs
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.as_arrived import ArrivedRun, run_as_arrived
@@ -135,6 +137,9 @@ def test_a_plan_says_that_arrivals_are_poisson_and_what_the_traces_own_would_do(
     assert "at random (Poisson)" in plain
     assert "(4,000 requests, 12 times as fast as they were)" in missed
     assert "missed: P99 TTFT 7.6 s" in missed
+    said = recommend_simulated((), Costs(1, 1, None), run)
+    assert said.endswith("own arrival times, 12 times as fast as they were: P99 TTFT 7.6 s (required: 2 s)")
+    assert recommend_simulated((), Costs(1, 1, None), replace(run, misses=())) in said
     assert "(4,000 requests) the objective of the recommended fleet, with its spares serving, is met" in met
 
 

@@ -79,11 +79,9 @@ def arrival_notes(arrived: ArrivedRun | None, *, stationary: bool) -> tuple[str,
     )
     if arrived is None:
         return (text,)
-    pace = arrived.times_faster
-    own = "" if round(pace, 1) == 1 else f", {pace:.2g} times as fast as they were"
     text += (
-        f" At the trace's own arrival times ({arrived.requests:,} requests{own}) the objective of the recommended "
-        f"fleet, with its spares serving, is {_kept(arrived)}. --arrivals trace plans for them."
+        f" At the trace's own arrival times ({arrived.requests:,} requests{arrived.pace}) the objective of the "
+        f"recommended fleet, with its spares serving, is {_kept(arrived)}. --arrivals trace plans for them."
     )
     return (text,)
 

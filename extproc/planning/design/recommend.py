@@ -58,7 +58,7 @@ def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs, arrived: 
     text = _sentence(fleets, costs) + (f"; not judged, too few requests: {rare}" if rare else "")
     if arrived is None or not arrived.misses:
         return text
-    return f"{text}; too small for the trace's own arrival times: {', '.join(arrived.misses)}"
+    return f"{text}; too small for the trace's own arrival times{arrived.pace}: {', '.join(arrived.misses)}"
 
 
 def _sentence(fleets: Sequence[FleetEstimate], costs: Costs) -> str:

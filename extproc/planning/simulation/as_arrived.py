@@ -32,6 +32,12 @@ class ArrivedRun:
     misses: tuple[str, ...]
     not_judged: tuple[str, ...] = ()
 
+    @property
+    def pace(self) -> str:
+        """How fast the trace's time passes, as part of a sentence; empty at its own pace."""
+        pace = self.times_faster
+        return "" if round(pace, 1) == 1 else f", {pace:.2g} times as fast as they were"
+
 
 def run_as_arrived(task: SearchTask, instances: tuple[int, ...]) -> ArrivedRun | None:
     """Simulate one fleet under the trace's own arrivals; None if it has none that tell anything, or if the fleet
