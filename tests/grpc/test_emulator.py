@@ -140,7 +140,7 @@ def test_a_prompt_that_is_too_long_gets_the_error_format_of_the_api() -> None:
     error = post(HELLO | {"messages": long}).json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("BadRequestError", "input_tokens", 400)
     assert error["message"].startswith(
-        "This model's maximum context length is 1000 tokens. However, you requested 6"
+        "This model's maximum context length is 1000 tokens. However, your prompt contains at least 1001 input"
     )
     other = post({"model": "m", "max_tokens": 6, "messages": long}, path="/v1/messages").json()
     assert (other["type"], other["error"]["type"]) == ("error", "BadRequestError")

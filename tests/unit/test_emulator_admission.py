@@ -53,9 +53,9 @@ def test_a_declared_output_that_does_not_fit_is_shortened_or_refused_by_version(
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"prompt": [7] * 101, "max_tokens": 1}, "your prompt contains 101 input tokens"),
+        ({"prompt": [7] * 102, "max_tokens": 1}, "your prompt contains 102 input tokens"),
         ({"prompt": WORD * 101, "max_tokens": 1}, "your prompt contains at least 101 input tokens"),
-        ({"prompt": [7] * 100, "max_tokens": 1}, "plus the number of requested output tokens"),
+        ({"prompt": [7] * 100, "max_tokens": 1}, "max_tokens must be at least 1, got 0"),
         ({"prompt": [7], "max_tokens": 101}, "max_tokens=101 cannot be greater than"),
     ],
 )
@@ -92,23 +92,26 @@ def test_hopelessly_long_text_is_refused_by_its_characters() -> None:
 def test_declared_output_alone_over_the_context_is_refused() -> None:
     """An output limit above the context is refused under its own name."""
     refusal = refusal_of("hi", 101)
-    assert refusal.message.startswith("max_tokens=101 cannot be greater than max_model_len=max_total_tokens=100.")
+    assert refusal.message.startswith("max_tokens=101 cannot be greater than max_model_len=100.")
     assert refusal.param == "max_tokens"
 
 
 def test_full_prompt_without_declared_output_is_refused() -> None:
     """A prompt that fills the context leaves no room for the one output token that is always needed."""
-    assert refusal_of([7] * 100, None).message.startswith("The decoder prompt (length 100) plus the number of")
+    assert refusal_of([7] * 100, None).message.startswith("max_tokens must be at least 1, got 0.")
 
 
 def test_truncated_prompt_counts_what_is_kept() -> None:
-    """With truncate_prompt_tokens a long prompt is cut instead of refused; -1 cuts to what fits."""
+    """With truncate_prompt_tokens a long prompt is cut; -1: to what fits, from 0.32 on with one output token."""
     body = {"prompt": WORD * 500, "max_tokens": 10}
     kept = [
-        measure(CompletionsApi().read(body | {"truncate_prompt_tokens": cut}), ByteRule(), CONTEXT).prompt_tokens
+        measure(
+            CompletionsApi().read(body | {"truncate_prompt_tokens": cut}), ByteRule(), CONTEXT, version
+        ).prompt_tokens
+        for version in VllmVersion
         for cut in (20, -1)
     ]
-    assert kept == [20, 90]
+    assert kept == [20, 90, 20, 99]
 
 
 def test_several_prompts_count_together_and_fit_one_by_one() -> None:

@@ -11,6 +11,13 @@ from extproc.emulator.work import Event, Job, Usage, Work
 __all__ = ["ChatApi", "Options", "usage_object"]
 
 
+NO_MESSAGES = "Cannot apply chat template to an empty conversation. Provide at least one message."
+UNTRUSTED_TEMPLATE = (
+    "Chat template is passed with request, but --trust-request-chat-template is not set. Refused request with "
+    "untrusted chat template."
+)
+
+
 class Options(Body):
     """`stream_options`."""
 
@@ -25,13 +32,21 @@ class ChatApi:
     def read(self, data: object) -> Work:
         """Read a decoded body. Raises Refusal."""
         body = validated(_Request, data)
+        if body.chat_template:
+            raise Refusal(UNTRUSTED_TEMPLATE)
+        if not body.messages:
+            raise Refusal(NO_MESSAGES)
         template = ChatTemplate()
         template.tools(body.tools or [])
         for message in body.messages:
             template.turn(message.role, _content(template, message))
         limit = body.max_completion_tokens
         work = Work(
-            prompts=(template.prompt(),),
+            prompts=(
+                template.prompt(
+                    opens=body.add_generation_prompt is not False, continues=bool(body.continue_final_message)
+                ),
+            ),
             model=body.model,
             max_tokens=body.max_tokens if limit is None else limit,
             limit_param="max_tokens" if limit is None else "max_completion_tokens",
@@ -122,6 +137,9 @@ class _Request(Body):
     stream: bool | None = False
     stream_options: Options | None = None
     tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = True
+    continue_final_message: bool | None = False
+    chat_template: str | None = None
 
 
 def _head(job: Job, kind: str) -> dict[str, Any]:

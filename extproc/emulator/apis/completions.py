@@ -11,6 +11,7 @@ from extproc.emulator.work import Event, Job, Prompt, Work
 __all__ = ["CompletionsApi", "TextOrIds", "prompts_of"]
 
 TextOrIds = str | list[int] | list[str] | list[list[int]]
+NO_PROMPT = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
 DEFAULT_MAX_TOKENS = 16  # this API's default; chat has none
 
 
@@ -33,13 +34,13 @@ class CompletionsApi:
     def read(self, data: object) -> Work:
         """Read a decoded body. Raises Refusal."""
         body = validated(_Request, data)
-        prompts = prompts_of(body.prompt)
-        if not prompts:
-            raise Refusal("Either prompt or prompt_embeds must be provided and non-empty.")
+        if not body.prompt:
+            raise Refusal(NO_PROMPT, param="prompt")
         work = Work(
-            prompts=prompts,
+            prompts=prompts_of(body.prompt),
             model=body.model,
-            max_tokens=body.max_tokens,
+            # To echo the prompt alone, vLLM makes one token that it does not return.
+            max_tokens=1 if body.echo and body.max_tokens == 0 else body.max_tokens,
             n=1 if body.n is None else body.n,
             min_tokens=body.min_tokens or 0,
             ignore_eos=bool(body.ignore_eos),
@@ -79,6 +80,7 @@ class _Request(Body):
     truncate_prompt_tokens: int | None = None
     stream: bool | None = False
     stream_options: Options | None = None
+    echo: bool | None = False
 
 
 def _prompt_of_ids(ids: object) -> Prompt:

@@ -1,0 +1,149 @@
+"""What a real vLLM responded (`make vllm`, tests/golden/vllm.py), against the router and the emulator."""
+
+import asyncio
+import json
+from typing import Any, Final
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.compose import compose
+from extproc.config.loading import parse
+from extproc.core.apis.response import reader_for
+from extproc.core.errors import ResponseNotUnderstood
+from extproc.core.facts import RequestHead, ResponseHead
+from extproc.core.placing.decision import Decision
+from extproc.core.usage import Overflow, Usage
+from extproc.emulator import Emulator, EmulatorSettings
+from extproc.emulator.settings import TokenizerName, VllmVersion
+from extproc.telemetry.metrics import Metrics
+from tests.golden.vllm import VERSIONS, recording
+from tests.golden.vllm_cases import CASES, CONTEXT_TOKENS, Case
+
+RESPONSES: Final[dict[str, dict[str, Any]]] = {
+    version: json.loads(recording(version).read_text()) for version in VERSIONS
+}
+EMULATED: Final = dict(zip(VERSIONS, VllmVersion, strict=True))
+# A pool whose context is exactly that of the server which was asked, and no head-room.
+POOLS = f"pools: [{{name: short, max_budget_tokens: {CONTEXT_TOKENS}}}, {{name: long, max_budget_tokens: 65536}}]"
+# What the emulator does not imitate: a model without eyes, a template that leaves tools out, other names, and the
+# characters of marks.
+NOT_EMULATED: Final = ("image", "tool calls", "another model", "characters")
+each_response = pytest.mark.parametrize(("version", "name"), [(each, name) for each in VERSIONS for name in CASES])
+
+
+def body_of(case: Case) -> bytes:
+    """Return the body of a request."""
+    return (case[1] if isinstance(case[1], str) else json.dumps(case[1])).encode()
+
+
+def decided(case: Case) -> Decision:
+    """Return the decision of a router that has learned nothing yet."""
+    router = compose(parse(POOLS), Metrics(CollectorRegistry(), max_models=50, max_categories=50))
+    head = RequestHead("POST", case[0])
+    api = router.api_of(head)
+    assert api is not None
+    return router.decide(api, head, body_of(case))
+
+
+def read(version: str, name: str) -> Usage | Overflow | None:
+    """Return what the router reads from the response to a case; None if it reads neither usage nor a refusal."""
+    recorded, decision = RESPONSES[version][name], decided(CASES[name])
+    try:
+        reader = reader_for(decision.api, ResponseHead(recorded["status"], recorded["type"], ""), 1 << 20)
+        reader.feed(recorded["body"].encode())
+        return reader.finish()
+    except ResponseNotUnderstood:
+        return None
+
+
+def usage_in(recorded: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the last tokens of prompt and output that a response names."""
+    texts = recorded["body"].split("\n") if recorded["type"] == "text/event-stream" else [recorded["body"]]
+    found = None
+    for text in texts:
+        if (said := text.removeprefix("data: "))[:1] == "{":
+            value = json.loads(said)
+            usage = value.get("usage") or value.get("response", {}).get("usage")
+            if usage:
+                prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+                found = prompt, usage.get("completion_tokens", usage.get("output_tokens"))
+    return found
+
+
+def test_there_is_a_response_to_each_case() -> None:
+    """The recordings have the cases that are in the tree: after a change of one, `make vllm` records again."""
+    assert [set(CASES)] * len(VERSIONS) == [set(responses) for responses in RESPONSES.values()]
+
+
+@each_response
+def test_the_router_reads_what_it_reports(version: str, name: str) -> None:
+    """From each response the router reads the usage that vLLM reports, and refusals for length as such."""
+    recorded = RESPONSES[version][name]
+    said = read(version, name)
+    if recorded["status"] != httpx.codes.OK:
+        for_length = "maximum context length" in recorded["body"] or "max_model_len" in recorded["body"]
+        assert for_length == isinstance(said, Overflow)
+    elif (usage := usage_in(recorded)) is None:
+        assert said is None
+    else:
+        assert isinstance(said, Usage)
+        assert usage == (said.prompt_tokens, said.completion_tokens)
+
+
+@each_response
+def test_its_bounds_hold_before_anything_is_learned(version: str, name: str) -> None:
+    """Prompt and output of a served request are within the bounds that a new router computes for it."""
+    recorded, budget = RESPONSES[version][name], decided(CASES[name]).budget
+    usage = usage_in(recorded)
+    if usage is None or budget is None:
+        return
+    prompts, outputs = usage
+    assert prompts <= budget.prompt_bound * budget.sequences
+    assert outputs <= max(budget.output_tokens, 1) * budget.sequences
+
+
+@each_response
+def test_what_does_not_fit_is_not_sent_there(version: str, name: str) -> None:
+    """A request that vLLM refuses for its length, or whose output it cuts short, goes to the long pool at once."""
+    usage = usage_in(RESPONSES[version][name])
+    decision = decided(CASES[name])
+    is_full = usage is not None and sum(usage) == CONTEXT_TOKENS
+    is_short_of_limit = (
+        decision.budget is not None and usage is not None and usage[1] < decision.budget.output_tokens
+    )
+    if isinstance(read(version, name), Overflow) or (is_full and is_short_of_limit):
+        assert decision.pool.name == "long"
+
+
+@each_response
+def test_the_emulator_responds_alike(version: str, name: str) -> None:
+    """The emulator's status, tokens of the prompt, end of the output and refusal for length are vLLM's."""
+    if any(each in name for each in NOT_EMULATED):
+        return
+    recorded, (path, _) = RESPONSES[version][name], CASES[name]
+
+    async def ask() -> httpx.Response:
+        settings = EmulatorSettings(
+            model="m",
+            max_model_len=CONTEXT_TOKENS,
+            tokenizer=TokenizerName.DEEPSEEK,
+            median_completion_tokens=5000,
+            vllm_version=EMULATED[version],
+        )
+        emulator = Emulator(settings)
+        await emulator.start()
+        try:
+            async with httpx.AsyncClient(base_url=emulator.url, timeout=30) as client:
+                headers = {"content-type": "application/json"}
+                return await client.post(path, content=body_of(CASES[name]), headers=headers)
+        finally:
+            await emulator.stop()
+
+    response = asyncio.run(ask())
+    emulated = {"type": response.headers["content-type"].partition(";")[0], "body": response.text}
+    assert recorded["status"] == response.status_code, response.text
+    assert usage_in(recorded) == usage_in(emulated)
+    if isinstance(read(version, name), Overflow):
+        assert json.loads(recorded["body"]) == response.json()
