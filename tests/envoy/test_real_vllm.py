@@ -1,8 +1,9 @@
 """The real Envoy and the router in front of two real vLLM servers, which `make vllm` installs."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anthropic
 import openai
@@ -17,16 +18,16 @@ SHORT_CONTEXT, LONG_CONTEXT = 1024, 8192
 WORDS = "Requests that fit go to the short pool, all others to the long one. "
 FITS, DOES_NOT = WORDS * 10, WORDS * 200  # about 150 and 3,000 tokens
 # Too long for the short servers, but not for what the router is told of them: they have to refuse it.
-WRONGLY_SHORT = WORDS * 75
+WRONGLY_SHORT = [5] * 1200
+SHORT: dict[str, object] = {"name": "short", "max_budget_tokens": 1500, "max_model_len": 2048}
+LONG: dict[str, object] = {"name": "long", "max_budget_tokens": LONG_CONTEXT}
 
 
 class Real(NamedTuple):
-    """Two servers, and the gateway and the router in front of them."""
+    """The gateway and the router in front of the two servers."""
 
     gateway: Gateway
     router: RouterProcess
-    short: str
-    long: str
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -38,41 +39,58 @@ def servers(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
         yield short, long
 
 
-@pytest.fixture(params=["streamed", "buffered", "full-duplex"])
-def real(request: pytest.FixtureRequest, servers: tuple[str, str], tmp_path: Path) -> Iterator[Real]:
-    """Run the gateway in each mode, with a router that believes the short servers to hold twice what they do."""
-    pools = [
-        {"name": "short", "max_budget_tokens": 1500, "max_model_len": 2048, "endpoints": {"urls": [servers[0]]}},
-        {"name": "long", "max_budget_tokens": LONG_CONTEXT, "endpoints": {"urls": [servers[1]]}},
-    ]
-    router = RouterProcess(tmp_path, pools=pools)
+@contextmanager
+def started(mode: str, servers: tuple[str, str], folder: Path, **settings: object) -> Iterator[Real]:
+    """Run the gateway and the router; fail at the end if any exception was raised in the router."""
+    router = RouterProcess(folder, **settings)
     hosts = [url.removeprefix("http://") for url in servers]
-    addresses = {"dualpool": router.address, "pool_short": hosts[0], "pool_long": hosts[1]}
-    gateway = Gateway(request.param, addresses, tmp_path)
-    yield Real(gateway, router, *servers)
+    gateway = Gateway(mode, {"dualpool": router.address, "pool_short": hosts[0], "pool_long": hosts[1]}, folder)
+    yield Real(gateway, router)
     gateway.terminate()
     assert 0 == router.metric("dualpool_exceptions_total"), router.log_tail()
     router.terminate()
 
 
-def test_every_api_is_served_repaired_and_learned_from(real: Real) -> None:
-    """No client of any API sees a failure: refusals are repaired. Every usage teaches; servers are watched."""
-    client = openai.OpenAI(base_url=f"{real.gateway.url}/v1", api_key="-", max_retries=0)
-    claude = anthropic.Anthropic(base_url=real.gateway.url, api_key="-", max_retries=0)
-    eventually(lambda: real.router.metric("dualpool_pool_endpoints_answered") == 2, "both servers answered")
-    for text in (FITS, DOES_NOT, WRONGLY_SHORT):
+@pytest.fixture(params=["streamed", "buffered", "full-duplex"])
+def real(request: pytest.FixtureRequest, servers: tuple[str, str], tmp_path: Path) -> Iterator[Real]:
+    """Run the gateway in each mode, with a router that is told twice the context of the short servers."""
+    with started(request.param, servers, tmp_path, pools=[SHORT, LONG]) as real:
+        yield real
+
+
+def test_no_client_sees_a_failure(real: Real) -> None:
+    """Requests of each API go to the pool that holds them, refusals are repaired, and every usage teaches."""
+    client: Any = openai.OpenAI(base_url=f"{real.gateway.url}/v1", api_key="-", max_retries=0)
+    claude: Any = anthropic.Anthropic(base_url=real.gateway.url, api_key="-", max_retries=0)
+    for text in (FITS, DOES_NOT):
         said = [{"role": "user", "content": text}]
-        chat = client.chat.completions.create(model="m", messages=said, max_tokens=4)  # type: ignore[call-overload]
+        chat = client.chat.completions.create(model="m", messages=said, max_tokens=4)
         assert 4 == chat.usage.completion_tokens
-        streamed = client.chat.completions.create(  # type: ignore[call-overload]
+        streamed = client.chat.completions.create(
             model="m", messages=said, max_tokens=4, stream=True, stream_options={"include_usage": True}
         )
         assert chat.usage.prompt_tokens == list(streamed)[-1].usage.prompt_tokens
         assert client.completions.create(model="m", prompt=text, max_tokens=4).usage is not None
         assert client.responses.create(model="m", input=text, max_output_tokens=16).usage is not None
-        message = claude.messages.create(model="m", messages=said, max_tokens=4)  # type: ignore[arg-type]
+        message = claude.messages.create(model="m", messages=said, max_tokens=4)
         assert chat.usage.prompt_tokens == message.usage.input_tokens
+    assert 0 == real.router.metric("dualpool_retried_total", pool="short")
+    repaired = client.completions.create(model="m", prompt=WRONGLY_SHORT, max_tokens=4)
+    assert repaired.usage is not None
+    assert len(WRONGLY_SHORT) == repaired.usage.prompt_tokens
     eventually(lambda: real.router.metric("dualpool_streams_open") == 0, "all streams have ended")
-    assert real.router.metric("dualpool_requests_total", reason="fits") >= 5
-    assert real.router.metric("dualpool_retried_total", pool="short") > 0
-    assert real.router.metric("dualpool_estimate_ratio_count") == 15
+    assert 1 == real.router.metric("dualpool_retried_total", pool="short")
+    assert 6 == real.router.metric("dualpool_requests_total", reason="fits")
+    assert 10 == real.router.metric("dualpool_estimate_ratio_count")
+
+
+def test_its_models_and_load_are_read(servers: tuple[str, str], tmp_path: Path) -> None:
+    """The servers' models, contexts and load are read: what the short one would refuse goes to the long one."""
+    pools = [pool | {"endpoints": {"urls": [url]}} for pool, url in zip((SHORT, LONG), servers, strict=True)]
+    with started("streamed", servers, tmp_path, pools=pools, spill={"enabled": True}) as real:
+        metric = real.router.metric
+        eventually(lambda: metric("dualpool_pool_endpoints_answered") == len(pools), "both servers answer")
+        assert len(pools) == metric("dualpool_pool_models")
+        client: Any = openai.OpenAI(base_url=f"{real.gateway.url}/v1", api_key="-", max_retries=0)
+        client.completions.create(model="m", prompt=WRONGLY_SHORT, max_tokens=4)
+        assert (0, 1) == (metric("dualpool_retried_total"), metric("dualpool_requests_total", pool="long"))
