@@ -81,7 +81,7 @@ def test_no_client_sees_a_failure(real: Real) -> None:
     eventually(lambda: real.router.metric("dualpool_streams_open") == 0, "all streams have ended")
     assert 1 == real.router.metric("dualpool_retried_total", pool="short")
     assert 6 == real.router.metric("dualpool_requests_total", reason="fits")
-    assert 10 == real.router.metric("dualpool_estimate_ratio_count")
+    assert 11 == real.router.metric("dualpool_estimate_ratio_count")
 
 
 def test_its_models_and_load_are_read(servers: tuple[str, str], tmp_path: Path) -> None:
