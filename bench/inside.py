@@ -35,13 +35,14 @@ __all__ = ["BARS", "Exchanges", "calls", "measure"]
 
 BODY_BYTES = 2048
 OUTPUT_TOKENS = 50
+LARGE_BYTES = 64 << 10
 BLOCK = 8
 RELEASED, LEARNED, EVENT = "a released exchange", "a learned exchange", "one event of a streamed response"
 RESPONSES_BEFORE = 300  # enough that the model is no longer new
 NOTES = """\
 CPU time of calls in a loop, with everything in the processor's caches: in the server, interleaved with the gRPC
 library's work on each message, the same code takes about twice as long. A 2 KB chat request in two messages, its
-1 KB JSON response in three. The byte classes have their own bar of 60 us (bench/estimator.md)."""
+1 KB JSON response in three, an event in one. The byte classes have their own bar of 60 us (bench/estimator.md)."""
 
 
 CALLS_NOTES = """\
@@ -65,9 +66,9 @@ class Exchanges:
         self.released = messages.request(
             messages.http2_pieces(messages.chat_body(BODY_BYTES, stream=True)),
         )
-        self.learned = messages.request(messages.http2_pieces(self.body)) + messages.response(
-            messages.chat_response()
-        )
+        asked = messages.request(messages.http2_pieces(self.body))
+        self.learned = asked + messages.response(messages.chat_response())
+        self.learned_large = asked + messages.response(messages.chat_response(LARGE_BYTES))
         for _ in range(RESPONSES_BEFORE):
             self.exchange(self.learned)
 
@@ -144,6 +145,8 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
         **Exchanges("byteclass").of_the_log(),
         "a complete released exchange": partial(ours.exchange, ours.released),
         "a complete learned exchange": partial(ours.exchange, ours.learned),
+        "the same with a response of 64 KB": partial(ours.exchange, ours.learned_large),
+        EVENT: ours.slice_of_a_stream(),
     }
     times: dict[str, list[float]] = {part: [] for part in parts}
     for _ in range(plan.rounds):

@@ -96,7 +96,7 @@ def chat_body(
 
 def chat_response(body_bytes: int = 1024) -> bytes:
     """Return a JSON response of about `body_bytes` bytes, with usage."""
-    message = {"role": "assistant", "content": (TEXT * 50)[: body_bytes - 330]}
+    message = {"role": "assistant", "content": (TEXT * (1 + body_bytes // len(TEXT)))[: body_bytes - 330]}
     return json.dumps(
         {
             "id": "chatcmpl-1",
