@@ -40,8 +40,8 @@ LEARNING = "{messages_per_s: 1000000, burst_messages: 1000000000, max_streams: 1
 class Server:
     """A running process and its addresses; `admin` is "" if it has no admin server."""
 
-    # Number of responses whose usage was read: each is one observation of the histogram.
-    RESPONSES_READ: ClassVar[str] = "dualpool_actual_total_tokens_count"
+    # Number of responses whose usage was read and compared with its estimate: each is one observation.
+    RESPONSES_READ: ClassVar[str] = "dualpool_estimate_ratio_count"
 
     pid: int
     address: str

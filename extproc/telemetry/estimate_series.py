@@ -14,13 +14,23 @@ class EstimateSeries(TallySet):
     def _of_lengths(self) -> None:
         """Declare the metrics of lengths, and of how far estimates and bounds were off."""
         self.prompt = self._histogram(
-            "actual_prompt_tokens", "Prompt tokens reported as usage", TOKEN_BUCKETS, "model"
+            "actual_prompt_tokens",
+            "Prompt tokens reported as usage; each response counts for the requests of its stratum since the "
+            "previous one",
+            TOKEN_BUCKETS,
+            "model",
         )
         self.completion = self._histogram(
-            "actual_completion_tokens", "Output tokens reported as usage", TOKEN_BUCKETS, "model"
+            "actual_completion_tokens",
+            "Output tokens reported as usage, counted in the same way",
+            TOKEN_BUCKETS,
+            "model",
         )
         self.total = self._histogram(
-            "actual_total_tokens", "Prompt and output tokens reported as usage", TOKEN_BUCKETS, "model"
+            "actual_total_tokens",
+            "Prompt and output tokens reported as usage, counted in the same way",
+            TOKEN_BUCKETS,
+            "model",
         )
         self.ratio = self._histogram(
             "estimate_ratio", "Estimated / actual prompt tokens, before learning", RATIO_BUCKETS, "model"

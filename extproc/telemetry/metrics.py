@@ -15,6 +15,7 @@ from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.fleet import PoolWatched
 from extproc.core.placing.policy import Pool
+from extproc.core.placing.stratum import Stratum
 from extproc.core.usage import Overflow
 from extproc.telemetry.labels import OTHER, BoundedLabels, CountOutcome, FollowedFiles, PromptSize, Verdict
 from extproc.telemetry.series import Series
@@ -22,6 +23,9 @@ from extproc.telemetry.tallies import PLAIN
 
 __all__ = ["Metrics"]
 
+# A response counts once at least, so those that end together count for more requests than there were: so many are
+# set off against later ones.
+MOST_AHEAD = 100
 NEAR = 0.2  # share of a pool's budget: if a request is closer to the budget, its bound affects the decision
 
 
@@ -33,6 +37,7 @@ class Metrics(Series, Listener):
         self._models = BoundedLabels(max_models)
         self._categories = BoundedLabels(max_categories)
         self._thresholds: tuple[tuple[str, int], ...] = ()
+        self._represented: dict[Stratum, int] = {}
         registry.register(self)
 
     def about(
@@ -135,9 +140,10 @@ class Metrics(Series, Listener):
         if learning.refused is Refused.IMPLAUSIBLE:
             return
         model = self._models.label(decision.model)
-        self.prompt.observe(usage.prompt_tokens, (model,))
-        self.completion.observe(usage.completion_tokens, (model,))
-        self.total.observe(usage.prompt_tokens + usage.completion_tokens, (model,))
+        times = 1 if decision.stratum is None else self._represents(decision.stratum)
+        self.prompt.observe(usage.prompt_tokens, (model,), times)
+        self.completion.observe(usage.completion_tokens, (model,), times)
+        self.total.observe(usage.prompt_tokens + usage.completion_tokens, (model,), times)
         if learning.clipped:
             self.clipped[model,] += 1
         if learning.started_anew:
@@ -149,6 +155,17 @@ class Metrics(Series, Listener):
         # If a prompt was cut, or is partly not in the body, its usage says nothing about the estimate of the body.
         if decision.estimate is not None and learning.is_judged:
             self._judge(observation, decision.estimate, model)
+
+    def _represents(self, stratum: Stratum) -> int:
+        """Return the requests of the stratum that no earlier response stood for, at least 1.
+
+        Strata are read at different rates (learning_budget.py): counted once each, what is cheap to read or rare
+        would pass for most of the traffic.
+        """
+        asked, represented = self.stratum_requests[stratum], self._represented.get(stratum, 0)
+        times = max(1, asked - represented)
+        self._represented[stratum] = min(represented + times, asked + MOST_AHEAD)
+        return times
 
     def _judge(self, observation: Observation, estimate: Estimate, model: str) -> None:
         decision, usage, learning = observation.decision, observation.usage, observation.learning

@@ -99,11 +99,11 @@ class Histograms(Tally[list[float]]):
         row = self[labels] = [0.0] * (len(self.bounds) + 2)
         return row
 
-    def observe(self, value: float, labels: Labels = PLAIN) -> None:
-        """Add a value."""
+    def observe(self, value: float, labels: Labels = PLAIN, times: int = 1) -> None:
+        """Add a value, once or several times."""
         row = self[labels]
-        row[bisect_left(self.bounds, value)] += 1
-        row[-1] += value
+        row[bisect_left(self.bounds, value)] += times
+        row[-1] += value * times
 
     def _samples(self, value: list[float]) -> Iterator[tuple[str, dict[str, str], float]]:
         *counts, total = tuple(value)

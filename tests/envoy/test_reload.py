@@ -67,7 +67,7 @@ def test_the_configuration_is_replaced_under_load(mode: str, tmp_path: Path, poo
         outcomes = {labels["outcome"]: value for labels, value in router.samples("dualpool_config_reloads_total")}
         assert {"applied": REPLACED / 2, "refused": REPLACED / 2} == outcomes
         assert 0 == router.metric("dualpool_exceptions_total"), router.log_tail()
-        learned = router.metric("dualpool_actual_total_tokens_count")
+        learned = router.metric("dualpool_estimate_ratio_count")
         # Requests in flight when the estimator's options change are learned from by the old estimator.
         kept = sum(int(row["observations"]) for row in router.admin.get("/state").json()["models"])
         assert learned - REPLACED // 2 * CLIENTS <= kept <= learned

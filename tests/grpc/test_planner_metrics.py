@@ -80,6 +80,7 @@ def test_two_scrapes_of_a_router_give_lengths_and_rate(router: Router, call: typ
     assert 4_096 < live.lengths.prompt.max() <= 8_192
     assert live.lengths.output.max() <= 512
     # The budgets are upper bounds, and the prior prices are far off for one word repeated.
+    assert " The lengths are from 4 responses, of 4 requests that were estimated. By" in live.lengths.note
     assert "75.0% under 4,096, 75.0% under 8,192, 100.0% under 16,384" in live.lengths.note
 
 
@@ -156,3 +157,27 @@ def test_a_plan_is_made_from_a_routers_metrics(
     shares = ", ".join(f"{alphas[edge]:.1%} under {edge:,}" for edge in (2_048, 4_096, 8_192))
     assert f"By the budgets on which the router would route: {shares}" in " ".join(plan["notes"])
     assert plan["recommendation"]
+
+
+def test_requests_without_a_response_like_theirs_are_counted(
+    router: Router, call: type[Any], tmp_path: Path
+) -> None:
+    """Streams whose usage is never read are in no histogram of lengths, and the plan says how many they are."""
+
+    async def scenario() -> str:
+        async with router("mode: shadow\nlearning: {usage_in_streams: asked}") as app:
+            await exchange(app, call, *EXCHANGES[0])
+            async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+                stream = call(channel)
+                await stream.headers()
+                await stream.body(
+                    json.dumps({"model": "m", "messages": [{"content": "tide"}], "stream": True}).encode()
+                )
+                while await stream.read() is not None:
+                    pass
+            await app.calls_over()
+            return await scrape(app)
+
+    note = live_input(saved(tmp_path, asyncio.run(scenario())), None).lengths.note
+
+    assert "from 1 responses, of 2 requests that were estimated. For 50.0% of these no response like" in note

@@ -303,3 +303,39 @@ def test_every_event_is_counted(metrics: Metrics, registry: CollectorRegistry) -
         value(registry, "responses_not_learned_total", cause="too_large"),
         value(registry, "exceptions_total", kind="ValueError"),
     ]
+
+
+def test_lengths_are_those_of_the_traffic_not_of_the_responses_read(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    """A response counts for the requests of its stratum since the previous one: of ten streams and one JSON
+    document, of which one each is read, the streams' lengths count ten times.
+    """
+    stream, document = (
+        replace(DECISION, stratum=stratum_of(256, tokens, stream=stream))
+        for tokens, stream in ((400, True), (5_000, False))
+    )
+    for decision in (*[stream] * 10, document):
+        metrics.decided(decision)
+    metrics.observed(Observation(stream, SHORT, Usage(400, 200), LEARNED))
+    metrics.observed(Observation(document, SHORT, Usage(5_000, 60), LEARNED))
+    names = ("prompt", "completion", "total")
+    assert [11, 11, 11] == [value(registry, f"actual_{name}_tokens_count", model="m") for name in names]
+    sums = [value(registry, f"actual_{name}_tokens_sum", model="m") for name in names]
+    assert [4_000 + 5_000, 2_000 + 60, 6_000 + 5_060] == sums
+    assert 2 == value(registry, "estimate_ratio_count", model="m")
+
+
+def test_responses_that_end_together_count_for_no_more_requests_than_there_were(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    """Of a stratum that is read completely, a thousand requests in fives count as a thousand, but for a few."""
+    decision = replace(DECISION, stratum=stratum_of(256, 400, stream=True))
+    for _ in range(200):
+        for _ in range(5):
+            metrics.decided(decision)
+        for _ in range(5):
+            metrics.observed(Observation(decision, SHORT, Usage(400, 200), LEARNED))
+    counted = value(registry, "actual_prompt_tokens_count", model="m")
+    assert counted is not None
+    assert 1_000 <= counted <= 1_000 + 100

@@ -1,17 +1,17 @@
 """Request lengths and rate from a router's own metrics, in Prometheus text format.
 
-A router in shadow mode counts the prompt and completion tokens of every response in histograms with fixed buckets.
-They do not say which prompt had which completion, nor where in its bucket a length lies. Lengths are spread evenly
-within a bucket; prompts and completions are paired so that their totals match the histogram of actual totals, or
-at random if the router has none. The histogram of budgets shows the share that the router would really send to a
-short pool, with the max_tokens that clients really declare: it becomes `Lengths.budget`, from which alpha is
-computed.
+A router in shadow mode counts prompt and completion tokens in histograms with fixed buckets. Of busy traffic it
+reads only some responses, of streams the fewest; each counts for the requests of its stratum, so the lengths are
+those of the traffic. They do not say which prompt had which completion, nor where in its bucket a length lies.
+Lengths are spread evenly within a bucket; prompts and completions are paired so that their totals match the
+histogram of actual totals, or at random if the router has none. The histogram of budgets shows the share that the
+router would really send to a short pool, with the max_tokens that clients really declare: it becomes
+`Lengths.budget`, from which alpha is computed.
 
 Only requests that the router estimated are in the histograms. Those that it decided without, most of them early
 because of their size, are counted by reason: they become `Lengths.left_out`.
 """
 
-from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from math import inf
@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.core.errors import ConfigurationError, shown
 from extproc.core.placing.policy import Reason
 from extproc.planning.workload.lengths import MAX_TOKENS, Floats, LeftOut, Lengths, Tokens
+from extproc.planning.workload.live_notes import MODELS_NAMED, budget_note, models_note, pairing_note, read_note
 
 __all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
 
@@ -29,13 +30,12 @@ PROMPT = "dualpool_actual_prompt_tokens"
 COMPLETION = "dualpool_actual_completion_tokens"
 TOTAL = "dualpool_actual_total_tokens"
 BUDGET = "dualpool_budget_tokens"
+READ = "dualpool_estimate_ratio"  # each response that was read and compared with its estimate, counted once
 REQUESTS = "dualpool_requests_total"
 # Reasons of decisions without an estimate: the router had not read the request, or not all of it.
 UNREAD = frozenset({Reason.EARLY, Reason.NOT_UNDERSTOOD, Reason.CUT_OFF, Reason.DEADLINE, Reason.SHED})
 MAX_REQUESTS = 100_000
-MODELS_NAMED = 8
 PAIRING_ROUNDS = 10
-BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
     Raises ConfigurationError if it is not Prometheus text, or lacks the router's histograms or the model.
     """
     buckets: dict[str, dict[float, float]] = {
-        key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
+        key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET, READ)
     }
     requests = 0.0
     unread: dict[str, float] = defaultdict(float)
@@ -148,7 +148,9 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
     if sum(counts[TOTAL].values()) > 0:
         prompt, output = _paired(prompt, output, counts[TOTAL])
-    note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET]) + _models_note(second)
+    note = pairing_note(counts[TOTAL], prompt + output)
+    note += read_note(responses, counts[READ], counts[BUDGET]) + budget_note(counts[BUDGET])
+    note += models_note(second.models)
     budget = _budgets(counts[BUDGET], prompt + output)
     left_out = _grown(first.left_out if first is not None else LeftOut(), second.left_out)
     return Lengths(prompt, output, second.name, None, note, budget, left_out=left_out)
@@ -213,38 +215,3 @@ def _paired(prompt: Tokens, output: Tokens, totals: dict[float, float]) -> tuple
         prompt = np.maximum(prompt - over, 1)
         output = np.maximum(np.minimum(output, int(max(finite)) - prompt), 1)
     return prompt, output
-
-
-def _models_note(scrape: Scrape) -> str:
-    if len(scrape.models) <= 1:
-        return ""
-    names = ", ".join(scrape.models[:MODELS_NAMED])
-    return f" {len(scrape.models)} models are planned as if they were one: {names}; --metrics-model selects one."
-
-
-def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
-    note = "Histograms do not say which prompt had which completion: they are paired "
-    counted = sum(totals.values())
-    if counted == 0:
-        return note + "at random."
-    edges = sorted(edge for edge in totals if np.isfinite(edge))
-    tail = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
-    measured = sum(value for edge, value in totals.items() if edge <= tail) / counted
-    return (
-        f"{note}to match the counted totals. Of all requests {measured:.1%} took at most {tail:,.0f} tokens; of "
-        f"the pairs {np.mean(paired <= tail):.1%}."
-    )
-
-
-def _budget_note(budgets: dict[float, float]) -> str:
-    counted = sum(budgets.values())
-    if counted == 0:
-        return ""
-    shares = (
-        f"{sum(value for edge, value in budgets.items() if edge <= limit) / counted:.1%} under {limit:,.0f}"
-        for limit in BUDGETS_NOTED
-    )
-    return (
-        f" By the budgets on which the router would route: {', '.join(shares)} tokens; alpha is computed from "
-        "these budgets if max_tokens are the truth."
-    )
