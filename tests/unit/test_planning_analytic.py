@@ -92,6 +92,12 @@ def test_the_smallest_instance_that_fits_is_found() -> None:
         ("gpus: {x: {memory_gb: -1}}", "x.yaml: Object missing required field `bandwidth_gb_s`"),
         ("gpus: [", "not YAML"),
         ("gpus: {}\ngpus: {}", "x.yaml: gpus: given twice, again in line 2"),
+        (
+            "models: {x: {attention: {kind: gqa, query_heads: 8, window: {layers: 5}}}}",
+            "x.yaml: x.attention: 'window' is not known; known are .*windowed",
+        ),
+        ("models: {x: {attention: {windowed: {size: 5}}}}", "x.yaml: x.attention.windowed: 'size' is not known"),
+        ("models: {x: {routed: {expert: 5}}}", "x.yaml: x.routed: 'expert' is not known"),
         ("gpus: {x: {memory_gb: 0, bandwidth_gb_s: 1, bf16_tflops: 1, link_gb_s: 1}}", "x: 0.0 is not allowed"),
     ],
 )

@@ -14,11 +14,19 @@ from extproc.planning.hardware.profiles import (
     Catalogue,
     GpuProfile,
     ModelProfile,
+    RecurrentLayers,
     RoutedExperts,
+    WindowedLayers,
 )
 
 __all__ = ["built_in", "parse"]
 
+PARTS = {
+    "attention": Attention,
+    "windowed": WindowedLayers,
+    "recurrent": RecurrentLayers,
+    "routed": RoutedExperts,
+}
 MAX_SIZE = 1e9  # in any unit: no GPU or model comes near it, and sums of such numbers stay finite
 
 
@@ -61,8 +69,17 @@ def _check_keys(catalogue: str, raw: object) -> None:
         if not isinstance(entries, dict):
             raise ConfigurationError(f"{catalogue}: {part}: names with their profiles are needed")
         for name, entry in entries.items():
-            if isinstance(entry, dict):
-                _refuse_unknown(f"{catalogue}: {name}", entry, {field.name for field in fields(kind)})
+            _check_profile(f"{catalogue}: {name}", entry, kind)
+
+
+def _check_profile(where: str, given: object, kind: type) -> None:
+    """Reject keys that a profile or a part of it does not have; what is no mapping is left to the decoder."""
+    if not isinstance(given, dict):
+        return
+    _refuse_unknown(where, given, {field.name for field in fields(kind)})
+    for key, part in PARTS.items():
+        if key in given:
+            _check_profile(f"{where}.{key}", given[key], part)
 
 
 def _refuse_unknown(where: str, given: dict[object, object], known: set[str]) -> None:
