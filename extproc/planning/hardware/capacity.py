@@ -31,7 +31,15 @@ from math import ceil
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.profiles import GpuProfile, ModelProfile
 
-__all__ = ["BLOCK_TOKENS", "MEMORY_UTILISATION", "Capacity", "Instance", "capacity", "smallest_tensor_parallel"]
+__all__ = [
+    "BLOCK_TOKENS",
+    "MEMORY_UTILISATION",
+    "TENSOR_PARALLEL_SIZES",
+    "Capacity",
+    "Instance",
+    "capacity",
+    "smallest_tensor_parallel",
+]
 
 BLOCK_TOKENS = 16  # vLLM's default block size
 MEMORY_UTILISATION = (
@@ -152,8 +160,10 @@ class Capacity:
 def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISATION) -> Capacity:
     """Return the KV capacity of an instance; `utilisation` is vLLM's gpu_memory_utilization.
 
-    Raises ConfigurationError if the weights leave no room for a single block.
+    Raises ConfigurationError if the heads cannot be split, or the weights leave no room for a single block.
     """
+    if not instance.model.attention.splits_over(instance.tensor_parallel):
+        raise ConfigurationError(f"{name}: its attention heads do not split over {instance.tensor_parallel} GPUs")
     usable = instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * utilisation
     room = usable - instance.weight_bytes
     tokens = int(room / (instance.kv_bytes_per_token_and_gpu * instance.tensor_parallel))
@@ -178,7 +188,9 @@ def smallest_tensor_parallel(instance: Instance, context_tokens: int, name: str)
         except ConfigurationError:
             continue
         return candidate
-    largest = TENSOR_PARALLEL_SIZES[-1]
+    attention = instance.model.attention
+    largest = max(size for size in TENSOR_PARALLEL_SIZES if attention.splits_over(size))
+    most = "" if largest == TENSOR_PARALLEL_SIZES[-1] else ", and its attention heads do not split over more"
     raise ConfigurationError(
-        f"{name}: not even {largest} GPUs hold the weights and {context_tokens:,} tokens of KV"
+        f"{name}: not even {largest} GPUs hold the weights and {context_tokens:,} tokens of KV{most}"
     )

@@ -82,6 +82,19 @@ class Attention:
     windowed: WindowedLayers | None = None
     recurrent: RecurrentLayers | None = None
 
+    @property
+    def all_kv_heads(self) -> frozenset[int]:
+        """The numbers of KV heads of the kinds of layers; a latent cache has none."""
+        windowed = () if self.windowed is None else (self.windowed.kv_heads,)
+        return frozenset(windowed if self.kind == "mla" else (self.kv_heads, *windowed))
+
+    def splits_over(self, gpus: int) -> bool:
+        """Return whether vLLM starts with this tensor parallelism: each GPU has equally many heads, and equally
+        many KV heads or a copy of one.
+        """
+        split = all(heads % gpus == 0 or gpus % heads == 0 for heads in self.all_kv_heads)
+        return split and self.query_heads % gpus == 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutedExperts:

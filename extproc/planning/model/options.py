@@ -70,11 +70,12 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
     model, gpu = catalogue.model(options.model), catalogue.gpu(options.gpu)
     if options.weight_bytes is not None:
         model = replace(model, weight_bytes=options.weight_bytes, published_weight_bytes=model.weight_bytes)
-    heads = model.attention.query_heads
-    if options.tp is not None and heads % options.tp:
+    attention = model.attention
+    if options.tp is not None and not attention.splits_over(options.tp):
+        kv_heads = "".join(f" and {heads} KV heads" for heads in sorted(attention.all_kv_heads))
         raise ConfigurationError(
-            f"--tp {options.tp}: vLLM splits attention heads evenly over GPUs, and {options.model} has {heads}: a "
-            "divisor of that is needed"
+            f"--tp {options.tp}: vLLM splits attention heads evenly over GPUs, and {options.model} has "
+            f"{attention.query_heads}{kv_heads}: a divisor of each is needed, or for KV heads a multiple"
         )
     if (options.dp or 1) > 1 and model.routed is None:
         raise ConfigurationError(

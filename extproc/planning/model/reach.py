@@ -72,7 +72,7 @@ def _larger(setup: Setup, gpus: Gpus) -> Iterator[Setup]:
     for name, gpu, price in gpus or ((setup.gpu_name, own.gpu, setup.price_usd_h),):
         for size in TENSOR_PARALLEL_SIZES:
             instance = replace(own, gpu=gpu, tensor_parallel=size)
-            if instance.gpus > MOST_GPUS or own.model.attention.query_heads % size:
+            if instance.gpus > MOST_GPUS:
                 continue
             try:
                 yield replace(setup, gpu_name=name, price_usd_h=price, instance=instance)
