@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,25 @@ def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> 
             assert (1, None) == (len(live.lengths), live.rate)
 
     asyncio.run(scenario())
+
+
+def test_two_scrapes_of_two_processes_are_refused(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """Counters of a router that restarted, or of another replica behind the same address, have no difference."""
+
+    async def scenario() -> tuple[str, str]:
+        async with router("mode: shadow") as app:
+            first = await scrape(app)
+            await exchange(app, call, *EXCHANGES[0])
+            return first, await scrape(app)
+
+    first, second = asyncio.run(scenario())
+    later = re.sub(r"(?m)^process_start_time_seconds .*$", "process_start_time_seconds 1", second)
+
+    assert 1 == len(live_input(saved(tmp_path, first, second), 2.0).lengths)
+    with pytest.raises(
+        ConfigurationError, match="the router restarted in between, or the address is that of several"
+    ):
+        live_input(saved(tmp_path, first, later), 2.0)
 
 
 def test_the_first_scrape_may_be_of_a_router_without_responses(

@@ -34,6 +34,8 @@ READ = "dualpool_estimate_ratio"  # each response that was read and compared wit
 REQUESTS = "dualpool_requests_total"
 # Reasons of decisions without an estimate: the router had not read the request, or not all of it.
 UNREAD = frozenset({Reason.EARLY, Reason.NOT_UNDERSTOOD, Reason.CUT_OFF, Reason.DEADLINE, Reason.SHED})
+STARTED = "process_start_time_seconds"
+WORKERS = "dualpool_workers_serving"
 MAX_REQUESTS = 100_000
 PAIRING_ROUNDS = 10
 
@@ -43,7 +45,8 @@ class Scrape:
     """Cumulative counts of one scrape: buckets by upper bound (tokens) of each histogram, and all requests.
 
     `models` are the models that were added up, most responses first. Requests that were not estimated have no
-    model: they are in `left_out` whichever model is asked for, but then not in `requests`.
+    model: they are in `left_out` whichever model is asked for, but then not in `requests`. `started` is when the
+    process that counts did (Unix time); None if the text does not say, or has the sums of several workers.
     """
 
     buckets: dict[str, dict[float, float]]
@@ -51,6 +54,7 @@ class Scrape:
     name: str
     models: tuple[str, ...]
     left_out: LeftOut
+    started: float | None = None
 
 
 def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
@@ -64,12 +68,14 @@ def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
     requests = 0.0
     unread: dict[str, float] = defaultdict(float)
     responses: dict[str, float] = defaultdict(float)
+    last: dict[str, float] = {}
     announced: set[str] = set()  # a router that has seen no response lists its histograms without samples
     try:
         for family in text_string_to_metric_families(text):
             announced.add(family.name)
             for sample in family.samples:
                 of, reason = sample.labels.get("model", ""), sample.labels.get("reason", "")
+                last[sample.name] = sample.value
                 if sample.name == f"{PROMPT}_count":
                     responses[of] += _count(sample.value)
                 if sample.name == REQUESTS and reason in UNREAD:
@@ -92,7 +98,10 @@ def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
     early, all_unread = unread[Reason.EARLY], sum(unread.values())
     counted = requests if model is None else requests + all_unread
     left_out = LeftOut(round(early), round(all_unread - early), round(counted))
-    return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name, models, left_out)
+    counted_by = None if WORKERS in last else last.get(STARTED)  # workers' sums outlive each of them
+    return Scrape(
+        {key: dict(value) for key, value in buckets.items()}, requests, name, models, left_out, counted_by
+    )
 
 
 def _models(responses: dict[str, float], wanted: str | None, name: str) -> tuple[str, ...]:
@@ -131,7 +140,15 @@ def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:
 
 
 def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
-    """Return the lengths that the second scrape counted in addition to the first (or all, without a first)."""
+    """Return the lengths that the second scrape counted in addition to the first (or all, without a first).
+
+    Raises ConfigurationError if the scrapes are not two of one process, or nothing was counted in between.
+    """
+    if first is not None and None not in {first.started, second.started} and first.started != second.started:
+        raise ConfigurationError(
+            f"{second.name}: not of the process that {first.name} is of: the router restarted in between, or the "
+            "address is that of several replicas; scrape one of them"
+        )
     rng = np.random.default_rng(0)
     before = first.buckets if first is not None else {}
     counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
