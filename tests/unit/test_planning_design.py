@@ -95,12 +95,16 @@ def test_pools_searched_one_by_one_pass_as_one_fleet(lengths: Lengths) -> None:
 def test_the_search_is_cached_by_its_inputs(
     lengths: Lengths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second search of the same question only reads the cache, and finds the same."""
+    """A second search of the same question only reads the cache, and finds the same; the first one says from the
+    start what it does.
+    """
     cache = ResultCache(tmp_path)
     question = Question(
         lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(Balance.FULL_SCAN), Tuning(knobs=False)
     )
-    first = sized_designs(question, [(65_536,)], 1, cache, lambda *_: None)
+    seen: list[tuple[int, int, str]] = []
+    first = sized_designs(question, [(65_536,)], 1, cache, lambda *said: seen.append(said))
+    assert (0, 1, "the best pool for each range of tokens") == seen[0]
 
     def never(_: PoolTask) -> None:
         pytest.fail("searched again")

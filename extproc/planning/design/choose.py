@@ -1,9 +1,8 @@
 """Search of the best design with one pool and with several, at every threshold worth trying."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from extproc.planning.model.objective import LATE, LengthClass, Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.processes import processes
 from extproc.planning.simulation.task import Design
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
@@ -212,6 +212,8 @@ def _search(
         if kept is not None:
             found[part] = kept.choice(task)
     missing = [part for part in tasks if part not in found]
+    if missing:  # the first takes minutes where there are thousands of requests per second
+        progress(len(found), len(tasks), "the best pool for each range of tokens")
     for part, choice in _searched(tasks, missing, jobs):
         found[part] = choice
         cache.put(tasks[part], _Kept.of(choice))
@@ -227,12 +229,7 @@ def _searched(
         for part in missing:
             yield part, best_pool(tasks[part])
         return
-    # Forking a process that has threads (the progress bar's) can deadlock the child.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with processes(jobs) as pool:
         futures = {pool.submit(best_pool, tasks[part]): part for part in missing}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            yield futures[future], future.result()

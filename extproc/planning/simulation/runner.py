@@ -1,15 +1,15 @@
 """Runs many searches; each is answered from the cache or simulated, in this process or in several."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from math import isnan, sqrt
-from multiprocessing import get_context
 
 import numpy as np
 
 from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.processes import processes
 from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet, smallest_fleets
 from extproc.planning.simulation.shared import renamed, same_search
 from extproc.planning.simulation.task import Design, SearchTask
@@ -128,15 +128,10 @@ def _searched(
         for index in missing:
             yield index, _outcome(tasks[index], partial(_report, doing, tasks[index]))
         return
-    # Forking a process that has threads (the progress bar's) can deadlock the child.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with processes(jobs) as pool:
         futures = {pool.submit(_outcome, tasks[index]): index for index in missing}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def _report(doing: Callable[[str], None], task: SearchTask, seen: int) -> None:
