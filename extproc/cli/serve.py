@@ -1,6 +1,7 @@
 """`dualpool serve`: run the router."""
 
 import argparse
+import os
 import signal
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _end_at_once)
     hangups = _hangups()
     from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
@@ -43,6 +45,13 @@ def _run(options: argparse.Namespace) -> int:
 
         _serve(App(configuration, options.config), hangups)
     return 0
+
+
+def _end_at_once(*_: object) -> None:
+    """End a process that still starts, and has nothing to drain. The kernel does so itself, but not in a container
+    without an init process: there SIGTERM is ignored until something handles it.
+    """
+    os._exit(0)
 
 
 def _hangups() -> list[int]:

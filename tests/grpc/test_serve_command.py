@@ -79,10 +79,10 @@ sys.exit(main(["serve", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "server", "workers"),
-    [("extproc.server.app", "App", "1"), ("extproc.workers.supervisor", "Supervisor", "2")],
-)
+SERVERS = [("extproc.server.app", "App", "1"), ("extproc.workers.supervisor", "Supervisor", "2")]
+
+
+@pytest.mark.parametrize(("module", "server", "workers"), SERVERS)
 def test_sighup_during_the_start_ends_nothing(tmp_path: Path, module: str, server: str, workers: str) -> None:
     """SIGHUP before the router or the supervisor serves has the file read again as soon as it does."""
     config = tmp_path / "c.yaml"
@@ -93,6 +93,31 @@ def test_sighup_during_the_start_ends_nothing(tmp_path: Path, module: str, serve
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (0, "asked to reload\n") == (ended.returncode, ended.stdout), ended.stderr
+
+
+IS_ENDED = """
+import signal
+import sys
+from extproc.cli.main import main
+from {module} import {name}
+
+def ended(*arguments, **named):
+    signal.raise_signal(signal.SIGTERM)
+    print("still starts")
+
+sys.modules["{module}"].{name} = ended
+sys.exit(main(["serve", "--workers", "{workers}"]))
+"""
+
+
+@pytest.mark.parametrize(("module", "name", "workers"), [("extproc.config.loading", "parse", "1"), *SERVERS])
+def test_sigterm_during_the_start_ends_it(module: str, name: str, workers: str) -> None:
+    """SIGTERM before the router or the supervisor serves ends it with exit code 0, in a container as elsewhere:
+    there is a handler, without which the kernel ignores signals to the first process of a container.
+    """
+    script = IS_ENDED.format(module=module, name=name, workers=workers)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
 
 
 def test_a_worker_ignores_sighup_from_its_first_moment_on() -> None:
