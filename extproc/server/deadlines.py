@@ -1,11 +1,12 @@
 """The deadlines of all streams that have the same time limit.
 
-They expire in the order in which the streams began, so there is one queue, and only its head is checked. Streams
-that no longer wait are dropped when they reach the head: most have been decided long before their deadline.
+They are in a heap, and only its first is checked. A queue would not do: streams are added in the order in which
+they are read, and those that came while the loop lagged began before some that were read earlier. Streams that no
+longer wait are dropped when they come first: most have been decided long before their deadline.
 """
 
-from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Protocol
 
 __all__ = ["Deadlines", "Held", "Sweep"]
@@ -29,7 +30,8 @@ class Deadlines:
 
     def __init__(self, after_s: float) -> None:
         self._after_s = after_s
-        self._queue: deque[tuple[float, Held]] = deque()
+        self._queue: list[tuple[float, int, Held]] = []
+        self._added = 0  # decides between equal deadlines: streams cannot be compared
 
     @property
     def after_s(self) -> float:
@@ -44,15 +46,16 @@ class Deadlines:
     def add(self, held: Held, began_s: float) -> None:
         """Add the deadline of a stream that began at `began_s`."""
         queue = self._queue
-        while queue and not queue[0][1].waits:
-            queue.popleft()
-        queue.append((began_s + self._after_s, held))
+        while queue and not queue[0][-1].waits:
+            heappop(queue)
+        self._added += 1
+        heappush(queue, (began_s + self._after_s, self._added, held))
 
     def expire(self, now_s: float) -> None:
         """Call `on_deadline` of the waiting streams whose deadlines are due."""
         queue = self._queue
-        while queue and (queue[0][0] <= now_s or not queue[0][1].waits):
-            _, held = queue.popleft()
+        while queue and (queue[0][0] <= now_s or not queue[0][-1].waits):
+            held = heappop(queue)[-1]
             if held.waits:
                 held.on_deadline()
 

@@ -1,3 +1,6 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
 from extproc.server.deadlines import Deadlines
 
 AFTER_S = 0.15
@@ -55,3 +58,26 @@ def test_decided_streams_behind_a_waiting_one_are_dropped_with_it() -> None:
     assert AFTER_S == deadlines.next_s
     deadlines.expire(AFTER_S)
     assert 9 + AFTER_S == deadlines.next_s
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100), st.none() | st.integers(0, 100))))
+def test_each_waiting_stream_is_released_at_its_own_deadline(
+    streams: list[tuple[int, int, int | None]],
+) -> None:
+    """In whatever order streams with different delays are added, and whichever are decided meanwhile, each that
+    still waits is released when it is due, and not before: `next_s` says when to look, and a look finds them all.
+    """
+    deadlines = Deadlines(50)
+    left = sorted(streams, key=lambda stream: stream[0])
+    waiting: list[tuple[float, int | None, Waiting]] = []
+    for now_s in range(251):
+        while left and left[0][0] == now_s:
+            _, delay_s, decided_after_s = left.pop(0)
+            waiting.append((now_s - delay_s + 50, decided_after_s and now_s + decided_after_s, Waiting()))
+            deadlines.add(waiting[-1][-1], now_s - delay_s)
+        if deadlines.next_s <= now_s:
+            deadlines.expire(now_s)
+        for due_s, decided_s, stream in waiting:
+            assert stream.overdue or not stream.waits or due_s > now_s
+            assert not stream.overdue or due_s <= now_s
+            stream.waits = stream.waits and decided_s != now_s
