@@ -24,7 +24,7 @@ from extproc.core.placing.decision import Decision
 from extproc.core.router.learning_budget import LearningSource
 from extproc.core.router.router import Router
 from extproc.core.time_share import TimeShare
-from extproc.server.grpc_core import INVALID_ARGUMENT, UNIMPLEMENTED, Call
+from extproc.server.grpc_core import FAULT, INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED, Call
 from extproc.server.log_key import read_key
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.access_log import decode_log
@@ -117,6 +117,7 @@ class AccessLogs:
             call.finish()
             return
         stream = call.handler = _LogStream(self, call)
+        call.then = lambda: self.open.discard(stream)
         self.open.add(stream)
         call.send()
 
@@ -126,11 +127,14 @@ class AccessLogs:
         self.next_s = min(self.next_s, until_s)
 
     def expire(self, now_s: float) -> None:
-        """Resume the waiting streams."""
+        """Resume the waiting streams; if one fails, the others are next."""
         self.next_s = float("inf")
-        waiting, self._waiting = self._waiting, deque()
-        for stream in waiting:
-            stream.work(now_s)
+        try:
+            for _ in range(len(self._waiting)):
+                self._waiting.popleft().work(now_s)
+        except Exception:
+            self.resume()
+            raise
 
     def resume(self) -> None:
         """Resume the waiting streams soon; called when another configuration may allow more, or nothing at all."""
@@ -158,7 +162,6 @@ class _LogStream:
         try:
             entries = None if len(message) > MAX_MESSAGE_BYTES else decode_log(message, MAX_ENTRIES)
         except UnknownMessage:
-            self._logs.open.discard(self)
             self._call.finish(code=INVALID_ARGUMENT, details=b"not a StreamAccessLogsMessage")
             return
         if entries is None:
@@ -171,13 +174,22 @@ class _LogStream:
 
     def on_end(self) -> None:
         """Called when the gateway ends the stream or disconnects."""
-        self._logs.open.discard(self)
         self._call.finish([b""])  # an empty StreamAccessLogsResponse
 
     def work(self, now_s: float) -> None:
-        """Process entries for a slice of time, or until none is left."""
+        """Process entries for a slice of time, or until none is left.
+
+        An exception, as for lack of memory, ends the stream: the gateway would fill one that is never read again.
+        """
         if self._call.finished:
             return
+        try:
+            self._work(now_s)
+        except Exception:
+            self._call.finish(code=INTERNAL, details=FAULT)
+            raise
+
+    def _work(self, now_s: float) -> None:
         logs, entries = self._logs, self._entries
         teaching = logs.teaching()
         if teaching is None:

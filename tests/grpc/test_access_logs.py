@@ -228,6 +228,28 @@ def test_bytes_that_are_not_an_entry_are_refused(
     assert code == with_a_log(router, act, settings)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_of_a_stream_is_kept_when_it_is_over(
+    router: Router, eventually: Any, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """The router forgets a stream of entries that the gateway ended, and one that its own exception ended."""
+
+    async def act(app: App, _channel: grpc.aio.Channel, log: Log) -> None:
+        if fails:
+            monkeypatch.setattr(access_logs, "decode_log", lambda *_: 1 / 0)
+        await log.write(log_message(entry()))
+        if fails:
+            assert grpc.StatusCode.INTERNAL is await log.code()
+        else:
+            await eventually(lambda: counted(app, Outcome.FOREIGN) == 1)
+            assert 1 == app.ask(lambda: len(app._access_logs.open))
+            await log.end()
+        await app.calls_over()
+        assert not app.ask(lambda: app._access_logs.open)
+
+    with_a_log(router, act)
+
+
 def test_a_message_that_is_too_large_is_dropped(router: Router, eventually: Any) -> None:
     """A message far larger than any that Envoy sends is counted but not decoded; the stream continues."""
 

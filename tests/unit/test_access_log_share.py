@@ -127,3 +127,31 @@ def test_a_new_configuration_does_not_wait_for_the_old_share(
     router.logs.resume()
     router.run(2.0)
     assert (router.taken.total() > before + 100, router.calls[0].finished) == (share is not None, share is None)
+
+
+def test_a_stream_that_fails_ends_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception while a stream that waited is resumed ends that stream, which the gateway then opens anew; the
+    streams that waited behind it are resumed all the same.
+    """
+    router = Router(monkeypatch, streams=3, share=0.1, decode_s=0.0)
+    while len(router.logs._waiting) < 3:
+        router.run(router.now_s + EVENT_S)
+    take, router._take = router._take, lambda *_: 1 / 0  # type: ignore[assignment,method-assign]
+    with pytest.raises(ZeroDivisionError):
+        router.logs.expire(router.now_s + 1)
+    router._take = take  # type: ignore[method-assign]
+    before = router.taken.copy()
+    router.run(router.now_s + 2)
+    assert [True, False, False] == sorted((call.finished for call in router.calls), reverse=True)
+    assert {number for number in range(3) if router.taken[number] > before[number]} == {
+        number for number, call in enumerate(router.calls) if not call.finished
+    }
+
+
+def test_no_look_is_due_while_no_stream_waits() -> None:
+    """The timer that resumes streams is due once after another configuration, then only for those that wait."""
+    logs = AccessLogs(lambda: None, cast("Any", None))
+    logs.resume()
+    assert 0 == logs.next_s
+    logs.expire(1.0)
+    assert float("inf") == logs.next_s
