@@ -87,3 +87,26 @@ def test_a_timer_set_by_an_event_runs_when_it_is_due(clocked: Clocked) -> None:
     clock.on_event = set_timer
     loop.run(lambda: bool(timer.expired_s) or clock.now_s > 100.0 + 2 * TICK_S)
     assert pytest.approx(100.0 + EVENT_S + TICK_S / 4) == timer.expired_s[0]
+
+
+def test_what_nobody_waits_for_any_more_is_not_run(clocked: Clocked) -> None:
+    """A function whose caller got a TimeoutError is not run later: a reload that failed changes nothing."""
+    clock, _, loop = clocked(3, inf)
+    run: list[str] = []
+    with pytest.raises(TimeoutError):
+        loop.ask(lambda: run.append("too late"), 0.0)
+    loop.submit(lambda: run.append("in time"))
+    ends_s = clock.now_s + 1
+    loop.run(lambda: clock.now_s > ends_s)
+    assert ["in time"] == run
+
+
+def test_an_exception_that_nobody_waits_for_is_reported(clocked: Clocked) -> None:
+    """An exception of a posted function is reported; the loop goes on."""
+    clock, _, loop = clocked(3, inf)
+    reported: list[Exception] = []
+    loop._failed = reported.append
+    loop.post(lambda: 1 / 0)
+    ends_s = clock.now_s + 1
+    loop.run(lambda: clock.now_s > ends_s)
+    assert [ZeroDivisionError] == [type(each) for each in reported]

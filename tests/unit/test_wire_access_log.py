@@ -35,6 +35,11 @@ def test_an_entry_is_read() -> None:
     ] == decoded(message)
 
 
+def test_a_request_has_at_least_one_attempt() -> None:
+    """An entry that does not say how many attempts there were is of a request that was tried once."""
+    assert [1] == [each.attempts for each in decoded(log_message(entry("sealed", attempts=0)))]
+
+
 @pytest.mark.parametrize("kind", [AccessLogType.NotSet, AccessLogType.DownstreamEnd])
 def test_the_end_of_a_request_is_read(kind: AccessLogType) -> None:
     """Envoy's older versions do not say which entry ends a request: it is the only one."""
