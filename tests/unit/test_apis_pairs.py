@@ -119,6 +119,14 @@ def test_what_is_not_text_or_too_long_is_unseen(api: Api, fields: dict[str, Any]
     assert read(api, **fields).unseen_history
 
 
+@pytest.mark.parametrize("field", ["max_tokens_per_query", "max_tokens_per_doc"])
+@pytest.mark.parametrize(("limit", "unseen"), [(50, True), (0, False), (None, False)])
+def test_texts_that_the_server_cuts_are_unseen(field: str, limit: int | None, *, unseen: bool) -> None:
+    """A document of 7,500 bytes cut to 50 tokens is 59 in vLLM 0.32: nothing may be learned from its bytes."""
+    facts = read(Api.RERANK, query="abc", documents=["d" * 7500], **{field: limit})
+    assert unseen == facts.unseen_history
+
+
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [

@@ -56,9 +56,16 @@ class _Pairs(msgspec.Struct, frozen=True, gc=False):
     model: str | None = None
     truncate_prompt_tokens: Number = msgspec.Raw()
     padding: msgspec.Raw = msgspec.Raw()
+    max_tokens_per_query: msgspec.Raw = msgspec.Raw()
+    max_tokens_per_doc: msgspec.Raw = msgspec.Raw()
     instruct: str | None = None
     instruction: str | None = None
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()
+
+    def cuts_texts(self) -> bool:
+        """Return whether the server cuts each text to a number of tokens, so bytes do not show what is left."""
+        cuts = (self.max_tokens_per_query, self.max_tokens_per_doc)
+        return any(is_set(cut) and bytes(cut) != b"0" for cut in cuts)
 
     def instructions(self) -> bytes:
         """Return what is added to each pair, except values for the template that cannot be measured."""
@@ -126,7 +133,7 @@ def _texts(value: msgspec.Raw) -> list[bytes] | None:
 
 def _facts(api: Api, request: _Pairs, one: list[bytes] | None, other: list[bytes] | None) -> RequestFacts:
     text, share, count = b"", 1.0, 1
-    unseen = one is None or other is None or pads_prompt(request.padding)
+    unseen = one is None or other is None or pads_prompt(request.padding) or request.cuts_texts()
     unseen = unseen or adds_to_prompt(request.chat_template_kwargs)
     if one and other:
         count, added = max(len(one), len(other)), request.instructions()
