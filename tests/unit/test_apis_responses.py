@@ -87,6 +87,13 @@ def test_the_functions_of_a_namespace_are_tools_of_the_client() -> None:
     assert read(input=[], tools=[namespace | {"tools": [function, {"type": "web_search"}]}]).unseen_history
 
 
+def test_tools_that_the_server_runs_stay_so_whatever_they_list() -> None:
+    """An MCP server of the pool's may list its functions, too."""
+    function = {"type": "function", "name": "A", "parameters": {}}
+    facts = read(input=[], tools=[{"type": "mcp", "server_label": "n", "tools": [function]}])
+    assert (facts.tools, facts.unseen_history) == (1, True)
+
+
 def test_media() -> None:
     """Images, screenshots (by size) and sounds are counted, and their bytes are not text."""
     facts = read(

@@ -107,9 +107,9 @@ class Prompt(msgspec.Struct):
             return
         offered = decode_body(_TOOLS, self.reread(tools))
         self.texts.append(self._json_text(tools)[1:-1])
-        offered = [each for tool in offered for each in tool.tools or (tool,)]
-        self.unseen = self.unseen or not all(map(_is_run_by_client, {tool.type for tool in offered}))
-        self.tools += len(offered)
+        kinds = {each.type for tool in offered for each in (tool, *(tool.tools or ()))}
+        self.unseen = self.unseen or not all(map(_is_run_by_client, kinds))
+        self.tools += sum([len(tool.tools or (tool,)) for tool in offered])
 
     def add_call(self, name: str | None, arguments: str | None) -> None:
         r"""Add a tool call whose arguments are JSON inside a string.
