@@ -37,15 +37,17 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     manifests = Manifests(tuple(_objects(documents)))
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
-    held = list(_held(manifests))
+    held, unread = _held(manifests)
+    unchecked += unread
     for resources, flavour in [*_plain([*documents, *held]), *_translated(manifests)]:
         found += gateways_of(resources, router, flavour)
         unchecked += resources.unchecked
     if not found:
         sources = ", ".join(dict.fromkeys(each.place.source for each in documents)) or "nothing"
         raise ConfigurationError(
+            *unread,
             f"no ext_proc filter in {sources}: give all files of one gateway (for Istio its EnvoyFilter, for "
-            "Envoy Gateway its EnvoyExtensionPolicy, each with its routes)"
+            "Envoy Gateway its EnvoyExtensionPolicy, each with its routes)",
         )
     gateways = tuple(replace(each, cluster_ips=manifests.cluster_ips) for each in found)
     return Read(gateways, tuple(unchecked))
@@ -59,13 +61,22 @@ def _objects(documents: Iterable[LocatedMap]) -> Iterable[LocatedMap]:
             yield each
 
 
-def _held(manifests: Manifests) -> Iterable[LocatedMap]:
-    """Yield the bootstraps in ConfigMaps; lines in them count from their own beginning."""
+def _held(manifests: Manifests) -> tuple[list[LocatedMap], list[str]]:
+    """Return the bootstraps in ConfigMaps, and what is wrong with those that cannot be read.
+
+    Lines in them count from their own beginning. A text may just mention a bootstrap, or be a template.
+    """
+    held, unread = [], []
     for each in manifests.of("ConfigMap"):
         for name, text in inner(each, "data").items():
             if isinstance(text, str) and any(key in text for key in BOOTSTRAP):
-                documents = read(text, f"{each.place.source}#{name}")
-                yield from (document for document in documents if any(key in document for key in BOOTSTRAP))
+                try:
+                    documents = read(text, f"{each.place.source}#{name}")
+                except ConfigurationError as error:
+                    unread.append(str(error))
+                else:
+                    held += [document for document in documents if any(key in document for key in BOOTSTRAP)]
+    return held, unread
 
 
 def _plain(documents: Iterable[LocatedMap]) -> Iterable[tuple[Resources, Flavour]]:

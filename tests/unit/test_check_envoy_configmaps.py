@@ -6,6 +6,9 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import Finding
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import FILES
 from tests.traps.finding import found_in
 
@@ -43,6 +46,14 @@ def test_a_configmap_without_a_bootstrap_holds_no_gateway() -> None:
 
 
 def test_a_bootstrap_that_is_not_yaml_is_reported_with_its_place() -> None:
-    """The fault names the ConfigMap's key, and the line in its text."""
+    """Where nothing else asks the router, the fault names the ConfigMap's key, and the line in its text."""
     with pytest.raises(ConfigurationError, match=r"file\.yaml#envoy: not YAML: line 3"):
         found_in(configmap(envoy="static_resources:\n{{ .Values.clusters }}: [\n"))
+
+
+@pytest.mark.parametrize("text", ["static_resources:\n{{ .Values.clusters }}: [\n", "see static_resources"])
+def test_a_text_that_is_no_bootstrap_does_not_end_the_check(text: str) -> None:
+    """What mentions a bootstrap, or is a template of one, is told as not checked; all else is checked."""
+    found = read_gateways(read(configmap(envoy=CLOSED, notes=text), "file.yaml"), Router())
+    [unchecked] = found.unchecked
+    assert (1, True) == (len(found.gateways), unchecked.startswith("file.yaml#notes: "))
