@@ -1,7 +1,7 @@
 """EnvoyPatchPolicies: fields of the connection manager are set, and whatever else they patch is reported."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from extproc.gateways.manifests import Manifests, inner, items_of, made, merged, text_of
 from extproc.gateways.sources import LocatedMap
@@ -16,10 +16,7 @@ def patched(manager: LocatedMap, manifests: Manifests) -> LocatedMap:
     for patch in _patches(manifests):
         operation = inner(patch, "operation")
         if steps := _fields(operation):
-            value: Any = operation.get("value")
-            for step in reversed(steps):
-                value = made(operation.place, **{step: value})
-            manager = merged(manager, value)
+            manager = _set(manager, steps, operation)
     return manager
 
 
@@ -32,6 +29,15 @@ def unapplied(manifests: Manifests) -> Iterator[str]:
             words = (text_of(operation, "op"), kind, text_of(operation, "jsonPath"), text_of(operation, "path"))
             said = " ".join(word for word in words if word)
             yield f"{patch.place}: the patch ({said}) is not applied, and so is not checked"
+
+
+def _set(values: LocatedMap, steps: list[str], operation: LocatedMap) -> LocatedMap:
+    """Return the values with a field set as JSON Patch does: whatever it held before is replaced."""
+    first, *rest = steps
+    value = _set(inner(values, first), rest, operation) if rest else operation.get("value")
+    kept = LocatedMap(values.place, {name: held for name, held in values.items() if name != first})
+    kept.places = dict(values.places)
+    return merged(kept, made(operation.place, **{first: value}))
 
 
 def _patches(manifests: Manifests) -> Iterator[LocatedMap]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
@@ -89,3 +90,9 @@ def test_fail_open_in_the_booleans_of_kubernetes(value: str, traps: set[str]) ->
     policies = (FOLDER / "policies.yaml").read_text("utf-8")
     assert "failOpen: true" in policies
     assert (traps, ()) == checked(policies=policies.replace("failOpen: true", f"failOpen: {value}"))
+
+
+def test_a_patch_replaces_what_a_field_held() -> None:
+    """As JSON Patch does: without its filters, the connection manager asks no router."""
+    with pytest.raises(ConfigurationError, match="no ext_proc filter"):
+        checked(POLICY % ("listener.v3.Listener", f"op: replace, path: {MANAGER}/http_filters, value: []"))
