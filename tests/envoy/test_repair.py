@@ -63,7 +63,7 @@ def test_request_too_long_for_all_is_refused_by_the_long_pool(caller: Caller) ->
     """A request that fits no pool gets the long pool's own 400, and is counted as a context overflow."""
     router = caller.stack.router
     overflows = router.metric("dualpool_context_overflows_total")
-    with pytest.raises(openai.BadRequestError, match="max_model_len=max_total_tokens=65536") as refused:
+    with pytest.raises(openai.BadRequestError, match="cannot be greater than max_model_len=65536") as refused:
         caller.openai.completions.create(model=MODEL, prompt="Say all there is.", max_tokens=100_000)
     assert "long" == refused.value.response.headers["x-served-by"]
     eventually(

@@ -62,7 +62,7 @@ OPTIONS: dict[str, str] = {
     "--model gpt-9": "model 'gpt-9' is not in the catalogue",
     "--gpu h900": "gpu 'h900' is not in the catalogue",
     "--gpu b200 h100-80g --simulate": "the price of b200 is not known",
-    "--tp 3": "a divisor of that is needed",
+    "--tp 3": "a divisor of each is needed",
     "--tp 99999": "must be at least 1 and at most 1,024",
     "--dp 2": "has no experts to share",
     "--long-context 10": "--long-context 10: must be at least 1,024",

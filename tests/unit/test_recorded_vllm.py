@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import cache
 from typing import Any, Final
 
 import httpx
@@ -14,6 +15,7 @@ from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseNotUnderstood
 from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.placing.decision import Decision
+from extproc.core.router.router import Router
 from extproc.core.usage import Overflow, Usage
 from extproc.emulator import Emulator, EmulatorSettings
 from extproc.emulator.settings import TokenizerName, VllmVersion
@@ -38,10 +40,15 @@ def body_of(case: Case) -> bytes:
     return (case[1] if isinstance(case[1], str) else json.dumps(case[1])).encode()
 
 
+@cache
+def new_router() -> Router:
+    """Return a router that has learned nothing; decisions teach it nothing either."""
+    return compose(parse(POOLS), Metrics(CollectorRegistry(), max_models=50, max_categories=50))
+
+
 def decided(case: Case) -> Decision:
     """Return the decision of a router that has learned nothing yet."""
-    router = compose(parse(POOLS), Metrics(CollectorRegistry(), max_models=50, max_categories=50))
-    head = RequestHead("POST", case[0])
+    router, head = new_router(), RequestHead("POST", case[0])
     api = router.api_of(head)
     assert api is not None
     return router.decide(api, head, body_of(case))
