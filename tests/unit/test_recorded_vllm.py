@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -32,7 +33,6 @@ POOLS = f"pools: [{{name: short, max_budget_tokens: {CONTEXT_TOKENS}}}, {{name: 
 # What the emulator does not imitate: a model without eyes, a template that leaves tools out, other names, and the
 # characters of marks.
 NOT_EMULATED: Final = ("image", "tool calls", "another model", "characters")
-each_response = pytest.mark.parametrize(("version", "name"), [(each, name) for each in VERSIONS for name in CASES])
 
 
 def body_of(case: Case) -> bytes:
@@ -79,56 +79,65 @@ def usage_in(recorded: dict[str, Any]) -> tuple[int, int] | None:
     return found
 
 
+def is_refused_for_length(recorded: dict[str, Any]) -> bool:
+    """Return whether a response refuses a request for its length."""
+    body = recorded["body"]
+    return recorded["status"] != httpx.codes.OK and ("maximum context length" in body or "max_model_len" in body)
+
+
+def is_cut(recorded: dict[str, Any], case: Case) -> bool:
+    """Return whether a response ended where the context does, before the limit that the client declared."""
+    usage = usage_in(recorded)
+    if usage is None or sum(usage) < CONTEXT_TOKENS or isinstance(case[1], str):
+        return False
+    limits = (case[1].get(name) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
+    return usage[1] < next(filter(None, limits), CONTEXT_TOKENS)
+
+
+def pairs(holds: Callable[[dict[str, Any], str], bool]) -> pytest.MarkDecorator:
+    """Return the parameters of a test: each version, and each case whose response `holds`."""
+    found = [(each, name) for each in VERSIONS for name in CASES if holds(RESPONSES[each][name], name)]
+    return pytest.mark.parametrize(("version", "name"), found)
+
+
 def test_there_is_a_response_to_each_case() -> None:
     """The recordings have the cases that are in the tree: after a change of one, `make vllm` records again."""
     assert [set(CASES)] * len(VERSIONS) == [set(responses) for responses in RESPONSES.values()]
 
 
-@each_response
-def test_the_router_reads_what_it_reports(version: str, name: str) -> None:
-    """From each response the router reads the usage that vLLM reports, and refusals for length as such."""
-    recorded = RESPONSES[version][name]
+@pairs(lambda recorded, _: usage_in(recorded) is not None)
+def test_the_router_reads_the_usage_that_it_reports(version: str, name: str) -> None:
+    """From each response with usage the router reads that usage."""
     said = read(version, name)
-    if recorded["status"] != httpx.codes.OK:
-        for_length = "maximum context length" in recorded["body"] or "max_model_len" in recorded["body"]
-        assert for_length == isinstance(said, Overflow)
-    elif (usage := usage_in(recorded)) is None:
-        assert said is None
-    else:
-        assert isinstance(said, Usage)
-        assert usage == (said.prompt_tokens, said.completion_tokens)
+    assert isinstance(said, Usage)
+    assert usage_in(RESPONSES[version][name]) == (said.prompt_tokens, said.completion_tokens)
 
 
-@each_response
+@pairs(lambda recorded, _: usage_in(recorded) is None)
+def test_the_router_knows_refusals_for_length(version: str, name: str) -> None:
+    """Of the responses without usage, the router takes for refusals for length those that are."""
+    assert is_refused_for_length(RESPONSES[version][name]) == isinstance(read(version, name), Overflow)
+
+
+@pairs(lambda recorded, name: usage_in(recorded) is not None and decided(CASES[name]).budget is not None)
 def test_its_bounds_hold_before_anything_is_learned(version: str, name: str) -> None:
     """Prompt and output of a served request are within the bounds that a new router computes for it."""
-    recorded, budget = RESPONSES[version][name], decided(CASES[name]).budget
-    usage = usage_in(recorded)
-    if usage is None or budget is None:
-        return
-    prompts, outputs = usage
-    assert prompts <= budget.prompt_bound * budget.sequences
-    assert outputs <= max(budget.output_tokens, 1) * budget.sequences
+    usage, budget = usage_in(RESPONSES[version][name]), decided(CASES[name]).budget
+    assert usage is not None
+    assert budget is not None
+    assert usage[0] <= budget.prompt_bound * budget.sequences
+    assert usage[1] <= max(budget.output_tokens, 1) * budget.sequences
 
 
-@each_response
+@pairs(lambda recorded, name: is_refused_for_length(recorded) or is_cut(recorded, CASES[name]))
 def test_what_does_not_fit_is_not_sent_there(version: str, name: str) -> None:
     """A request that vLLM refuses for its length, or whose output it cuts short, goes to the long pool at once."""
-    usage = usage_in(RESPONSES[version][name])
-    decision = decided(CASES[name])
-    is_full = usage is not None and sum(usage) == CONTEXT_TOKENS
-    is_short_of_limit = (
-        decision.budget is not None and usage is not None and usage[1] < decision.budget.output_tokens
-    )
-    if isinstance(read(version, name), Overflow) or (is_full and is_short_of_limit):
-        assert decision.pool.name == "long"
+    assert "long" == decided(CASES[name]).pool.name, version
 
 
-@each_response
+@pairs(lambda _, name: not any(each in name for each in NOT_EMULATED))
 def test_the_emulator_responds_alike(version: str, name: str) -> None:
     """The emulator's status, tokens of the prompt, end of the output and refusal for length are vLLM's."""
-    if any(each in name for each in NOT_EMULATED):
-        return
     recorded, (path, _) = RESPONSES[version][name], CASES[name]
 
     async def ask() -> httpx.Response:
@@ -152,5 +161,5 @@ def test_the_emulator_responds_alike(version: str, name: str) -> None:
     emulated = {"type": response.headers["content-type"].partition(";")[0], "body": response.text}
     assert recorded["status"] == response.status_code, response.text
     assert usage_in(recorded) == usage_in(emulated)
-    if isinstance(read(version, name), Overflow):
+    if is_refused_for_length(recorded):
         assert json.loads(recorded["body"]) == response.json()
