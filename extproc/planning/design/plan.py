@@ -19,7 +19,7 @@ from extproc.planning.design.rules import (
     with_first_rule,
 )
 from extproc.planning.model.analytic import analyse, default_thresholds
-from extproc.planning.model.costs import costs_of
+from extproc.planning.model.costs import Costs, costs_of
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.model.times import times_notes
@@ -87,11 +87,6 @@ def make_plan(
     not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
     if runs is not None and not fleets:
         raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
-    days: tuple[DayOfFleet, ...] = ()
-    if runs is not None and options.day is not None:
-        tasked = [(fleet, next(task for task in tasks if task.design == fleet.design)) for fleet in fleets]
-        asked = DayQuestion(options.day, options.start_minutes, costs)
-        days = days_of(tasked, asked, runs.jobs, cache, progress)
     return Plan(
         profile=setup.name,
         gpus_per_instance=setup.instance.gpus,
@@ -107,7 +102,7 @@ def make_plan(
         fleets=fleets,
         failure=failure,
         arrived=arrived,
-        days=days,
+        days=_days(fleets, tasks, costs, options, cache=cache, progress=progress),
         recommendation=recommend_simulated(fleets, costs, arrived) if fleets else recommend(analysis, setup),
         notes=(
             *times_notes(_setups(setup, fleets)),
@@ -119,6 +114,23 @@ def make_plan(
             *(arrival_notes(arrived, stationary=tasks[0].stationary) if fleets else ()),
         ),
     )
+
+
+def _days(
+    fleets: Sequence[FleetEstimate],
+    tasks: Sequence[SearchTask],
+    costs: Costs,
+    options: PlanOptions,
+    *,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
+) -> tuple[DayOfFleet, ...]:
+    """Return what each fleet costs over the day, if one is asked about."""
+    if options.runs is None or options.day is None:
+        return ()
+    tasked = [(fleet, next(task for task in tasks if task.design == fleet.design)) for fleet in fleets]
+    asked = DayQuestion(options.day, options.start_minutes, costs)
+    return days_of(tasked, asked, options.runs.jobs, cache, progress)
 
 
 def _simulated(
