@@ -5,7 +5,6 @@ It speaks HTTP/2 in frames: h2 takes a GOAWAY for the end of a connection, where
 
 import socket
 import struct
-from typing import Final
 
 import hpack
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
@@ -17,9 +16,10 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProtocolConfiguration,
 )
 
+from tests.grpc.frames import HEAD, PREFACE, frame
+
 __all__ = ["SlowReader"]
 
-METHOD: Final = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
 ACK = 1
 END_HEADERS, INITIAL_WINDOW_SIZE, FRAME_BYTES = 4, 4, 16_384
@@ -40,18 +40,10 @@ class SlowReader:
         self._decoder = hpack.Decoder()
         self._goaways = 0
         self.grpc_status = b""
-        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self._socket.sendall(PREFACE)
         self._frame(SETTINGS, 0, 0, b"")
         self._frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WIDE_BYTES))
-        head: dict[bytes | str, bytes | str] = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": METHOD,
-            ":authority": "router",
-            "content-type": "application/grpc",
-            "te": "trailers",
-        }
-        self._frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(head))
+        self._frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(HEAD))
 
     def ask(self, body: bytes) -> None:
         """Send a request with this body, and read what the window of 64 KiB lets through."""
@@ -112,8 +104,7 @@ class SlowReader:
                 self._may_send[stream] -= size
 
     def _frame(self, kind: int, flags: int, stream: int, content: bytes) -> None:
-        head = len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
-        self._socket.sendall(head + content)
+        self._socket.sendall(frame(kind, flags, stream, content))
 
     def _read(self, within_s: float) -> bool:
         """Take what has come; return False if nothing comes in time, or the router has closed."""

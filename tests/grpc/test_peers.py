@@ -16,6 +16,7 @@ import grpc
 import hpack
 
 from tests.grpc.conftest import METHOD
+from tests.grpc.frames import HEAD, PREFACE, frame
 from tests.grpc.messages import Router
 
 HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
@@ -35,21 +36,13 @@ class Peer:
         self._socket = socket.create_connection((host, int(port)), WITHIN_S)
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._unparsed = b""
-        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
+        self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0))
 
     def open(self, streams: int, flags: int = 0) -> None:
         """Open some streams, from the first possible number upwards."""
-        head: dict[bytes | str, bytes | str] = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": METHOD,
-            ":authority": "router",
-            "content-type": "application/grpc",
-            "te": "trailers",
-        }
         self._socket.sendall(
             b"".join(
-                frame(HEADERS, END_HEADERS | flags, number, self._encoder.encode(head))
+                frame(HEADERS, END_HEADERS | flags, number, self._encoder.encode(HEAD))
                 for number in range(1, 2 * streams, 2)
             )
         )
@@ -100,11 +93,6 @@ class Peer:
             if not data:
                 return
             self._unparsed += data
-
-
-def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
-    """Return a frame of HTTP/2."""
-    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
 
 
 def test_a_gateway_may_ping_often(router: Router) -> None:
