@@ -1,8 +1,9 @@
 """Fixtures of the pure tests: a router whose listener records its calls, and a gateway as strict as Envoy."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from extproc.core.router.learner import Learner
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
 from extproc.core.router.router import Router
+from tests.unit.redis_server import RedisServer, redis_server
 
 
 class Recorder(Listener):
@@ -223,6 +225,13 @@ def make_router(
     learner = Learner(Pools(pools), estimates, budget, recorder, exchange.max_response_bytes)
     closes = exchange.close is CloseRule.WHEN_HARMLESS
     return Router(mode, placer, learner, recorder, closes_streams=closes)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """Run an empty store."""
+    with redis_server(tmp_path) as serving:
+        yield serving
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from extproc.look_ups import run
 from extproc.server.background import Background
-from tests.unit.test_sharer import Replica
+from tests.unit.sharing_replica import Replica
 
 HANGS = "hangs.invalid"
 

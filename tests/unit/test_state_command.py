@@ -15,7 +15,7 @@ from extproc.state.frame import framed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_json, from_message, to_json, to_message
 from tests.unit.redis_server import redis_server
-from tests.unit.test_sharer import Replica
+from tests.unit.sharing_replica import Replica
 from tests.unit.test_state_file import LATER, refuse, taught
 
 

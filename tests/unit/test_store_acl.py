@@ -14,7 +14,7 @@ from extproc.state.settings import StoreSettings
 from extproc.state.store import Store
 from extproc.state.values import Base
 from tests.unit.redis_server import RedisServer, redis_server
-from tests.unit.test_sharer import TERMS, Replica
+from tests.unit.sharing_replica import TERMS, Replica
 
 STATE = Path(__file__).parents[2] / "docs" / "state.md"
 PASSWORD = "secret"  # noqa: S105
