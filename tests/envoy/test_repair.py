@@ -1,11 +1,10 @@
 """Envoy retries on the long pool what the short pool refuses, as seen by the client and by the router."""
 
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler
 from typing import Any
 
 import openai
@@ -18,6 +17,7 @@ from tests.envoy.harness.gateway import Document, cluster, moved_to, route
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 from tests.envoy.harness.router import RouterProcess
+from tests.envoy.harness.tcp import serving
 
 # For most tokenizers a digit is a token: about 4,500 tokens, which an initial ratio of 4 estimates as 1,320.
 DIGITS = "circle 31415 92653 58979 32384 " * 170
@@ -138,12 +138,8 @@ class Dying(StreamRequestHandler):
 @pytest.fixture
 def dying_pool() -> Iterator[str]:
     """Run a pool that dies on every request; yield its address."""
-    with ThreadingTCPServer(("127.0.0.1", 0), Dying) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(Dying) as port:
+        yield f"127.0.0.1:{port}"
 
 
 def test_short_pool_that_dies_before_its_response(

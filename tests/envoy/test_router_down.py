@@ -16,7 +16,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat, chat_stream
-from tests.envoy.harness.gateway import checks_often, closes_soon
+from tests.envoy.harness.gateway import checks_often, closes_soon, waits_long
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -190,7 +190,7 @@ def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
 
     Except in FULL_DUPLEX_STREAMED: the bytes that the router held are lost with it, and the client gets an error.
     """
-    caller = build(mode, exchange={"deadline_ms": 60_000})
+    caller = build(mode, change=waits_long, exchange={"deadline_ms": 60_000})
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(body)))

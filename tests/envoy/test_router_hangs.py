@@ -8,10 +8,9 @@ A stream of events needs no such moment: each event that Envoy sends to the rout
 """
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler
 
 import pytest
 
@@ -21,6 +20,7 @@ from tests.envoy.harness.calls import SHORT_TEXT
 from tests.envoy.harness.gateway import Document, cluster, moved_to
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.tcp import serving
 
 # Of a race that Envoy loses in one of ten rounds or more often; the first one that is lost is the last.
 ROUNDS = 150
@@ -57,13 +57,8 @@ class Large(StreamRequestHandler):
 @pytest.fixture
 def large_pool() -> Iterator[str]:
     """Run the pool; yield its address."""
-    with ThreadingTCPServer(("127.0.0.1", 0), Large) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(Large) as port:
+        yield f"127.0.0.1:{port}"
 
 
 def options(document: Document) -> Document:

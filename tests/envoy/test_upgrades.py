@@ -1,8 +1,7 @@
 """WebSockets, on an Envoy that allows upgrades, unlike the files in `envoy/`."""
 
-import threading
 from collections.abc import Iterator
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler
 
 import pytest
 
@@ -10,6 +9,7 @@ from tests.envoy.harness.building import Build
 from tests.envoy.harness.gateway import Document, connection_manager, moved_to, route, virtual_host
 from tests.envoy.harness.raw import RawClient
 from tests.envoy.harness.router import RouterProcess
+from tests.envoy.harness.tcp import serving
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
 
@@ -29,12 +29,8 @@ class Echo(StreamRequestHandler):
 @pytest.fixture
 def echo_port() -> Iterator[int]:
     """Run the echo server; yield its port."""
-    with ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with serving(Echo) as port:
+        yield port
 
 
 @pytest.mark.parametrize("path", ["/socket", "/v1/chat/completions"])

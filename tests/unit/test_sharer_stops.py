@@ -219,7 +219,8 @@ def losing_a_confirmation(server: RedisServer, ending: bytes) -> Iterator[str]:
                 upstream.sendall(asked)
                 # The client sends its next request only after the last reply.
                 while select.select([client, upstream], [], [])[0] != [client]:
-                    answer = upstream.recv(1 << 20)
+                    if not (answer := upstream.recv(1 << 20)):
+                        return
                     if end == ending and not lost:
                         lost.append(answer)
                         return

@@ -29,6 +29,7 @@ __all__ = [
     "moved_to",
     "route",
     "virtual_host",
+    "waits_long",
 ]
 
 FILES = Path(__file__).parents[3] / "envoy"
@@ -85,6 +86,11 @@ def checks_often(document: Document) -> None:
     """Check the router's health every 0.1 s instead of every 2 s, to keep the test short."""
     check = cluster(document, "dualpool")["health_checks"][0]
     check |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
+
+
+def waits_long(document: Document) -> None:
+    """Let Envoy wait a minute for the router instead of 0.5 s: until then a test sees a request that is held."""
+    ext_proc(document)["message_timeout"] = "60s"
 
 
 def closes_soon(document: Document) -> None:
