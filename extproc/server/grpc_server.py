@@ -67,8 +67,10 @@ class Server:
             self._server.cancel_all_calls()
 
     def destroy(self) -> None:
-        """Free everything; called last."""
-        self._server.destroy()
+        """Free everything; called last. A server that is not down yet is left to the end of the process."""
+        # gRPC would wait until it is down, on the thread that has to poll for that: for ever.
+        if self.is_down:
+            self._server.destroy()
 
     def _request(self) -> None:
         self._server.request_call(self._queue, self._queue, self._on_call)

@@ -120,6 +120,24 @@ def test_a_stop_cuts_a_full_duplex_body_that_does_not_end(
     asyncio.run(scenario())
 
 
+def test_a_stop_ends_without_time_for_anything(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router that is paused for longer than its stop may take, as a machine that moves is, ends all the same."""
+    monkeypatch.setattr(app_module, "LAST_STREAMS_S", 0.0)
+    monkeypatch.setattr(app_module, "CANCELLED_WITHIN_S", 0.0)
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            await app.stop()
+            assert grpc.StatusCode.OK != await stream.code()
+
+    asyncio.run(scenario())
+
+
 def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
