@@ -4,9 +4,8 @@ Each child has its own session, so that Ctrl-C reaches only the demo, which deci
 stop. On Linux the kernel kills the children if the demo dies in any other way.
 """
 
-import ctypes
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -23,8 +22,22 @@ STARTS_WITHIN_S = 30.0
 ENDS_WITHIN_S = 3.0
 TAIL_BYTES = 3000
 _POLL_S = 0.02
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Becomes the child once the kernel is to kill it with its parent (prctl(2), PR_SET_PDEATHSIG), which may have died
+# before that. It is a program, because `preexec_fn` forks a process that may have threads: that can deadlock the
+# child, and the handlers with which gRPC reacts to a fork left calls of the parent without a response. Python
+# ignores SIGPIPE and SIGXFSZ, and what is ignored stays so across exec.
+_DIE_WITH_PARENT = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    os._exit(1)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+try:
+    os.execv(sys.argv[2], sys.argv[3:])
+except OSError as error:
+    sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")
+"""
 
 
 class StartFailed(DualpoolError):
@@ -38,18 +51,17 @@ class Child:
         self.name = name
         self.command = list(command)
         self.log = folder / f"{name}.log"
+        program = shutil.which(self.command[0])
+        if program is None:
+            raise StartFailed(f"{name} cannot be run: {self.command[0]}: no such program")
         with self.log.open("wb") as log:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603  (our own programs)
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  (no thread is running yet)
-                )
-            except OSError as error:
-                raise StartFailed(f"{name} cannot be run: {error}\n  command: {' '.join(self.command)}") from error
+            self._process = subprocess.Popen(  # noqa: S603  (our own programs)
+                _dying_with_parent(program, self.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
@@ -91,15 +103,8 @@ class Child:
         return f"\n  command: {' '.join(self.command)}\n  log: {self.log}\n{lines}"
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """Return a function that a child calls to die with its parent (prctl(2), PR_SET_PDEATHSIG); None off Linux."""
-    libc = _LIBC
-    if libc is None:
-        return None
-
-    def in_child() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before the call
-            os._exit(1)
-
-    return in_child
+def _dying_with_parent(program: str, command: Sequence[str]) -> list[str]:
+    """Return a command that runs `command`, whose program is at `program`; on Linux it dies with this process."""
+    if sys.platform != "linux":
+        return [*command]
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), program, *command]

@@ -32,10 +32,7 @@ def alive(pid: int) -> bool:
 
 
 def is_up(child: Child) -> bool | None:
-    """Return True once a child has printed its word, None before.
-
-    Libraries that react to the fork may print as well.
-    """
+    """Return True once a child has printed its word, None before."""
     return "up" in child.log.read_text("utf-8").splitlines() or None
 
 
@@ -84,6 +81,34 @@ def test_a_missing_program_is_reported(tmp_path: Path) -> None:
     """A program that cannot be run is a failed start that names its path."""
     with pytest.raises(StartFailed, match="/no/such/program"):
         Child("nothing", ["/no/such/program"], tmp_path)
+
+
+def test_a_file_that_is_no_program_is_reported(tmp_path: Path) -> None:
+    """If the kernel cannot run a file that may be run, the failed start names it and the reason."""
+    file = tmp_path / "empty"
+    file.write_bytes(b"\0")
+    file.chmod(0o755)
+    with pytest.raises(StartFailed, match=f"{file} cannot be run: Exec format error"):
+        Child("empty", [str(file)], tmp_path).wait_for(lambda: None, "port")
+
+
+def test_a_child_is_started_without_a_fork_of_this_process(tmp_path: Path) -> None:
+    """Handlers of a fork are not called: those of gRPC leave calls on other threads without a response."""
+    program = (
+        "import os; from pathlib import Path; from extproc.demo.processes import Child\n"
+        "os.register_at_fork(before=lambda: print('forked', flush=True))\n"
+        f"Child('true', ['true'], Path({str(tmp_path)!r})).end()"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=60, check=True)
+    assert b"" == ran.stdout
+
+
+def test_a_child_heeds_the_signals_that_python_ignores(tmp_path: Path) -> None:
+    """SIGPIPE and SIGXFSZ end a child, as they do when a shell starts it."""
+    child = Child("signals", ["/bin/cat", "/proc/self/status"], tmp_path)
+    child.end()
+    (ignored,) = [line for line in child.log.read_text("utf-8").splitlines() if line.startswith("SigIgn:")]
+    assert 0 == int(ignored.split()[1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the kernel kill the children of the dead")
