@@ -5,20 +5,23 @@ A short form of `python -m bench --only bodies`.
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from socketserver import BaseRequestHandler
 
 import pytest
 
 from bench.bodies import DEFAULT_RETRIES, NO_RETRIES, retries_on_the_default_route, uploads
 from bench.numbered import break_in, chat_body
-from bench.uploads import Outcome, upload_all
+from bench.uploads import Outcome, Upload, upload_all
 from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, cluster, load, route, virtual_host
 from tests.envoy.harness.numbered import NumberedPools
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
+from tests.envoy.harness.tcp import serving
 from tests.traps.bitten import BITTEN, believe_clients
 
 SIZES = (64 << 10, 2 << 20)
@@ -190,6 +193,27 @@ def test_only_the_short_route_has_retries(name: str) -> None:
     found = retried(load(name))
     assert {"short", "small_body"} <= found
     assert all(route.startswith("short") for route in found - {"small_body"})
+
+
+class Accepting(BaseRequestHandler):
+    """A server that closes a connection as soon as it has accepted it."""
+
+
+def test_uploads_do_not_wait_for_one_that_gets_no_connection() -> None:
+    """When Envoy dies while uploads connect, those that connect and those that are refused end with status 0."""
+    upload = Upload("/", chat_body(5_000), chunked=False)
+
+    async def nothing() -> None:
+        pass
+
+    async def uploaded(port: int) -> list[Outcome]:
+        return await asyncio.wait_for(upload_all(port, [upload] * 3, nothing), 20)
+
+    with serving(Accepting) as port:
+        assert [Outcome(upload, 0)] * 3 == asyncio.run(uploaded(port))
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        assert [Outcome(upload, 0)] * 3 == asyncio.run(uploaded(refusing.getsockname()[1]))
 
 
 def test_breaks_are_found() -> None:
