@@ -25,6 +25,7 @@ REQUEST_MARK = "demo"  # the query parameter by which requests are found in the 
 FILE = Path(extproc.__file__).parents[1] / "envoy" / "streamed.yaml"
 EXT_PROC = "envoy.filters.http.ext_proc"
 PLAIN_LISTENER = "without_router"
+ANSWERS_WITHIN_S = 5.0
 
 
 class Gateway:
@@ -107,11 +108,11 @@ def _written(file: Path) -> str | None:
 
 def _ready_listeners(admin_url: str) -> dict[str, str] | None:
     try:
-        urlopen(f"{admin_url}/ready").close()  # noqa: S310  (our own Envoy)
-    except OSError:  # not listening yet, or 503: not ready yet
+        urlopen(f"{admin_url}/ready", timeout=ANSWERS_WITHIN_S).close()  # noqa: S310  (our own Envoy)
+        with urlopen(f"{admin_url}/listeners?format=json", timeout=ANSWERS_WITHIN_S) as response:  # noqa: S310
+            statuses = json.load(response)["listener_statuses"]
+    except OSError:  # not listening yet, or 503: not ready yet; or it hangs, which is noticed when time runs out
         return None
-    with urlopen(f"{admin_url}/listeners?format=json") as response:  # noqa: S310
-        statuses = json.load(response)["listener_statuses"]
     ports = {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in statuses}
     return {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
 

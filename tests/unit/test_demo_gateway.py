@@ -1,8 +1,9 @@
+import socket
 from typing import Any, cast
 
 import pytest
 
-from extproc.demo.gateway import EXT_PROC, FILE, configuration
+from extproc.demo.gateway import EXT_PROC, FILE, _ready_listeners, configuration
 from extproc.documents import read_document
 
 CLUSTERS = {"pool_short": "127.0.0.1:1001", "pool_long": "127.0.0.1:1002", "dualpool": "127.0.0.1:1003"}
@@ -44,3 +45,10 @@ def test_the_second_listener_differs_only_by_the_router(document: dict[str, Any]
     routed, plain = map(filters_of, document["static_resources"]["listeners"])
     assert EXT_PROC in routed
     assert plain == [name for name in routed if name != EXT_PROC]
+
+
+def test_an_envoy_that_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An admin port that accepts connections but never answers does not hold the start up beyond its time."""
+    monkeypatch.setattr("extproc.demo.gateway.ANSWERS_WITHIN_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert _ready_listeners(f"http://127.0.0.1:{silent.getsockname()[1]}") is None
