@@ -11,11 +11,11 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import chat
-from tests.envoy.harness.gateway import Document, connection_manager, route, virtual_host
+from tests.envoy.harness.gateway import Document, connection_manager, route, virtual_host, waits_briefly
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
-from tests.envoy.harness.router import RouterProcess
+from tests.envoy.harness.router import BRIEF, RouterProcess
 from tests.traps.bitten import BITTEN
 
 MIB = 1 << 20
@@ -80,7 +80,7 @@ def test_a_client_that_waits_for_100_continue(
     def change(document: Document) -> None:
         connection_manager(document)["proxy_100_continue"] = passed_on
 
-    caller = build(mode, change=change)
+    caller = build(mode, change=change, exchange=BRIEF if reason == "deadline" else {})
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", expect="100-continue", content_length=str(len(TEXT)))
         assert CONTINUE == client.receive(len(CONTINUE))
@@ -176,13 +176,13 @@ def test_bodiless_and_foreign_requests_are_forwarded_unchanged(caller: Caller) -
 WITH_TRAILERS = {"streamed": ("long", 1), "buffered": ("short", 1), "full-duplex": ("long", 2)}
 
 
-def test_request_with_trailers_arrives_whole(build: Build, mode: str, router: RouterProcess) -> None:
+def test_request_with_trailers_arrives_whole(build: Build, mode: str) -> None:
     """A chunked body that ends in trailers arrives complete, in the pool that the mode allows."""
 
     def with_trailers(document: Document) -> None:
         connection_manager(document)["http_protocol_options"] = {"enable_trailers": True}
 
-    caller = build(mode, change=with_trailers, router=router)
+    caller = build(mode, change=with_trailers, exchange=BRIEF if mode == "streamed" else {})
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", transfer_encoding="chunked", trailer="x-checksum")
         for piece in in_pieces(TEXT, 30):
@@ -206,8 +206,9 @@ def test_trailers_that_envoy_drops_change_nothing(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
-def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
+def test_slow_upload_goes_to_the_long_pool(build: Build, mode: str) -> None:
     """A body that arrives too slowly is decided at the router's deadline: it reaches the long pool complete."""
+    caller = build(mode, exchange=BRIEF)
     router = caller.stack.router
     before = router.metric("dualpool_requests_total", reason="deadline")
     with RawClient(caller.stack.gateway.port) as client:
@@ -223,7 +224,7 @@ def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
 
 def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
     """If the gateway buffers the body, a pause longer than the deadline and message_timeout has no effect."""
-    caller = build("buffered")
+    caller = build("buffered", change=waits_briefly, exchange=BRIEF)
     gateway, router = caller.stack.gateway, caller.stack.router
     with RawClient(gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(TEXT)))

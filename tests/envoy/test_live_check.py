@@ -6,12 +6,18 @@ import pytest
 
 from extproc.cli.main import main
 from tests.envoy.harness.building import Build
+from tests.envoy.harness.gateway import Document, waits_briefly
 from tests.traps.bitten import BITTEN
 
 
 def test_a_running_envoy_is_checked(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
     """--live finds the trap in the running configuration; --router checks it against the router's settings."""
-    caller = build("streamed", change=BITTEN["fail-closed"], exchange={"deadline_ms": 450})
+
+    def change(document: Document) -> None:
+        waits_briefly(document)
+        BITTEN["fail-closed"](document)
+
+    caller = build("streamed", change=change, exchange={"deadline_ms": 450})
     admin, router = str(caller.stack.gateway.admin.base_url), str(caller.stack.router.admin.base_url)
 
     def found(*arguments: str) -> list[str]:

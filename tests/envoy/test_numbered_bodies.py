@@ -17,7 +17,17 @@ import pytest
 from bench.bodies import DEFAULT_RETRIES, NO_RETRIES, retries_on_the_default_route, uploads
 from bench.numbered import break_in, chat_body
 from bench.uploads import Outcome, Upload, upload_all
-from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, cluster, load, route, virtual_host
+from tests.envoy.harness.gateway import (
+    FILES,
+    Document,
+    Gateway,
+    checks_often,
+    cluster,
+    load,
+    route,
+    virtual_host,
+    waits_briefly,
+)
 from tests.envoy.harness.numbered import NumberedPools
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
@@ -106,7 +116,7 @@ def test_every_body_arrives_as_it_was_sent(serve: Callable[..., Served], mode: s
 
     In full duplex, requests fail if the router dies, and their clients get an error.
     """
-    served = serve(mode)
+    served = serve(mode, waits_briefly if between is stopped and mode != "full-duplex" else None)
     outcomes = send(served, between)
     assert [] == [each for each in outcomes if each.intact is False]
     if (mode, between) != ("full-duplex", killed):

@@ -11,6 +11,7 @@ from bench.numbered import chat_body
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.gateway import Document, Envoy, connection_manager
 from tests.envoy.harness.plain import NO_AUTHORITIES
+from tests.envoy.harness.router import BRIEF
 
 TYPES = "type.googleapis.com/envoy.extensions"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -123,7 +124,8 @@ def test_the_window_that_stalls_bodies(
         if small == "of the listener":
             document["static_resources"]["listeners"][0]["udp_listener_config"] = {"quic_options": SMALL}
 
-    caller = build("streamed", change=change, configured=POOLS)
+    exchange = BRIEF if small == "of the listener" else {}
+    caller = build("streamed", change=change, configured=POOLS, exchange=exchange)
     url = f"{front(caller.stack.gateway.port).url}{caller.root}/v1/chat/completions"
     httpx.post(url, content=BODY, headers={"content-type": "application/json"}, verify=NO_AUTHORITIES)
     (entry,) = caller.access_log()

@@ -16,7 +16,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat, chat_stream
-from tests.envoy.harness.gateway import checks_often, closes_soon, waits_long
+from tests.envoy.harness.gateway import checks_often, closes_soon, waits_briefly
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -190,7 +190,7 @@ def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
 
     Except in FULL_DUPLEX_STREAMED: the bytes that the router held are lost with it, and the client gets an error.
     """
-    caller = build(mode, change=waits_long, exchange={"deadline_ms": 60_000})
+    caller = build(mode)
     body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(body)))
@@ -206,7 +206,7 @@ def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_that_hangs(build: Build, mode: str) -> None:
     """If the router neither answers nor dies, the long pool serves after message_timeout."""
-    caller = build(mode)
+    caller = build(mode, change=waits_briefly)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     caller.stack.router.signal(signal.SIGSTOP)
     assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
@@ -217,7 +217,7 @@ def test_router_that_hangs(build: Build, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_that_hangs_in_mid_stream(build: Build, mode: str, slow_pools: Pools) -> None:
     """A router that hangs in mid-response delays the response by message_timeout, but does not cut it."""
-    caller = build(mode, pools=slow_pools)
+    caller = build(mode, change=waits_briefly, pools=slow_pools)
     with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
         coming = events(response)
         seen = [next(coming) for _ in range(3)]

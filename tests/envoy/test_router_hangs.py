@@ -17,7 +17,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT
-from tests.envoy.harness.gateway import Document, cluster, moved_to
+from tests.envoy.harness.gateway import Document, cluster, ext_proc, moved_to, waits_briefly
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.tcp import serving
@@ -29,6 +29,8 @@ RESPONSE = b'{"filler": "' + b"x" * (3 << 20) + b'"}'
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
 # How long a response may take; a message_timeout takes 0.5 s, and the pings of these tests 2.5 to 2.8 s.
 HELD_S = 6.0
+# A message_timeout that no event comes too late for, even if a process is stalled.
+PAUSE = "5s"
 # Tokens and tokens per second of a stream that takes 8 s.
 TOKENS, SPEED = 200, 25.0
 
@@ -91,6 +93,7 @@ def test_a_response_that_a_hanging_router_has_in_part(build: Build, mode: str, l
     """At whatever point of a response the router hangs, Envoy notices, and the whole response arrives."""
 
     def change(document: Document) -> None:
+        waits_briefly(document)
         moved_to(document, "pool_short", large_pool)
         assert options(document)["connection_keepalive"] == {"interval": "15s", "timeout": "5s"}
         options(document)["connection_keepalive"] = {"interval": "2s", "timeout": "0.5s"}
@@ -103,6 +106,7 @@ def test_a_response_that_a_hanging_router_holds_without_pings(build: Build, larg
     """Without pings, a response waits as long as the router hangs: the fault without the fix."""
 
     def change(document: Document) -> None:
+        waits_briefly(document)
         moved_to(document, "pool_short", large_pool)
         del options(document)["connection_keepalive"]
 
@@ -147,6 +151,7 @@ def test_a_stream_of_events_that_a_hanging_router_reads(build: Build, mode: str,
     """When the router hangs within a stream of events, the next ping ends the wait, and the rest arrives."""
 
     def change(document: Document) -> None:
+        ext_proc(document)["message_timeout"] = PAUSE
         options(document)["connection_keepalive"] = {"interval": "2s", "timeout": "0.5s"}
 
     assert longest_wait_s(build(mode, change=change, pools=streaming_pools)) < HELD_S
@@ -159,6 +164,7 @@ def test_a_stream_of_events_that_a_hanging_router_reads_without_pings(
     """Without pings, every stream of events waits until its pool has sent all of it: the fault without the fix."""
 
     def change(document: Document) -> None:
+        ext_proc(document)["message_timeout"] = PAUSE
         del options(document)["connection_keepalive"]
 
     assert longest_wait_s(build(mode, change=change, pools=streaming_pools)) > HELD_S

@@ -9,7 +9,7 @@ import pytest
 from bench.numbered import chat_body as numbered_body
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.gateway import checks_often
+from tests.envoy.harness.gateway import Document, checks_often, waits_briefly
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
 
@@ -20,6 +20,12 @@ def limit(router: RouterProcess, kind: int, value: int) -> None:
     resource.prlimit(router.pid, kind, (value, hard))
 
 
+def notices_soon(document: Document) -> None:
+    """Let Envoy check the router often, and wait no longer for it than the files let it."""
+    checks_often(document)
+    waits_briefly(document)
+
+
 def test_router_without_descriptors(build: Build, mode: str, tmp_path: Path) -> None:
     """While the router cannot accept connections, the long pool serves; later the router is asked again."""
     router = RouterProcess(tmp_path)
@@ -27,7 +33,7 @@ def test_router_without_descriptors(build: Build, mode: str, tmp_path: Path) -> 
         # Far below the number of open descriptors: these stay open, but none that is closed can be replaced. Not
         # 0, because poll(2) refuses more descriptors than the limit.
         limit(router, resource.RLIMIT_NOFILE, 3)
-        caller = build(mode, change=checks_often, router=router)
+        caller = build(mode, change=notices_soon, router=router)
         assert ["long"] * 3 == [chat(caller, SHORT_TEXT)["x-served-by"] for _ in range(3)]
         limit(router, resource.RLIMIT_NOFILE, 1024)
         eventually(lambda: chat(caller, SHORT_TEXT)["x-served-by"] == "short", "the router is asked again")
@@ -38,7 +44,7 @@ def test_router_without_descriptors(build: Build, mode: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_without_memory(build: Build, mode: str) -> None:
     """A router that cannot allocate memory fails no request, small or large, whether it dies of that or not."""
-    caller = build(mode)
+    caller = build(mode, change=waits_briefly)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     router = caller.stack.router
     pages = int(Path(f"/proc/{router.pid}/statm").read_text().split()[0])

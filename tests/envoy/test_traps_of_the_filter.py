@@ -14,7 +14,7 @@ from tests.envoy.harness.gateway import Document, connection_manager, ext_proc
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
-from tests.envoy.harness.router import TENANT_HEADER, RouterProcess
+from tests.envoy.harness.router import BRIEF, TENANT_HEADER, RouterProcess
 from tests.traps.bitten import BITTEN, bitten
 
 
@@ -128,7 +128,7 @@ def patient(tmp_path: Path) -> Iterator[Callable[..., RouterProcess]]:
 
 def test_buffer_below_what_the_router_holds(build: Build, patient: Callable[..., RouterProcess]) -> None:
     """A body between the two limits waits in vain: it is decided at the deadline instead of by its length."""
-    caller = build("streamed", change=BITTEN["buffer-below-early-decision"], router=patient())
+    caller = build("streamed", change=BITTEN["buffer-below-early-decision"], router=patient(exchange=BRIEF))
     assert "long" == post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16)).headers["x-served-by"]
     assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
 
@@ -139,7 +139,7 @@ def test_a_window_below_what_the_router_holds(build: Build, patient: Callable[..
     def change(document: Document) -> None:
         connection_manager(document)["http2_protocol_options"] = {"initial_stream_window_size": 65_536}
 
-    caller = build("streamed", change=change, router=patient())
+    caller = build("streamed", change=change, router=patient(exchange={"deadline_ms": 2_000}))
     body = chat_body(MODEL, "word " * 60_000, max_tokens=16)
     for client in (caller.http, caller.http2):
         response = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})

@@ -7,7 +7,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.gateway import Document, closes_soon, waits_long
+from tests.envoy.harness.gateway import Document, closes_soon
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -69,7 +69,7 @@ MOMENTS = [after_the_head, in_mid_upload, while_the_pool_works, in_mid_stream]
 
 def test_clients_that_vanish(build: Build, mode: str, slow_pools: Pools) -> None:
     """Whenever the client vanishes, the stream ends, nothing is learned, and no exception is raised."""
-    caller = build(mode, change=waits_long, pools=slow_pools, exchange={"deadline_ms": 60_000})
+    caller = build(mode, pools=slow_pools)
     router = caller.stack.router
     for ended, moment in enumerate(MOMENTS, 1):
         with RawClient(caller.stack.gateway.port) as client:

@@ -29,7 +29,7 @@ __all__ = [
     "moved_to",
     "route",
     "virtual_host",
-    "waits_long",
+    "waits_briefly",
 ]
 
 FILES = Path(__file__).parents[3] / "envoy"
@@ -88,9 +88,9 @@ def checks_often(document: Document) -> None:
     check |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
 
 
-def waits_long(document: Document) -> None:
-    """Let Envoy wait a minute for the router instead of 0.5 s: until then a test sees a request that is held."""
-    ext_proc(document)["message_timeout"] = "60s"
+def waits_briefly(document: Document) -> None:
+    """Let Envoy wait for the router as long as the files of the modes streamed and buffered let it."""
+    ext_proc(document)["message_timeout"] = "0.5s"
 
 
 def closes_soon(document: Document) -> None:
@@ -141,7 +141,8 @@ class Envoy(ManagedProcess):
 class Gateway(Envoy):
     """An Envoy that runs a file of `envoy/`.
 
-    `addresses` are host:port by cluster name; `change` edits the configuration.
+    `addresses` are host:port by cluster name; `change` edits the configuration. This Envoy waits a minute for the
+    router: a machine may stall any process for longer than most files let it wait. See `waits_briefly`.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Gateway(Envoy):
         document = _on_free_ports(load(mode), addresses)
         # The file says to do so if the router has a tenant header, and the router of the tests has one.
         ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"].append({"exact": TENANT_HEADER})
+        ext_proc(document)["message_timeout"] = "60s"
         if change is not None:
             change(document)
         super().__init__(f"envoy-{mode.replace('/', '-')}", document, folder)

@@ -9,10 +9,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.envoy.harness.process import ManagedProcess
 
-__all__ = ["CONFIGURATION", "SHORT_POOL_TOKENS", "TENANT_HEADER", "RouterProcess", "metric_of"]
+__all__ = ["BRIEF", "CONFIGURATION", "SHORT_POOL_TOKENS", "TENANT_HEADER", "RouterProcess", "metric_of"]
 
 SHORT_POOL_TOKENS = 2048
 TENANT_HEADER = "x-tenant"
+# So long that no machine is late, and shorter than the gateways of the tests wait.
+EXCHANGE: dict[str, object] = {"deadline_ms": 20_000}
+# For tests that wait for the deadline.
+BRIEF: dict[str, object] = {"deadline_ms": 400}
 CONFIGURATION: dict[str, object] = {
     "listen": {"address": "127.0.0.1:0"},
     "admin": {"address": "127.0.0.1:0"},
@@ -24,19 +28,19 @@ CONFIGURATION: dict[str, object] = {
     "tenant_header": TENANT_HEADER,
     # Learn from every response, however many requests the tests send.
     "learning": {"messages_per_s": 1e6, "burst_messages": 1e6},
-    # Above the default, so that a busy machine does not make the router late; below message_timeout (500 ms).
-    "exchange": {"deadline_ms": 400},
+    "exchange": EXCHANGE,
     "drain_s": 0.5,
     "log_level": "debug",
 }
 
 
 class RouterProcess(ManagedProcess):
-    """A running router; `settings` replace top-level keys of the tests' configuration."""
+    """A running router; `settings` replace top-level keys of the tests' configuration, `exchange` single ones."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
-        config = folder / "router.yaml"
-        config.write_text(json.dumps(CONFIGURATION | settings))
+        config, exchange = folder / "router.yaml", settings.pop("exchange", {})
+        assert isinstance(exchange, dict)
+        config.write_text(json.dumps(CONFIGURATION | {"exchange": EXCHANGE | exchange} | settings))
         command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(config)]
         super().__init__("router", command, folder)
         serving = json.loads(self.await_log('"message":"serving"'))
