@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from extproc.core.errors import ResponseFault
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.estimator import make_estimator
 from extproc.core.exchange.kept import Kept
 from extproc.core.facts import Api, RequestHead, ResponseHead
@@ -20,11 +20,13 @@ from extproc.core.router.placer import Placer
 from extproc.core.router.router import Router
 from extproc.core.router.unasked import UsageInStreams
 from extproc.core.usage import Overflow, Usage
+from tests.golden.vllm import recording
 from tests.unit.conftest import ESTIMATOR, TWO_POOLS, Recorder
 
 POOLS = (Pool("short", 1_000, 1_024), Pool("long", 100_000))
 HEAD = RequestHead("POST", "/v1/chat/completions")
 OK = ResponseHead(200, "application/json")
+RECORDED = json.loads(recording("0.32.0").read_text())
 
 
 def make_router(
@@ -60,6 +62,34 @@ def test_cuts_are_counted_by_the_pools_context(completion_tokens: int, *, trunca
     """A response that ended at the pool's context, or one token before, was cut there; thresholds do not cut."""
     usage = Usage(13, completion_tokens, cut_by_length=True)
     assert truncated == observed(usage).learning.truncated_by_pool
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("completions", {"prompt": [5] * 900, "max_tokens": 1}, Overflow()),
+        ("completions", {"prompt": [5] * 900, "max_tokens": 0}, None),
+        ("completions", {"prompt": [5] * 100, "max_tokens": 1}, None),
+        ("chat/completions", {"messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 0}, None),
+    ],
+)
+def test_a_limit_of_0_is_the_prompts_length_if_the_client_did_not_ask_for_it(
+    path: str, body: dict[str, Any], said: Overflow | None
+) -> None:
+    """A prompt that leaves no token of the context is refused with a limit of 0, like a client's own 0."""
+    router, head = make_router(pools=POOLS), RequestHead("POST", f"/v1/{path}")
+    api = router.api_of(head)
+    assert api is not None
+    decision = router.decide(api, head, json.dumps({"model": "m"} | body).encode())
+    assert "short" == decision.pool.name
+    reader = router.learner.reader(decision, ResponseHead(400, "application/json"))
+    assert reader is not None
+    reader.feed(RECORDED["completion, ids that fill the context"]["body"].encode())
+    if said is None:
+        with pytest.raises(ResponseNotUnderstood):
+            reader.finish()
+    else:
+        assert said == reader.finish()
 
 
 def test_a_declared_output_that_the_pool_shortened_was_cut_by_it() -> None:

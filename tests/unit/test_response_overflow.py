@@ -7,7 +7,7 @@ from extproc.core.facts import Api, ResponseHead
 from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow
 
-# Error messages of vLLM (0.4 to 0.20), OpenAI, SGLang, llama.cpp, TGI and Anthropic.
+# Error messages of vLLM (0.4 to 0.20), OpenAI, SGLang, llama.cpp, TGI, Anthropic and TensorRT-LLM.
 MESSAGES = [
     ("Input length (265330) exceeds model's maximum context length (262144).", 265330),
     ("The engine prompt length 227861 exceeds the max_model_len 131072. Please reduce prompt.", 227861),
@@ -130,6 +130,19 @@ MESSAGES = [
         ),
         25938,
     ),
+    ("Prompt length (14081) exceeds maximum input length (8096). Set log level to info", 14081),
+    ("Cannot process new request: Prompt length (5056) exceeds maximum sequence length (2048)", 5056),
+    (
+        (
+            "The sum of prompt length (4000) and query length (0) max_tokens (2048) should not exceed max_seq_len "
+            "(4096)"
+        ),
+        4000,
+    ),
+    (
+        "The sum of prompt length (9000.0), query length (0) should not exceed max_num_tokens (8192)",
+        9000,
+    ),
     ("this model's maximum context length is 8192 tokens, but the prompt contains 9000 input tokens", 9000),
     (
         (
@@ -218,6 +231,15 @@ def test_refusals_of_every_status_are_read(status: int) -> None:
 )
 def test_other_refusals(body: bytes) -> None:
     """A refusal for another reason, or a body that is not a refusal, is not an overflow."""
+    assert read_overflow(body) is None
+
+
+@pytest.mark.parametrize("left", [0, -45])
+def test_an_output_without_room_is_a_refusal_for_length(left: int) -> None:
+    """An output limit that vLLM cut to nothing shows the prompt's length, unless the client may have sent it."""
+    message = f"max_tokens must be at least 1, got {left}. (parameter=max_tokens, value={left})"
+    body = json.dumps({"error": {"message": message, "param": "max_tokens", "code": 400}}).encode()
+    assert read_overflow(body, may_fill_context=True) == Overflow(None)
     assert read_overflow(body) is None
 
 

@@ -4,6 +4,7 @@ A response is decompressed, then either collected and decoded once (JSON) or sea
 is bounded by `max_bytes` for JSON and by `max_event_bytes` for a stream, from which only the last usage is kept.
 """
 
+from functools import partial
 from typing import Final
 
 from extproc.core.apis import FAMILIES
@@ -19,15 +20,17 @@ __all__ = ["MAX_EVENT_BYTES", "reader_for", "usage_reader"]
 MAX_EVENT_BYTES: Final = 1 << 20
 
 
-def reader_for(api: Api, head: ResponseHead, max_bytes: int) -> UsageReader:
+def reader_for(api: Api, head: ResponseHead, max_bytes: int, *, may_fill_context: bool = False) -> UsageReader:
     """Return the reader for a response with this head: it reads usage from a 2xx, an overflow from a refusal.
 
+    `may_fill_context` says that the prompt may be as long as the pool's context (refusal.py).
     Raises ResponseNotUnderstood for a status, content type or encoding from which nothing can be learned.
     """
     if head.succeeded:
         return usage_reader(api, head.content_type, head.content_encoding, max_bytes)
     if head.status in REFUSAL_STATUSES:
-        return JsonReader(decoder_for(head.content_encoding, MAX_REFUSAL_BYTES), read_refusal)
+        read = partial(read_refusal, may_fill_context=may_fill_context)
+        return JsonReader(decoder_for(head.content_encoding, MAX_REFUSAL_BYTES), read)
     raise ResponseNotUnderstood(ResponseFault.STATUS, str(head.status))
 
 

@@ -85,7 +85,12 @@ class Learner:
         """Return the reader for the response of a kept stream; None (reported) if it teaches nothing."""
         self.responded(decision, head)
         try:
-            return reader_for(decision.api, head, self.max_response_bytes)
+            return reader_for(
+                decision.api,
+                head,
+                self.max_response_bytes,
+                may_fill_context=not head.succeeded and self._may_fill_context(decision, head),
+            )
         except ResponseNotUnderstood as error:
             self.not_learned(decision, error.fault)
             return None
@@ -147,6 +152,16 @@ class Learner:
             return False
         too_many = self.too_many_prompts.get(decision.model)
         return too_many is not None and _budget(decision).sequences >= too_many
+
+    def _may_fill_context(self, decision: Decision, head: ResponseHead) -> bool:
+        """Return whether the prompt may be as long as the context of the pool that responds.
+
+        A prompt that was placed in this pool was believed to fit, so that its bound was below; half of the context
+        tells it from a short prompt with a limit of 0. A completion of 0 tokens is what the client asked for.
+        """
+        budget, pool = _budget(decision), self._served_by(decision, head)
+        context_tokens = self.serving.ladder(decision.model).context_tokens(pool)
+        return budget.output_tokens > 0 and 2 * budget.prompt_bound >= context_tokens
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
         """Return the pool that responded, assuming that the gateway retries on the model's default pool."""
