@@ -5,6 +5,7 @@ prompt never leaves the machine.
 """
 
 import argparse
+import codecs
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -71,13 +72,31 @@ def _run(options: argparse.Namespace) -> int:
         facts = read_request(api, body)
     except BodyNotUnderstood as error:
         print(
-            f"dualpool estimate: the body is not understood, and goes to the largest pool: {error}",
+            f"dualpool estimate: the body is not understood, and goes to the largest pool: {error}{_hint(body)}",
             file=sys.stderr,
         )
         return 1
     response = _response(placer, api, body, facts, options.tenant)
     print(_as_json(response) if options.json else _as_table(response))
     return 0
+
+
+def _hint(body: bytes) -> str:
+    """Return what the decoder's message does not show of a body that it refused; "" if there is nothing.
+
+    It says of half of a surrogate pair at a string's end that the input was truncated.
+    """
+    if not body.strip():
+        return " (the body is empty)"
+    if body.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return " (the body begins with a byte order mark; UTF-8 without one is read)"
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return " (a string has half of a surrogate pair, which is not a character)"
+    except (ValueError, RecursionError):
+        pass
+    return ""
 
 
 def _placer(options: argparse.Namespace) -> "Placer":
