@@ -72,6 +72,13 @@ def _run(options: argparse.Namespace) -> int:
     findings = find_traps(found.gateways, router, found.unchecked)
     form = as_json if options.json else as_sarif if options.sarif else as_text
     print(form(findings))
+    if findings.found and not options.config and not options.router:
+        names = ", ".join(pool.name for pool in router.configuration.pools)
+        print(
+            f"dualpool check envoy: compared with the router's default configuration (pools {names}); "
+            "--config FILE or --router URL names yours",
+            file=sys.stderr,
+        )
     return 1 if findings.found else 0
 
 

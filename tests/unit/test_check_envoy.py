@@ -53,6 +53,17 @@ def test_our_own_files_have_no_trap(path: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+def test_a_gateway_is_compared_with_the_default_configuration_unless_another_is_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is found without --config may be due to the default pools, so standard error names them."""
+    example = FILES / "two-models"
+    assert 1 == main(["check", "envoy", str(example / "envoy.yaml")])
+    assert "default configuration (pools short, long); --config FILE" in capsys.readouterr().err
+    assert 0 == main(["check", "envoy", str(example / "envoy.yaml"), "--config", str(example / "dualpool.yaml")])
+    assert "" == capsys.readouterr().err
+
+
 def test_traps_name_the_tests_that_show_them() -> None:
     """Each trap names a test on the real Envoy, and the test exists."""
     for name, (file, test) in {trap.name: trap.shown_by.split("::") for trap in TRAPS}.items():
