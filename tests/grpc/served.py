@@ -3,25 +3,34 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
 
 from extproc.config.schema import Configuration
+from extproc.core.exchange.settings import ExchangeSettings
 from extproc.server import app as served
 
 __all__ = ["USAGE", "App", "learn_once"]
 
 T = TypeVar("T")
 WITHIN_S = 10.0
+PATIENT_MS = 60_000
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
 USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
 
 
 class App(served.App):
-    """A router that a test starts and stops."""
+    """A router that a test starts and stops.
+
+    Its default deadline is a minute: a test may be stalled for more than 150 ms between the parts of a request.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
+        if configuration.exchange.deadline_ms == ExchangeSettings().deadline_ms:
+            patient = replace(configuration.exchange, deadline_ms=PATIENT_MS)
+            configuration = replace(configuration, exchange=patient)
         super().__init__(configuration)
         self._thread = threading.Thread(target=self.run)
 

@@ -308,7 +308,7 @@ def test_a_hanging_loop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_change_reaches_all_routers_that_share_a_store(call: type[Any], tmp_path: Path) -> None:
     """The change is made in the store; otherwise other routers would undo it. A store that is down is an error."""
     with redis_server(tmp_path) as server:
-        settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1, timeout_s: 0.5}}}}"
+        settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1, timeout_s: 10}}}}"
 
         async def scenario() -> None:
             async with router(tmp_path, settings) as one, router(tmp_path, settings) as two:

@@ -32,6 +32,8 @@ from tests.grpc.test_state_changes import taught
 from tests.grpc.test_state_survives import learn, saved
 
 BASE = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
+# As in served.App.
+BASE += "exchange: {deadline_ms: 60000}\n"
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
 SERVE = [sys.executable, "-m", "extproc.cli.main", "serve", "--workers", "2"]
 WITHIN_S = 60.0
