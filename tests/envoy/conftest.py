@@ -31,8 +31,8 @@ def pools() -> Iterator[Pools]:
 
 @pytest.fixture(scope="session")
 def slow_pools() -> Iterator[Pools]:
-    """Two pools with slow responses: 100 tokens per second."""
-    pools = Pools(speed=100)
+    """Two pools with responses so slow that they still go on after a stall: 25 tokens per second."""
+    pools = Pools(speed=25)
     yield pools
     pools.stop()
 
