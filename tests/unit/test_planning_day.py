@@ -155,6 +155,28 @@ def test_a_trace_of_two_days_is_one_day_on_average() -> None:
     assert sum(shares[STEPS // 2 :]) / sum(shares[: STEPS // 2]) == pytest.approx(2, rel=0.02)
 
 
+@pytest.mark.parametrize("hours", [20.5, 23.96, 24.0, 27.25, 47.7])
+def test_hours_that_a_trace_does_not_cover_are_not_hours_without_load(hours: float) -> None:
+    """A trace with the same load throughout is a day with the same load throughout, wherever it ends: what it
+    lacks of a day, or of its last five minutes, is not taken for a quiet time.
+    """
+    times = np.linspace(0, hours * 3600, 300_000)
+    ones = np.ones(len(times), np.int64)
+    shares = day_of_trace(Lengths(ones, ones, "a part of a day", times)).shares
+    assert min(shares) > 0.98
+
+
+def test_hours_that_a_trace_does_not_cover_lead_from_its_end_to_its_beginning() -> None:
+    """A trace of 21 hours that begins at one load and ends at twice that falls back to it in the hours after."""
+    gaps = 1 / np.linspace(1, 2, 300_000)
+    times = np.cumsum(gaps) * (21 * 3600 / gaps.sum())
+    ones = np.ones(len(times), np.int64)
+    shares = np.array(day_of_trace(Lengths(ones, ones, "21 hours", times)).shares)
+    missing = shares[21 * 12 :]
+    assert (np.diff(missing) < 0).all()
+    assert missing[len(missing) // 2] == pytest.approx((shares[0] + shares[21 * 12 - 1]) / 2, rel=0.03)
+
+
 def test_a_trace_of_an_hour_gives_no_day() -> None:
     """The error says how many hours are needed."""
     times = np.linspace(0, 3600, 5_000)

@@ -15,6 +15,7 @@ HOURS = 24
 STEPS = HOURS * 60 // STEP_MINUTES
 SHORTEST_TRACE_H = 20.0  # a shorter trace says nothing about the missing hours
 FEWEST_REQUESTS = 10 * STEPS
+LEAST_COVERED = 0.5  # of a step: the load of a shorter part of it is mostly chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def parse_day(lines: Iterable[str], name: str) -> Day:
 def day_of_trace(lengths: Lengths) -> Day:
     """Count a trace's arrivals by the time since its first request.
 
+    The load of the hours that a trace of less than a day lacks is interpolated between its end and its beginning.
     Raises ConfigurationError if the trace has no times, does not cover a day, or has too few requests.
     """
     times = lengths.arrival_s
@@ -74,10 +76,15 @@ def day_of_trace(lengths: Lengths) -> Day:
             f"--day-curve trace: {lengths.source} covers {hours:.1f} hours with {len(lengths):,} requests; at "
             f"least {SHORTEST_TRACE_H:g} hours and {FEWEST_REQUESTS:,} requests are needed"
         )
-    step = (times // (STEP_MINUTES * 60)).astype(np.int64)
-    counts = np.bincount(step % STEPS, minlength=STEPS)
-    passes = np.bincount(np.arange(int(step[-1]) + 1) % STEPS, minlength=STEPS)  # a trace may span several days
-    return _day(counts / np.maximum(passes, 1), lengths.source)
+    step_s = STEP_MINUTES * 60
+    counts = np.bincount((times // step_s).astype(np.int64) % STEPS, minlength=STEPS)
+    last, ends_after_s = divmod(float(times[-1]), step_s)
+    # How often each step was seen: several times in longer traces, the last one in part.
+    passes = np.bincount(np.arange(int(last)) % STEPS, minlength=STEPS).astype(np.float64)
+    passes[int(last) % STEPS] += ends_after_s / step_s
+    covered = np.flatnonzero(passes >= LEAST_COVERED)
+    loads = counts[covered] / passes[covered]
+    return _day(np.interp(np.arange(STEPS), covered, loads, period=STEPS), lengths.source)
 
 
 def _day(loads: Floats, source: str) -> Day:
