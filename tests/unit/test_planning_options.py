@@ -79,8 +79,14 @@ def trace(tmp_path: Path) -> Path:
             ["--rate", "9", "--simulate", "--tune", "none", "--requests", "10000000000000"],
             "at least 2000 and at most 5000000",
         ),
-        (["--rate", "1e8", "--simulate", "--tune", "none"], "at least 2000 and at most 5000000"),
-        (["--rate", "9", "--simulate", "--tune", "none", "--arrivals", "trace"], "--requests 600, "),
+        (
+            ["--rate", "1e5", "--simulate", "--tune", "none"],
+            "60 s at 100,000 requests per second are 6,000,000, and at most 5,000,000 are simulated: plan a part",
+        ),
+        (
+            ["--rate", "9", "--simulate", "--tune", "none", "--arrivals", "trace"],
+            "--arrivals trace: trace.csv has 600 requests, and all are simulated: at least 2,000",
+        ),
         (
             ["--rate", "9", "--simulate", "--cache", __file__],
             "test_planning_options.py is a file; a directory is needed",

@@ -64,10 +64,20 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
                 f"--requests {options.requests}: not used with --arrivals trace, which simulates the whole trace"
             )
         requests = longest = len(lengths)
+        if not MIN_REQUESTS <= requests <= MAX_REQUESTS:
+            raise ConfigurationError(
+                f"--arrivals trace: {lengths.source} has {requests:,} requests, and all are simulated: at least "
+                f"{MIN_REQUESTS:,} and at most {MAX_REQUESTS:,} are needed"
+            )
     elif options.requests is not None:
         requests = longest = options.requests
     else:
         requests = max(MIN_REQUESTS, round(rate * DEFAULT_SECONDS))
+        if requests > MAX_REQUESTS:
+            raise ConfigurationError(
+                f"--simulate: {DEFAULT_SECONDS} s at {rate:,g} requests per second are {requests:,}, and at most "
+                f"{MAX_REQUESTS:,} are simulated: plan a part of the rate; instances are nearly proportional"
+            )
         longest = min(MAX_REQUESTS, LONGEST * requests)
     check_runs(requests, options.seeds, options.jobs)
     if options.spill and options.router == "oracle":
