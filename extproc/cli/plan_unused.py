@@ -90,6 +90,12 @@ RULES = (
         lambda args: "least-request" not in args.balance,
         "is only used with --balance least-request",
     ),
+    Unused(
+        "arrivals",
+        lambda args: args.arrivals == "trace" and args.day_curve == "trace",
+        "takes --rate as the mean of the whole trace, and --day-curve trace as its peak: its ups and downs would "
+        "count twice",
+    ),
     Unused("start_minutes", lambda args: args.day_curve is None, "is only used with --day-curve"),
     *(
         Unused(each, lambda args: not args.metrics, "is only used with --metrics")
