@@ -1,4 +1,4 @@
-"""The band of thresholds that keep 80 % of the best saving: where it begins and ends."""
+"""The band of thresholds that keep 80 % of the best saving, and thresholds with hardly any requests below them."""
 
 import numpy as np
 import pytest
@@ -59,3 +59,18 @@ def test_the_best_threshold_does_not_jump_to_the_other_end_if_the_saving_is_negl
     in utilisation, the smallest is reported.
     """
     assert analysed((0.3, 0.6, 0.8), short_rate=1.0001).best.threshold == THRESHOLDS[0]
+
+
+def test_a_pool_may_get_empty_prompts_only() -> None:
+    """One failed request without a prompt, in a trace of long ones, is all that a small pool gets; the others are
+    planned as without it.
+    """
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 16_384, Objective())
+    prompt, output = np.full(3_001, 2_000), np.full(3_001, 50)
+    prompt[0] = 0
+    found = analyse(Lengths(prompt, output, "made"), 5, setup, DeclaredRule.TRUTH, THRESHOLDS).splits[0]
+    others = analyse(Lengths(prompt[1:], output[1:], "made"), 5, setup, DeclaredRule.TRUTH, THRESHOLDS)
+    assert found.alpha == pytest.approx(1 / 3_001)
+    assert found.long_rate == pytest.approx(others.long.rate_per_instance)

@@ -52,7 +52,7 @@ def load_traces(paths: Sequence[str]) -> Lengths:
     Raises ConfigurationError for a file that is missing, too large, not text, or invalid.
     """
     traces = [_load_trace(Path(path)) for path in paths]
-    return traces[0] if len(traces) == 1 else joined(traces)
+    return (traces[0] if len(traces) == 1 else joined(traces)).with_prompts()
 
 
 def live_input(

@@ -60,8 +60,6 @@ class Lengths:
                 raise ConfigurationError(f"{self.source}: {name} tokens {low} are negative")
             if high > MAX_TOKENS:
                 raise ConfigurationError(f"{self.source}: {name} tokens {high:,} are beyond {MAX_TOKENS:,}")
-        if int(self.prompt.max()) == 0:
-            raise ConfigurationError(f"{self.source}: all prompts are empty")
 
     @property
     def total(self) -> Tokens:
@@ -83,6 +81,14 @@ class Lengths:
         budget = None if self.budget is None else self.budget[index]
         cached = None if self.cached is None else self.cached[index]
         return Lengths(self.prompt[index], self.output[index], self.source, None, self.note, budget, cached)
+
+    def with_prompts(self) -> "Lengths":
+        """Return the same lengths; raises ConfigurationError if all prompts are empty. Only whole workloads are
+        asked: the part of one that a pool gets may have no other requests.
+        """
+        if int(self.prompt.max()) == 0:
+            raise ConfigurationError(f"{self.source}: all prompts are empty")
+        return self
 
     def noted(self, note: str) -> "Lengths":
         """Return the same lengths with another note."""

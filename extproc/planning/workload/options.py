@@ -45,7 +45,7 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
         lengths = load_traces(options.trace)
     elif options.metrics:
         live = live_input(options.metrics, options.scrape_interval, options.metrics_model, needs_rate=rate is None)
-        lengths, rate = live.lengths, rate if rate is not None else live.rate
+        lengths, rate = live.lengths.with_prompts(), rate if rate is not None else live.rate
     else:
         lengths = lengths_of_means(options.mean_tokens or "")
     if rate is None:
