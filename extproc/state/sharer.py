@@ -92,7 +92,10 @@ class Sharer:
         try:
             while True:
                 await asyncio.sleep(self._settings.every_s)
-                await self._try(self._exchange(store))
+                if not await self._try(self._exchange(store)):
+                    # A primary that a failover has made a read-only replica keeps its connections, and refuses all
+                    # writes: only a new connection leads to the server that has taken over its name.
+                    await store.close()
         finally:
             await store.close()
 
@@ -125,15 +128,17 @@ class Sharer:
             raise TimeoutError(f"no answer in {within_s:g} s")
         await task
 
-    async def _try(self, exchange: Awaitable[None]) -> None:
+    async def _try(self, exchange: Awaitable[None]) -> bool:
+        """Await an exchange, and report its outcome; return whether it was made."""
         try:
             await exchange
         except FAILURES as error:
             self._failures.failed(error)
             self._listener.state_exchanged(done=False, replicas=len(self._peers))
-        else:
-            self._failures.succeeded()
-            self._listener.state_exchanged(done=True, replicas=len(self._peers))
+            return False
+        self._failures.succeeded()
+        self._listener.state_exchanged(done=True, replicas=len(self._peers))
+        return True
 
     async def _exchange(self, store: Store) -> None:
         found = await store.look(excluding=self._name)
