@@ -40,6 +40,7 @@ FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError, ValueE
 MAX_FOLDED: Final = 1_000
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
+CLIENTS_WORDS: Final = "of pipeline caused error: "
 FOREIGN: Final = b"?"  # the head of a value that is not a string, such as another program's list or hash
 
 
@@ -144,7 +145,7 @@ class Store:
                 pipe.multi()  # type: ignore[no-untyped-call]
                 pipe.set(self._key("base"), bytes_of(base), px=round(self._settings.keep_s * 1e3))
                 with suppress(WatchError):
-                    await pipe.execute()
+                    await _commit(pipe)
 
     async def fold(
         self, names: Sequence[str], *, dead_s: float, added: Base = NO_BASE, without: str = "",
@@ -180,7 +181,7 @@ class Store:
                 pipe.delete(*keys)
                 pipe.srem(self._key("replicas"), *names)
             try:
-                await pipe.execute()
+                await _commit(pipe)
             except WatchError:
                 return False
             return True
@@ -199,6 +200,18 @@ class Store:
         if self._client is None:
             self._client = connection_to(self._settings)
         return self._client
+
+
+async def _commit(pipe: Any) -> None:  # noqa: ANN401  (a pipeline of the client)
+    """Execute a transaction. What it raises has the store's own words, without the client's copy of the command: a
+    part of the state, which is binary and begins with names of models.
+    """
+    try:
+        await pipe.execute()
+    except ResponseError as error:
+        said = str(error).rpartition(CLIENTS_WORDS)[2].strip("(),'\"")
+        error.args = (said,)
+        raise
 
 
 def _part(result: bytes | Exception) -> bytes:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from extproc.state.changing import NotDone
+from extproc.state.in_store import InStore
 from extproc.state.store import Store
 from tests.unit.redis_server import RedisServer, redis_server
-from tests.unit.sharing_replica import Replica
+from tests.unit.sharing_replica import SETTINGS, Replica
 
 
 def test_a_silent_store_is_given_up_in_time(tmp_path: Path) -> None:
@@ -97,6 +99,17 @@ def test_a_full_store_is_reported_and_still_read(server: RedisServer) -> None:
     other.exchange(2)
     one.exchange()
     assert 35 == one.responses
+
+
+def test_a_full_store_refuses_an_import_in_its_own_words(server: RedisServer) -> None:
+    """The sentence that the operator gets has no part of the state that was to be written, which is binary."""
+    replica = Replica(server.url)
+    replica.learn(30)
+    server.say("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(NotDone) as refused:
+        InStore(replica.settings, SETTINGS).add(replica.estimator.state())
+    said = "the store failed: OutOfMemoryError: command not allowed when used memory > 'maxmemory'."
+    assert said == str(refused.value)
 
 
 def test_a_store_that_refuses_all_writes_is_still_read(server: RedisServer) -> None:
