@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     lengths, rate = workload_of(workload_options(args))
     if args.tp is None:
         setup = reaching(lengths, setup, tuning.gpus)
-    day = load_day(args.day_curve, lengths)
+    day = load_day(args.day_curve, lengths, as_arrived=args.arrivals == "trace")
     asked = simulation_options(args)
     runs = None if asked is None else runs_of(asked, lengths, rate)
     with progress_bar() as progress:

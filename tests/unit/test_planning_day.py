@@ -185,3 +185,37 @@ def test_a_trace_of_an_hour_gives_no_day() -> None:
         with pytest.raises(ConfigurationError, match="at least 20 hours"):
             load_day("trace", each)
     assert load_day(None, lengths) is None
+
+
+@pytest.mark.parametrize(("hours", "swings", "refused"), [(24, 0.8, True), (12, 0.8, True), (24, 0.1, False)])
+def test_ups_and_downs_of_a_trace_do_not_count_beside_those_of_a_file(
+    tmp_path: Path,
+    hours: int,
+    swings: float,
+    refused: bool,  # noqa: FBT001
+) -> None:
+    """A trace whose hours differ is refused as arrivals at the peak of a day; Poisson arrivals of its lengths are
+    not, nor is a trace that is about as busy in each hour.
+    """
+    rng = np.random.default_rng(0)
+    at = rng.uniform(0, hours * 3600, 40_000)
+    arrival = np.sort(at[rng.random(len(at)) < 1 - swings * np.cos(at / 86_400 * tau) ** 2])
+    tokens = np.ones(len(arrival), np.int64)
+    lengths = Lengths(tokens, tokens, "t.csv", arrival - arrival[0])
+    (tmp_path / "day.csv").write_text("0,1\n12,9\n")
+    path = str(tmp_path / "day.csv")
+    assert load_day(path, lengths) is not None
+    if refused:
+        with pytest.raises(ConfigurationError, match=r"busiest of the \d+ hours of t.csv has 1.\d\d times"):
+            load_day(path, lengths, as_arrived=True)
+    else:
+        assert load_day(path, lengths, as_arrived=True) is not None
+
+
+def test_a_trace_of_an_hour_has_bursts_only(tmp_path: Path) -> None:
+    """Its arrivals may be simulated at each load of a day, whatever its bursts."""
+    (tmp_path / "day.csv").write_text("0,1\n12,9\n")
+    arrival = np.sort(3_700 * np.random.default_rng(0).random(5_000) ** 3)
+    tokens = np.ones(5_000, np.int64)
+    lengths = Lengths(tokens, tokens, "t", arrival)
+    assert load_day(str(tmp_path / "day.csv"), lengths, as_arrived=True) is not None

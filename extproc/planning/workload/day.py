@@ -1,4 +1,7 @@
-"""The load over a day, as shares of its peak: from a file of hourly loads, or from a trace that covers a day."""
+"""The load over a day, as shares of its peak: from a file of hourly loads, or from a trace that covers a day.
+
+The curve is of hours, the arrivals simulated beside it are of seconds: a trace whose hours differ has both.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,13 +11,14 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.lengths import Floats, Lengths
 
-__all__ = ["STEPS", "STEP_MINUTES", "Day", "day_of_trace", "parse_day"]
+__all__ = ["STEPS", "STEP_MINUTES", "Day", "check_even_hours", "day_of_trace", "parse_day"]
 
 STEP_MINUTES = 5
 HOURS = 24
 STEPS = HOURS * 60 // STEP_MINUTES
 SHORTEST_TRACE_H = 20.0  # a shorter trace says nothing about the missing hours
 FEWEST_REQUESTS = 10 * STEPS
+MOST_UNEVEN = 1.25  # times the mean load, in the busiest hour: more is a part of a day, not bursts
 LEAST_COVERED = 0.5  # of a step: the load of a shorter part of it is mostly chance
 
 
@@ -85,6 +89,26 @@ def day_of_trace(lengths: Lengths) -> Day:
     covered = np.flatnonzero(passes >= LEAST_COVERED)
     loads = counts[covered] / passes[covered]
     return _day(np.interp(np.arange(STEPS), covered, loads, period=STEPS), lengths.source)
+
+
+def check_even_hours(lengths: Lengths, asked: str) -> None:
+    """Raise ConfigurationError if the hours of a trace differ too much for its arrivals to be those of a peak.
+
+    With a day curve the rate is that of the peak, and a trace's arrivals have it on average: the ups and downs of
+    its hours would come on top of the curve's. A trace of less than two whole hours has only bursts.
+    """
+    times = lengths.arrival_s
+    hours = 0 if times is None else int(times[-1] // 3600)
+    if times is None or hours < 2:  # noqa: PLR2004  (one hour is not busier than another)
+        return
+    counts = np.bincount((times // 3600).astype(np.int64))[:hours]
+    busiest = float(counts.max() / counts.mean())
+    if busiest > MOST_UNEVEN:
+        raise ConfigurationError(
+            f"--arrivals trace: --day-curve {asked} takes --rate as the peak, and the busiest of the {hours} "
+            f"hours of {lengths.source} has {busiest:.2f} times their mean load: its ups and downs would "
+            "count twice; give a part of it that is busy throughout, or poisson"
+        )
 
 
 def _day(loads: Floats, source: str) -> Day:

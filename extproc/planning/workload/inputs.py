@@ -19,7 +19,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.files import read_file
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Catalogue
-from extproc.planning.workload.day import Day, day_of_trace, parse_day
+from extproc.planning.workload.day import Day, check_even_hours, day_of_trace, parse_day
 from extproc.planning.workload.joining import joined
 from extproc.planning.workload.lengths import Lengths, from_means
 from extproc.planning.workload.live import Scrape, lengths_between, parse_scrape, rate_between
@@ -100,15 +100,18 @@ def load_catalogue(path: str | None) -> Catalogue:
     return built_in().with_more(parse(text, path))
 
 
-def load_day(asked: str | None, lengths: Lengths) -> Day | None:
+def load_day(asked: str | None, lengths: Lengths, *, as_arrived: bool = False) -> Day | None:
     """Return the load over a day, from the lengths' own trace (`trace`) or from a file; None if not requested.
 
-    Raises ConfigurationError if the source does not describe a day.
+    `as_arrived`: the trace's own arrivals are simulated at each load of the day. Raises ConfigurationError if the
+    source does not describe a day, or if such a trace has ups and downs of its own.
     """
     if asked is None:
         return None
     if asked == "trace":
         return day_of_trace(lengths)
+    if as_arrived:
+        check_even_hours(lengths, asked)
     path = Path(asked)
     try:
         with path.open(encoding=UTF_8) as file:
