@@ -1,4 +1,4 @@
-"""The shortcuts of a search, none of which changes its result."""
+"""The shortcuts of a search, none of which changes its result, and the costs of a fleet."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,13 @@ from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool, Pools
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.costs import costs_of
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation import runner, search
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.routers import LearningRouter
+from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.search import FoundFleet, smallest_fleets
 from extproc.planning.simulation.task import Design, SearchTask, run_fleet
 from extproc.planning.workload.arrivals import poisson_workload
@@ -89,3 +91,14 @@ def test_one_pool_is_searched_once_if_every_request_fits_the_smaller_context(
 
     assert [estimate.found for estimate in estimates] == alone
     assert searched == (["8192"] if prompt == 3000 else ["8192", "4096"])
+
+
+@pytest.mark.parametrize("gpus", [1, 3, 7, 11])
+def test_money_is_in_whole_cents(gpus: int) -> None:
+    """A year of GPUs at 2.95 USD an hour has no more digits, in the cost model and in the costs of a fleet."""
+    catalogue = built_in()
+    one = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("8B", "H100", one, 8_192, Objective(), price_usd_h=2.95, spare=0)
+    found = FoundFleet(Design("one", (8_192,)), 0, (gpus,), None, 1)  # type: ignore[arg-type]
+    fleet = costs_of(setup).of(FleetEstimate(found.design, (found,), 0.0, 0.0, found))
+    assert [str(gpus * 295 * 8760 / 100)] * 2 == [str(setup.usd_per_year(gpus)), str(fleet.usd_per_year)]

@@ -46,7 +46,7 @@ class Costs:
         gpus = [count * size for count, size in zip(instances, each, strict=True)]
         known = [price for price in prices if price is not None]
         hourly = sum(count * price for count, price in zip(gpus, known, strict=False))
-        usd = HOURS_PER_YEAR * hourly if len(known) == len(gpus) else None
+        usd = round(HOURS_PER_YEAR * hourly, 2) if len(known) == len(gpus) else None
         names = tuple(setup.gpu_name for setup in own) or (self.gpu_name,) * len(instances)
         shape = self._shape(instances, each, names)
         return FleetCost(shape, instances, each, names, sum(gpus), sum(gpus) * HOURS_PER_YEAR, usd)

@@ -186,7 +186,7 @@ class Setup:
         return self.instance.gpus * (1.0 if self.price_usd_h is None else self.price_usd_h)
 
     def usd_per_year(self, instances: float) -> float | None:
-        """Return the cost of instances in USD per year, or None if the price is unknown."""
+        """Return the cost of instances in USD per year, in whole cents, or None if the price is unknown."""
         if self.price_usd_h is None:
             return None
-        return instances * self.instance.gpus * self.price_usd_h * HOURS_PER_YEAR
+        return round(instances * self.instance.gpus * self.price_usd_h * HOURS_PER_YEAR, 2)
