@@ -125,7 +125,8 @@ def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path, t
         ("1,5\n25,6\n", "from 0 to 24"),
         ("1,5\n2,-6\n", "must not be negative"),
         ("1,5\n2,nan\n", "must not be negative"),
-        ("1;5\n2,6\n3,7\n", "line 1: '1;5': hour,load is needed"),
+        ("1;5\n2,6\n3,7\n", "line 2: '2,6': hour,load is needed"),
+        ("1:5\n2,6\n3,7\n", "line 1: '1:5': hour,load is needed"),
         ("1,5\nnoon\n", "line 2: 'noon': hour,load is needed"),
     ],
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.formats import separator_of
 from extproc.planning.workload.lengths import Floats, Lengths
 
 __all__ = ["STEPS", "STEP_MINUTES", "Day", "check_even_hours", "day_of_trace", "parse_day"]
@@ -38,16 +39,19 @@ class Day:
 def parse_day(lines: Iterable[str], name: str) -> Day:
     """Parse rows of `hour,load`, with ascending hours from 0 to 24 and the load in any unit.
 
+    Instead of the comma there may be a semicolon or a tab.
     The load is interpolated linearly between the rows and across midnight. Raises ConfigurationError that names
     the row.
     """
     hours: list[float] = []
     loads: list[float] = []
+    separator = ""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        separator = separator or separator_of(line)
         try:
-            hour, load = (float(part) for part in line.split(","))
+            hour, load = (float(part) for part in line.split(separator))
         except ValueError as error:
             if number == 1 and not any(map(str.isdigit, line)):
                 continue  # a header

@@ -6,6 +6,8 @@ their keys: fleet-sim's CDF files, and the files that vLLM's benchmark_serving s
 """
 
 import csv
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import nan
@@ -15,17 +17,29 @@ from msgspec import UNSET, UnsetType
 
 from extproc.core.placing.policy import Reason
 
-__all__ = ["KNOWN", "Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
+__all__ = [
+    "KNOWN",
+    "Document",
+    "JsonRow",
+    "Row",
+    "cells_of",
+    "columns_of",
+    "read_seconds",
+    "separator_of",
+    "whole_tokens",
+]
 
 PROMPT_NAMES = ("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len")
 OUTPUT_NAMES = (
     *("generatedtokens", "output_length", "output_tokens", "completion_tokens", "response tokens"),
     *("response_tokens", "output_len"),
 )
+SEPARATORS = (",", ";", "\t")
 TIME_NAMES = ("timestamp", "arrival_time", "time")
 MILLISECONDS = 1e-3
 KNOWN = (
-    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others), "
+    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others; separated "
+    "by commas, semicolons or tabs), "
     "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
     "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
 )
@@ -99,9 +113,15 @@ class Document(msgspec.Struct):
     output_lens: list[int] | None = None
 
 
-def columns_of(header: str) -> tuple[int | None, int, int] | None:
+def separator_of(header: str) -> str:
+    """Return what separates the cells of a CSV: of comma, semicolon and tab the most frequent outside quotes."""
+    bare = re.sub('"[^"]*"', "", header)
+    return max(SEPARATORS, key=bare.count)
+
+
+def columns_of(header: Sequence[str]) -> tuple[int | None, int, int] | None:
     """Return the column indices of time, prompt and output tokens in a CSV, or None if it has no such columns."""
-    names = [name.strip().lower() for name in cells_of(header)]
+    names = [name.strip().lower() for name in header]
     prompt = next((names.index(name) for name in PROMPT_NAMES if name in names), None)
     output = next((names.index(name) for name in OUTPUT_NAMES if name in names), None)
     if prompt is None or output is None:
@@ -109,12 +129,12 @@ def columns_of(header: str) -> tuple[int | None, int, int] | None:
     return next((names.index(name) for name in TIME_NAMES if name in names), None), prompt, output
 
 
-def cells_of(row: str) -> list[str]:
+def cells_of(row: str, separator: str = ",") -> list[str]:
     """Return the cells of a CSV row; raises ValueError if its quoting is wrong."""
     if '"' not in row:
-        return row.split(",")
+        return row.split(separator)
     try:
-        return next(csv.reader([row], skipinitialspace=True, strict=True))
+        return next(csv.reader([row], delimiter=separator, skipinitialspace=True, strict=True))
     except csv.Error as error:
         raise ValueError(str(error)) from error
 

@@ -1,6 +1,7 @@
 """Request lengths from text in the formats of `formats.py`, recognised by the first line.
 
-- `TIMESTAMP,ContextTokens,GeneratedTokens`: CSV with a header; Azure, BurstGPT, ServeGen and others
+- `TIMESTAMP,ContextTokens,GeneratedTokens`: CSV with a header; Azure, BurstGPT, ServeGen and others. Instead of
+  commas there may be semicolons or tabs, as spreadsheets write them
 - `{"input_tokens": 374, "output_tokens": 44}`: JSON lines; Mooncake, access logs
 - `fraction,input_tokens,output_tokens`: points of the two distribution functions
 - `{"cdf": [[512, 0.4], [1024, 1.0]]}`: one JSON document; fleet-sim's CDF, vLLM's benchmark_serving
@@ -31,6 +32,7 @@ from extproc.planning.workload.formats import (
     cells_of,
     columns_of,
     read_seconds,
+    separator_of,
     whole_tokens,
 )
 from extproc.planning.workload.lengths import MAX_TOKENS, LeftOut, Lengths, Tokens, from_quantiles
@@ -52,22 +54,23 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
     number, first = next(_numbered(rows, 1), (1, ""))
     if not first:
         raise ConfigurationError(f"{name}: empty; {KNOWN}")
-    if is_document(first):
-        return parse_document("".join(chain([first], rows)), name, number)
-    if first.startswith("{"):
+    if is_document(first.strip()):
+        return parse_document("".join(chain([first.strip()], rows)), name, number)
+    if first.strip().startswith("{"):
         return _json_lines(chain([first], rows), name, number)
+    separator = separator_of(first)
     try:
-        places = columns_of(first)
-        columns = tuple(column.strip().lower() for column in cells_of(first))
+        header = cells_of(first, separator)
     except ValueError as error:
         raise ConfigurationError(f"{name}: line {number}: {first[:80]!r}: {error}") from error
-    if columns == CDF_COLUMNS:
-        return _cdf(rows, name, number + 1)
+    if tuple(column.strip().lower() for column in header) == CDF_COLUMNS:
+        return _cdf(rows, name, number + 1, separator)
+    places = columns_of(header)
     if places is None:
         raise ConfigurationError(
             f"{name}: line {number} is {first[:80]!r}, not a header or a JSON object; {KNOWN}"
         )
-    return _columns(rows, name, number + 1, partial(_csv_row, places=places))
+    return _columns(rows, name, number + 1, partial(_csv_row, places=places, separator=separator))
 
 
 def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
@@ -159,8 +162,8 @@ def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
     return cached
 
 
-def _csv_row(row: str, *, places: tuple[int | None, int, int]) -> Row:
-    cells = cells_of(row)
+def _csv_row(row: str, *, places: tuple[int | None, int, int], separator: str) -> Row:
+    cells = cells_of(row, separator)
     time, prompt, output = places
     if len(cells) <= max(prompt, output, time or 0):
         raise ValueError(f"{len(cells)} columns; the header has more")
@@ -174,11 +177,11 @@ def _csv_row(row: str, *, places: tuple[int | None, int, int]) -> Row:
 _DECODER = msgspec.json.Decoder(JsonRow)
 
 
-def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
+def _cdf(rows: Iterable[str], name: str, first_line: int, separator: str) -> Lengths:
     points: list[tuple[float, float, float]] = []
     for number, row in _numbered(rows, first_line):
         try:
-            fraction, tokens_in, tokens_out = (float(cell) for cell in cells_of(row))
+            fraction, tokens_in, tokens_out = (float(cell) for cell in cells_of(row, separator))
         except ValueError as error:
             raise ConfigurationError(f"{name}: line {number}: {row[:80]!r}: three numbers are needed") from error
         points.append((fraction, tokens_in, tokens_out))
@@ -188,8 +191,7 @@ def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
 
 
 def _numbered(rows: Iterable[str], first_line: int) -> Iterator[tuple[int, str]]:
-    """Yield each non-blank line, stripped, with its number."""
+    """Yield each non-blank line, stripped, with its number; a tab may end an empty cell."""
     for number, row in enumerate(rows, first_line):
-        stripped = row.strip()
-        if stripped:
-            yield number, stripped
+        if row.strip():
+            yield number, row.strip(" \r\n")
