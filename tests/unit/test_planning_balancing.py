@@ -5,6 +5,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extproc.planning.simulation.balancing import Balance, Balancing, make_balancer
 from extproc.planning.simulation.instance import VllmInstance
@@ -34,6 +36,27 @@ def test_least_request_looks_at_as_many_as_choice_count_says(choices: int) -> No
 def test_a_full_scan_picks_the_instance_with_the_fewest_requests() -> None:
     """The number of prompt tokens behind the requests does not matter."""
     assert [0, 0, 1] == picked(Balancing(Balance.FULL_SCAN), [5, 4, 3], [0, 10, 9_000])
+
+
+def test_a_full_scan_draws_among_those_with_the_fewest_requests() -> None:
+    """As Envoy does, whichever of them has had its requests for longest: that one may be in a long prefill."""
+    assert [0, 1 / 3, 1 / 3, 0, 1 / 3] == pytest.approx(
+        picked(Balancing(Balance.FULL_SCAN), [3, 1, 1, 2, 1]), abs=0.015
+    )
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=30),
+    start=st.lists(st.integers(0, 6)),
+)
+def test_a_full_scan_follows_every_change_of_the_loads(changes: list[tuple[int, int]], start: list[int]) -> None:
+    """Whatever requests come and go, and by how many at once, it picks one of those with the fewest."""
+    instances = [SimpleNamespace(outstanding=0) for _ in range(5)]
+    balancer = make_balancer(Balancing(Balance.FULL_SCAN), cast("list[VllmInstance]", instances), seed=1)
+    for index, load in [*enumerate(start[:5]), *changes]:
+        instances[index].outstanding = load
+        balancer.touched(index)
+        assert min(each.outstanding for each in instances) == instances[balancer.pick()].outstanding
 
 
 def test_unanswered_prompt_tokens_count_more_than_requests() -> None:

@@ -2,10 +2,11 @@
 
 least-request  Envoy's LEAST_REQUEST with equal weights: draw `choices` instances at random (choice_count, 2 by
                default; the same one may be drawn twice), then take the one with the fewest active requests
-full-scan      the fewest active requests of all instances (Envoy: selection_method FULL_SCAN); among equals the
-               one whose load has not changed for longest
+full-scan      the fewest active requests of all instances (Envoy: selection_method FULL_SCAN); among equals one at
+               random. The one whose load has not changed for longest would often be one with a long prefill
 tokens         the fewest prompt tokens that still wait for a first token: possible for an endpoint picker that
-               sees prompts and responses, but not for Envoy alone
+               sees prompts and responses, but not for Envoy alone; among equals the one whose load has not changed
+               for longest
 round-robin    in rotation
 
 Envoy's rules: source/extensions/load_balancing_policies/least_request/least_request_lb.cc. One Envoy is assumed;
@@ -83,9 +84,9 @@ def make_balancer(balancing: Balancing, instances: list[VllmInstance], seed: int
         case Balance.ROUND_ROBIN:
             return _Turns(len(instances))
         case Balance.FULL_SCAN:
-            return _Least(instances, by_tokens=False)
+            return _FewestRequests(instances, seed)
         case Balance.TOKENS:
-            return _Least(instances, by_tokens=True)
+            return _FewestTokens(instances)
 
 
 class _Drawn:
@@ -119,12 +120,40 @@ class _Turns:
         """Do nothing: loads do not matter."""
 
 
-class _Least:
-    """A heap of (load, serial number of the change, index); outdated entries are dropped at the top."""
+class _FewestRequests:
+    """The instances by their number of requests, so that a draw among those with the fewest is one step."""
 
-    def __init__(self, instances: list[VllmInstance], *, by_tokens: bool) -> None:
+    def __init__(self, instances: list[VllmInstance], seed: int) -> None:
         self._instances = instances
-        self._by_tokens = by_tokens
+        self._loads = [0] * len(instances)
+        self._places = list(range(len(instances)))  # in the list of those with the same load
+        self._by_load = {0: list(range(len(instances)))}
+        self._least = 0
+        self._uniform = _uniform(seed)
+
+    def pick(self) -> int:
+        equals = self._by_load[self._least]
+        return equals[0] if len(equals) == 1 else equals[int(next(self._uniform) * len(equals))]
+
+    def touched(self, index: int) -> None:
+        load = self._instances[index].outstanding
+        left, place = self._by_load[self._loads[index]], self._places[index]
+        left[place] = left[-1]
+        self._places[left[place]] = place
+        left.pop()
+        joined = self._by_load.setdefault(load, [])
+        self._loads[index], self._places[index] = load, len(joined)
+        joined.append(index)
+        self._least = min(self._least, load)
+        while not self._by_load.get(self._least):
+            self._least += 1
+
+
+class _FewestTokens:
+    """A heap of (tokens, serial number of the change, index); outdated entries are dropped at the top."""
+
+    def __init__(self, instances: list[VllmInstance]) -> None:
+        self._instances = instances
         self._serial = count()
         self._latest = [next(self._serial) for _ in instances]
         self._order = [(0, serial, index) for index, serial in enumerate(self._latest)]
@@ -132,22 +161,24 @@ class _Least:
 
     def pick(self) -> int:
         while True:
-            load, serial, index = self._order[0]
-            if serial == self._latest[index] and load == self._load(index):
+            tokens, serial, index = self._order[0]
+            if serial == self._latest[index] and tokens == self._instances[index].unanswered_tokens:
                 return index
             heappop(self._order)
 
     def touched(self, index: int) -> None:
         serial = next(self._serial)
         self._latest[index] = serial
-        heappush(self._order, (self._load(index), serial, index))
-
-    def _load(self, index: int) -> int:
-        instance = self._instances[index]
-        return instance.unanswered_tokens if self._by_tokens else instance.outstanding
+        heappush(self._order, (self._instances[index].unanswered_tokens, serial, index))
 
 
 def _draws(below: int, seed: int) -> Iterator[int]:
     rng = np.random.default_rng(seed)
     while True:
         yield from rng.integers(0, below, DRAWN_AT_ONCE).tolist()
+
+
+def _uniform(seed: int) -> Iterator[float]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from rng.random(DRAWN_AT_ONCE).tolist()
