@@ -4,6 +4,7 @@ from bisect import bisect_left
 
 import numpy as np
 
+from extproc.core.errors import shown
 from extproc.planning.workload.lengths import Tokens
 
 __all__ = ["MODELS_NAMED", "budget_note", "models_note", "pairing_note", "read_note"]
@@ -17,8 +18,13 @@ def models_note(models: tuple[str, ...]) -> str:
     """Say that several models are planned as one; empty for one model."""
     if len(models) <= 1:
         return ""
-    names = ", ".join(models[:MODELS_NAMED])
+    names = ", ".join(_named(model) for model in models[:MODELS_NAMED])
     return f" {len(models)} models are planned as if they were one: {names}; --metrics-model selects one."
+
+
+def _named(model: str) -> str:
+    """Return a model's name as it is, or quoted if it is empty or would break the line: clients choose names."""
+    return model if model.strip() and model.isprintable() else shown(model)
 
 
 def pairing_note(totals: dict[float, float], paired: Tokens) -> str:
