@@ -83,20 +83,28 @@ class Channel:
         self._connection = connection
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Answer]] = {}
-        self._lock = threading.Lock()
-        threading.Thread(target=self._listen, name="dualpool-channel", daemon=True).start()
+        self._unsent: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
+        self._open = threading.Lock()  # held while the connection is closed, or must not be
+        self._listening = threading.Thread(target=self._listen, name="dualpool-channel", daemon=True)
+        self._listening.start()
+        # Sending takes as long as the worker reads nothing: it may be stopped. So no caller does it.
+        threading.Thread(target=self._send, name="dualpool-channel-sending", daemon=True).start()
 
     def ask(self, question: Question, content: bytes = b"", *, within_s: float) -> bytes:
         """Send a question and return the answer.
 
         Raises TimeoutError if it does not arrive in time, ChannelClosed if the worker has exited, and
-        ConfigurationError with the faults that the worker reports.
+        ConfigurationError with the faults that the worker reports. `within_s` includes the sending. A question
+        whose time is over before its turn is not sent; one that is partly sent then is sent to its end.
         """
         future: Future[Answer] = Future()
         number = next(self._numbers)
+        encoded = msgspec.msgpack.encode(Request(number, question, content))
         self._waiting[number] = future  # before sending: the answer may arrive immediately
         try:
-            self._send(Request(number, question, content), within_s)
+            if self.closed.is_set():
+                raise ChannelClosed
+            self._unsent.put((number, encoded))
             answer = future.result(within_s)
         except TimeoutError:
             raise TimeoutError(f"it has not answered '{question}' within {within_s:g} s") from None
@@ -110,21 +118,20 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection: the worker then knows that no more questions will come."""
-        with self._lock, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
+        with self._open, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
 
-    def _send(self, request: Request, within_s: float) -> None:
-        # A worker that is stopped reads nothing: whoever sends it more than the socket holds keeps the lock.
-        if not self._lock.acquire(timeout=within_s):
-            raise TimeoutError
-        try:
-            if self.closed.is_set():
-                raise ChannelClosed
-            self._connection.send_bytes(msgspec.msgpack.encode(request))
-        except OSError as error:
-            raise ChannelClosed from error
-        finally:
-            self._lock.release()
+    def _send(self) -> None:
+        """Send questions until the connection is shut down, by either end; then close it."""
+        with suppress(OSError):
+            while (each := self._unsent.get()) is not None:
+                number, encoded = each
+                if number in self._waiting:
+                    self._connection.send_bytes(encoded)
+        self.close()
+        self._listening.join()
+        with self._open:
+            self._connection.close()
 
     def _listen(self) -> None:
         try:
@@ -134,11 +141,10 @@ class Channel:
                     future.set_result(answer)
         except (EOFError, OSError):
             self.closed.set()
-        with self._lock:
-            self._connection.close()
         for number in list(self._waiting):
             if (left := self._waiting.pop(number, None)) is not None:
                 left.set_exception(ChannelClosed())
+        self._unsent.put(None)
 
 
 # These may take many seconds: answered on another thread, they do not keep a worker from saying that it is alive.

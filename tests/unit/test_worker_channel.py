@@ -137,3 +137,44 @@ def test_a_message_that_nobody_reads_does_not_hold_up_other_questions() -> None:
     its.close()  # the supervisor kills it
     sending.join()
     assert [ChannelClosed] == failed
+
+
+def test_a_question_that_nobody_reads_times_out() -> None:
+    """A worker that hangs before it reads a large configuration does not hold up its supervisor: neither that
+    question nor the next one nor the end of the channel, which gives up the unsent rest.
+    """
+    ours, its = (Connection(each.detach()) for each in socket.socketpair())
+    asking = Channel(ours)
+    with pytest.raises(TimeoutError, match="'start'"):
+        asking.ask(Question.START, bytes(16 << 20), within_s=0.1)
+    with pytest.raises(TimeoutError, match="'alive'"):
+        asking.ask(Question.ALIVE, within_s=0.1)
+    asking.close()
+    assert asking.closed.wait(10)
+    with pytest.raises(ChannelClosed):
+        asking.ask(Question.ALIVE, within_s=10)
+    its.close()
+
+
+def test_a_worker_that_reads_late_gets_whole_questions() -> None:
+    """The rest of a question that timed out is still sent, so that the worker can read the next one; those that
+    timed out before their turn are not sent.
+    """
+    ours, its = (Connection(each.detach()) for each in socket.socketpair())
+    asking = Channel(ours)
+    for question, content in ((Question.ADD, bytes(16 << 20)), (Question.FORGET, b"m")):
+        with pytest.raises(TimeoutError):
+            asking.ask(question, content, within_s=0.1)
+    asked: list[Question] = []
+
+    def answer(question: Question, _: bytes) -> bytes:
+        asked.append(question)
+        return question.encode()
+
+    worker = threading.Thread(target=answer_all, args=(its, answer))
+    worker.start()
+    assert b"undo" == asking.ask(Question.UNDO, within_s=60)
+    assert [Question.ADD, Question.UNDO] == asked
+    asking.close()
+    worker.join()
+    its.close()
