@@ -6,6 +6,7 @@ configuration. A packed chart contains only its own folder, so the files for gat
 there.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -118,6 +119,9 @@ def values_schema() -> str:
     written = json.dumps(msgspec.json.schema(Configuration)).replace(r"\\A", "^").replace(r"\\Z", "$")
     configuration = json.loads(written)
     for definition in configuration["$defs"].values():
+        # Docstrings, of which Python removes the indentation itself since 3.13.
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
         if "properties" in definition:
             definition["additionalProperties"] = False
     made = {

@@ -61,7 +61,8 @@ def test_a_search_that_gives_up_early_finds_the_same_fleet(
     early = smallest_fleets(task)
     monkeypatch.setattr(search, "run_unless_hopeless", run_fleet)
 
-    assert smallest_fleets(task) == early
+    # As text: nan, where there are too few requests for a figure, does not equal itself.
+    assert repr(smallest_fleets(task)) == repr(early)
 
 
 @pytest.mark.parametrize("prompt", [3000, 5000])
@@ -89,7 +90,7 @@ def test_one_pool_is_searched_once_if_every_request_fits_the_smaller_context(
     monkeypatch.setattr(runner, "smallest_fleets", counted)
     estimates = runner.search_all(tasks, 1, ResultCache(None), lambda *_: None)
 
-    assert [estimate.found for estimate in estimates] == alone
+    assert repr([estimate.found for estimate in estimates]) == repr(alone)  # as text, because of nan
     assert searched == (["8192"] if prompt == 3000 else ["8192", "4096"])
 
 
