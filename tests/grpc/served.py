@@ -49,6 +49,17 @@ class App(served.App):
             while self.ask(lambda: self._core._calls):  # noqa: ASYNC110  (the loop is on another thread)
                 await asyncio.sleep(0.005)
 
+    def turn_unready(self) -> None:
+        """Report NOT_SERVING as a drain does: from then on the router no longer judges once a second whether it is
+        ready.
+        """
+
+        def turn() -> None:
+            self._serving = False
+            self._health.set_ready(ready=False)
+
+        self.ask(turn)
+
     def ask(self, function: Callable[[], T]) -> T:
         """Run a function on the router's loop; return its result."""
         return self.loop.ask(function, WITHIN_S)

@@ -142,7 +142,7 @@ def test_a_drain_changes_readiness_but_not_liveness(router: Router) -> None:
     async def scenario() -> None:
         async with router() as app:
             assert [200, 200] == [(await get(app, path)).status_code for path in ("/readyz", "/healthz")]
-            app.ask(lambda: app._health.set_ready(ready=False))
+            app.turn_unready()
             codes = [(await get(app, path)).status_code for path in ("/readyz", "/healthz", "/nothing")]
             assert [503, 200, 404] == codes
 

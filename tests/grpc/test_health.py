@@ -22,7 +22,7 @@ def test_health_responds_by_every_name_and_turns_at_a_drain(router: Router) -> N
 
             names = ["", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"]
             assert [1, 1, 1, 1] == [await status(name) for name in names]
-            app.ask(lambda: app._health.set_ready(ready=False))
+            app.turn_unready()
             assert [2, 1, 2, 2] == [await status(name) for name in names]
 
     asyncio.run(scenario())
@@ -36,7 +36,7 @@ def test_a_health_watch_reports_each_change_and_ends_at_a_stop(router: Router) -
             stub = health_pb2_grpc.HealthStub(channel)
             ready, unknown = (stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "nobody"))
             assert [1, 3] == [(await asyncio.wait_for(watch.read(), 10)).status for watch in (ready, unknown)]
-            app.ask(lambda: app._health.set_ready(ready=False))
+            app.turn_unready()
             assert 2 == (await asyncio.wait_for(ready.read(), 10)).status
             await app.stop()
             assert [grpc.StatusCode.OK] * 2 == [await watch.code() for watch in (ready, unknown)]

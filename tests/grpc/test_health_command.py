@@ -20,7 +20,7 @@ def test_health_of_a_serving_router(router: Router, tmp_path: Path, capsys: pyte
             file.write_text(f"admin: {{address: '{app.admin_address}'}}")
             command = ["health", "--config", str(file)]
             codes = [await asyncio.to_thread(main, command), await asyncio.to_thread(main, [*command, "--ready"])]
-            app.ask(lambda: app._health.set_ready(ready=False))
+            app.turn_unready()
             codes += [await asyncio.to_thread(main, command), await asyncio.to_thread(main, [*command, "--ready"])]
             return codes
 
