@@ -1,0 +1,131 @@
+"""Connections to the admin server: too many of them, silent ones, and those that do not speak HTTP."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from extproc.core.estimator.protocol import LearnedState
+from tests.grpc.served import App
+from tests.grpc.test_admin import get
+
+Router = Callable[..., Any]
+
+
+@contextlib.asynccontextmanager
+async def connection(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection to the admin server, and send nothing."""
+    host, _, port = app.admin_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    """Read until the server closes the connection, whether or not it sends anything first."""
+    with contextlib.suppress(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 10)
+    return True
+
+
+def test_one_connection_too_many_replaces_the_oldest_silent_one(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that holds connections open without sending anything does not lock out a probe."""
+    monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (oldest, _), connection(app):
+            assert 200 == (await get(app, "/healthz")).status_code
+            assert await is_closed(oldest)
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_is_refused_when_all_are_busy(
+    router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """Requests in progress are not dropped for a new connection; after they finish, there is room again."""
+    monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
+    may_answer = threading.Event()
+
+    def slow(_state: LearnedState) -> str:
+        may_answer.wait(10)
+        return "{}"
+
+    monkeypatch.setattr("extproc.server.admin.to_json", slow)
+
+    async def scenario() -> None:
+        async with router() as app:
+            connections = app._admins[0]._server.server_state.connections
+            asking = [asyncio.ensure_future(get(app, "/state")) for _ in range(2)]
+            await eventually(lambda: [True, True] == [each.answering for each in list(connections)])
+            async with connection(app) as (refused, _):
+                assert await is_closed(refused)
+            may_answer.set()
+            assert [200, 200] == [(await each).status_code for each in asking]
+            assert 200 == (await get(app, "/healthz")).status_code
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"]
+)
+def test_a_silent_connection_is_closed(router: Router, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """This holds for a client that is silent from the start, in the middle of a head, or after a response."""
+    monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (reader, writer):
+            writer.write(sent)
+            assert await is_closed(reader)
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read_is_disconnected(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection is closed when its client does not read the large page that it asked for.
+
+    It is so while the answer has not ended, as that of the live page never does.
+    """
+    monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
+    monkeypatch.setattr("extproc.server.admin_http._Connection.answering", True)
+    monkeypatch.setattr("extproc.server.admin.to_json", lambda _state: "x" * 64_000_000)
+    lost = threading.Event()
+    monkeypatch.setattr("extproc.server.admin_http._Connection.connection_lost", lambda *_: lost.set())
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (_, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /state HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert await asyncio.to_thread(lost.wait, 10)
+            app._admins[0]._server.server_state.connections.clear()
+
+    asyncio.run(scenario())
+
+
+def test_requests_that_are_not_http_or_not_get_are_refused_without_logging(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise anybody who reaches the port could fill the log."""
+
+    async def scenario() -> None:
+        async with router() as app, httpx.AsyncClient() as client:
+            assert 405 == (await client.post(f"http://{app.admin_address}/config", content=b"x")).status_code
+            upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+            assert 200 == (await client.get(f"http://{app.admin_address}/healthz", headers=upgrade)).status_code
+            async with connection(app) as (reader, writer):
+                writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+    asyncio.run(scenario())
+    assert [] == [each for each in caplog.records if each.name.startswith("uvicorn")]
