@@ -27,6 +27,13 @@ from extproc.core.facts import Api
         (b'{"input": [[1, 2], [3]]}', Api.EMBEDDINGS),
         (b'{"input": "one", "dimensions": 256}', Api.EMBEDDINGS),
         (b'{"input": "one", "encoding_format": "float"}', Api.EMBEDDINGS),
+        (b'{"query": "What?", "documents": ["one", "two"]}', Api.RERANK),
+        (b'{"text_1": "one", "text_2": "two"}', Api.SCORE),
+        (b'{"queries": "one", "items": ["two"]}', Api.SCORE),
+        (b'{"text": "Once"}', Api.GENERATE),
+        (b'{"inputs": "Once"}', Api.GENERATE),
+        (b'{"input_ids": [1, 2]}', Api.GENERATE),
+        (b'{"token_ids": [1, 2]}', Api.GENERATE),
         (b'{"model": "m"}', Api.CHAT),
     ],
 )

@@ -98,6 +98,12 @@ def test_merging_in_steps_is_merging_at_once(kind: str, parts: Sequence[tuple[in
     same(merged(states, terms(kind)), merged([so_far], terms(kind)))
 
 
+@pytest.mark.parametrize("states", [[], [NOBODY], [NOBODY, NOBODY]])
+def test_nobodys_knowledge_is_empty(states: list[LearnedState]) -> None:
+    """If none of the routers has learned, or there are none, the combined state is the empty one."""
+    assert NOBODY == merged(states, TERMS)
+
+
 @given(KINDS, st.integers(0, 5), st.sampled_from([0, 1, 7, 60]))
 @settings(max_examples=20, deadline=None)
 def test_merging_with_an_empty_state_changes_nothing(kind: str, seed: int, responses: int) -> None:

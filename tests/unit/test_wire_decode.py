@@ -79,6 +79,16 @@ def test_value_is_read_if_raw_value_is_empty() -> None:
     assert RequestHeaders(RequestHead(method="POST", path="/v1/a")) == Decoder().next(message.SerializeToString())
 
 
+@pytest.mark.parametrize(("clock_ns", "read"), [(None, ("", 0)), (lambda: 7, ("00-trace-span-01", 7))])
+def test_only_traces_need_traceparent_and_the_time(clock_ns: Any, read: tuple[str, int]) -> None:
+    """With a clock, a request's head has its `traceparent` and its time of arrival; without one, neither."""
+    pairs = (":method", "GET"), ("traceparent", "00-trace-span-01")
+    message = ProcessingRequest(request_headers=headers(*pairs)).SerializeToString()
+    event = Decoder(clock_ns=clock_ns).next(message)
+    assert isinstance(event, RequestHeaders)
+    assert ("GET", *read) == (event.head.method, event.head.traceparent, event.head.arrived_ns)
+
+
 ASKED = (":method", "POST"), (":path", "/v1/chat/completions")
 RESPONDED = (":status", "200"), ("content-type", "application/json")
 PAIRS = [

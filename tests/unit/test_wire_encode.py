@@ -124,6 +124,27 @@ def test_an_untouched_part_has_an_empty_reply(phase: Phase, action: Any, kind: s
     assert {reply: {}} == json_format.MessageToDict(encoded(action(phase)))
 
 
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
+def test_evidence_for_the_access_log_is_sent_with_each_decision(mode: Mode) -> None:
+    """Each decision's own evidence is in its metadata, padded so that its length says little; without evidence, or
+    without an estimate to give evidence of, there is none, and everything else is as it would be.
+    """
+    said: list[str | None] = ["1;22;latin", "9;88;greek", "a text of more than one step", None]
+    encoder, plain = Encoder(NAMES, lambda _: said[0]), Encoder(NAMES)
+    action = ContinueHeaders(Phase.REQUEST, decision(SHORT, mode, BUDGET))
+    without = json_format.MessageToDict(encoded(action, plain))
+    while said:
+        message = json_format.MessageToDict(encoded(action, encoder))
+        evidence = message["dynamicMetadata"]["dualpool"].pop("evidence", None)
+        expected = said.pop(0)
+        assert expected == (evidence and evidence.rstrip())
+        assert evidence is None or len(evidence) in {20, 40}
+        assert without == message
+    said.append("unused")
+    undecided = ContinueHeaders(Phase.REQUEST, decision(LONG, mode))
+    assert encoded(undecided, plain) == encoded(undecided, encoder)
+
+
 def test_a_close_has_no_message() -> None:
     """Closing the stream needs no message."""
     with pytest.raises(TypeError, match="has no message"):
