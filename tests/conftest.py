@@ -1,6 +1,13 @@
-"""Settings for all tests."""
+"""Settings for all tests, and which of them coverage measures."""
 
 import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,12 +22,64 @@ settings.load_profile("dualpool")
 # So that assertions that fail in there show the values.
 pytest.register_assert_rewrite("tests.envoy.harness.promises")
 
+# As `source` in [tool.coverage.run].
+MEASURED = ("core", "wire")
+# As in bench/mutation/trials.py: tests that import other packages of ours are not tests of core or wire.
+ROOMS = {*MEASURED, "config", "documents", "compose", "telemetry", "access_log"}
+IMPORT = re.compile(r"^\s*(?:from|import) extproc\.(\w+)", re.MULTILINE)
+MEASURING = pytest.StashKey["Measuring"]()
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Exclude the tests of planner and evaluation from coverage, which makes each step three times as slow.
 
-    Core has to be covered by its own tests; lines that a simulated fleet happens to execute do not count.
+class Measuring:
+    """Coverage, paused where it is not needed: it makes each step of Python two to four times as slow, even in
+    code that is not measured.
     """
-    for item in items:
-        if item.path.name.startswith(("test_planning_", "test_evaluation")):
-            item.add_marker(pytest.mark.no_cover)
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller  # pytest-cov's
+        self._on = True
+
+    def switch(self, *, on: bool) -> None:
+        """Measure from now on, or do not."""
+        if on != self._on:
+            self._on = on
+            self._controller.resume() if on else self._controller.pause()
+
+
+@cache
+def is_measured(file: Path) -> bool:
+    """Return whether the tests of a file are there to test core or wire: pure ones that import some of it, and
+    nothing that is built on it.
+
+    Lines that a server or a simulated fleet happens to execute do not count: core and wire have to be covered by
+    their own tests.
+    """
+    rooms = set(IMPORT.findall(file.read_text("utf-8")))
+    return file.parent.name == "unit" and not rooms.isdisjoint(MEASURED) and rooms <= ROOMS
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Collect without coverage, after importing what is measured with it.
+
+    With contexts (`bench/mutation/baseline.py`), everything is measured.
+    """
+    config = session.config
+    plugin = config.pluginmanager.getplugin("_cov")
+    if plugin is not None and plugin.cov_controller is not None and config.option.cov_context is None:
+        # The process that only distributes the tests imports nothing.
+        for package in () if config.pluginmanager.hasplugin("dsession") else MEASURED:
+            path = import_module(f"extproc.{package}").__path__
+            for module in walk_packages(path, f"extproc.{package}."):
+                import_module(module.name)
+        config.stash[MEASURING] = Measuring(plugin.cov_controller)
+        config.stash[MEASURING].switch(on=False)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measure a test and its fixtures, or neither."""
+    if measuring := item.config.stash.get(MEASURING, None):
+        measuring.switch(on=is_measured(item.path))
+    return (yield)

@@ -5,9 +5,12 @@ import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import MEASURED, is_measured
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -126,3 +129,16 @@ def test_coverage_is_required_only_of_the_whole_suite(arguments: tuple[str, ...]
         command, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True, timeout=60, check=True
     )
     assert result.stdout.splitlines()[-1].endswith(f"/python -m pytest {options}")
+
+
+def test_the_tests_of_core_and_wire_are_measured_and_no_others() -> None:
+    """The packages for which coverage is required are those whose tests coverage measures; each has such tests. A
+    test of a command or of a simulated fleet is not measured, although it executes core, nor is one with sockets.
+    """
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["coverage"]["run"]["source"]
+    assert source == [f"extproc/{package}" for package in MEASURED]
+    unit = ROOT / "tests" / "unit"
+    measured = {file.name for file in unit.glob("test_*.py") if is_measured(file)}
+    assert {"test_placing.py", "test_wire_decode.py", "test_configuration.py"} <= measured
+    assert measured.isdisjoint({"test_check_envoy.py", "test_evaluation.py", "test_planning_cost.py"})
+    assert not is_measured(ROOT / "tests" / "grpc" / "test_streams.py")
