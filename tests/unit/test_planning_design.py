@@ -1,6 +1,6 @@
 """Each design is tuned as far as possible before designs are compared: parallelism, knobs, thresholds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +18,9 @@ from extproc.planning.model.objective import LengthClass, Objective
 from extproc.planning.model.setup import Setup, SlotRule
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.balancing import Balance, Balancing
-from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.cache import ResultCache, fingerprint
 from extproc.planning.simulation.options import RunOptions
+from extproc.planning.simulation.search import FoundFleet, rough_fleet
 from extproc.planning.simulation.task import SearchTask, make_workload, run_fleet
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
@@ -34,6 +35,22 @@ def lengths() -> Lengths:
     rng = np.random.default_rng(0)
     prompt = np.where(rng.random(3000) < 0.1, 30_000, rng.integers(100, 1500, 3000))
     return Lengths(prompt, rng.geometric(1 / 100, 3000), "documents among chat")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def searched_once() -> Iterator[None]:
+    """Keep what the search finds without knobs: most tests here begin with the same ones, which take seconds."""
+    found: dict[str, FoundFleet] = {}
+
+    def kept(task: SearchTask) -> FoundFleet:
+        key = fingerprint(task, "")
+        if key not in found:
+            found[key] = rough_fleet(task)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "rough_fleet", kept)
+        yield
 
 
 def setup() -> Setup:
