@@ -1,6 +1,7 @@
 """The import rules of the packages: each external dependency is used in one package only."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,16 @@ MAY_IMPORT = {
 SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if "pb" not in path.parts]
 
 
-def imports(source: Path) -> set[str]:
+@cache
+def imports(source: Path) -> frozenset[str]:
     """Return the full names of all modules that a file imports."""
     tree = ast.walk(ast.parse(source.read_text("utf-8")))
     nodes = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
-    return {
+    return frozenset(
         name
         for node in nodes
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
-    }
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
