@@ -8,6 +8,7 @@ splits every text, so that a model can be measured on text that it has never see
 """
 
 import json
+import os
 import pydoc_data.topics
 import re
 import sysconfig
@@ -41,8 +42,8 @@ def all_texts(folders: Sequence[Path]) -> Texts:
 
     Raises ConfigurationError if a folder holds none.
     """
-    library, packages = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))
-    sources = (path for path in library.rglob("*.py") if "site-packages" not in path.parts)
+    library, packages = _files(sysconfig.get_path("stdlib")), _files(sysconfig.get_path("purelib"))
+    sources = (path for path in _ending(library, ".py") if "site-packages" not in path.parts)
     rng = np.random.default_rng(20_260_101)
     languages: dict[str, bytes] = {}
     for folder in folders:
@@ -51,10 +52,10 @@ def all_texts(folders: Sequence[Path]) -> Texts:
         **languages,
         "prose": "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())).encode(),
         "python": b"\n".join(_spread(sources)),
-        "markdown": b"\n".join(_spread([*packages.rglob("*.md"), *packages.rglob("METADATA")])),
-        "json": b"\n".join(_both_forms(_spread(packages.rglob("*.json")))),
-        "headers": b"\n".join(_spread(packages.rglob("*.h"))),
-        "svg": b"\n".join(_spread([*packages.rglob("*.svg"), *packages.rglob("*.html")])),
+        "markdown": b"\n".join(_spread(_ending(packages, ".md", f"{os.sep}METADATA"))),
+        "json": b"\n".join(_both_forms(_spread(_ending(packages, ".json")))),
+        "headers": b"\n".join(_spread(_ending(packages, ".h"))),
+        "svg": b"\n".join(_spread(_ending(packages, ".svg", ".html"))),
         **made_texts(rng),
         **odd_texts(rng, languages.get("ko")),
     }
@@ -105,6 +106,15 @@ def _plain(page: Path) -> bytes:
     body = page.read_text(encoding="utf-8").partition("<body>")[2]
     lines = (line.strip() for line in unescape(_TAG.sub("", body)).splitlines())
     return "\n".join(filter(None, lines)).encode()
+
+
+def _files(folder: str) -> list[str]:
+    """Return all files below a folder: it is read once for all kinds of text."""
+    return [os.path.join(path, name) for path, _, names in os.walk(folder) for name in names]  # noqa: PTH118
+
+
+def _ending(files: Iterable[str], *endings: str) -> list[Path]:
+    return [Path(file) for file in files if file.endswith(endings)]
 
 
 def _spread(paths: Iterable[Path]) -> list[bytes]:
