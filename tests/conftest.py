@@ -11,6 +11,7 @@ from pkgutil import walk_packages
 from typing import Any
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 # As set by the command line, before numpy is loaded: with matrices as small as ours a second thread only spins.
@@ -39,6 +40,11 @@ class Measuring:
     def __init__(self, controller: Any) -> None:
         self._controller = controller  # pytest-cov's
         self._on = True
+        self.switch(on=False)
+        # In a process of xdist, pytest-cov starts two measurements, one inside the other, and forgets the outer
+        # one, which would go on whenever the inner one is paused.
+        while outer := Coverage.current():
+            outer.stop()
 
     def switch(self, *, on: bool) -> None:
         """Measure from now on, or do not."""
@@ -74,7 +80,6 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
             for module in walk_packages(path, f"extproc.{package}."):
                 import_module(module.name)
         config.stash[MEASURING] = Measuring(plugin.cov_controller)
-        config.stash[MEASURING].switch(on=False)
     # Collecting makes a million objects that stay, and no garbage; looking for some took a sixth of the time.
     gc.disable()
     try:

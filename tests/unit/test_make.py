@@ -142,3 +142,8 @@ def test_the_tests_of_core_and_wire_are_measured_and_no_others() -> None:
     assert {"test_placing.py", "test_wire_decode.py", "test_configuration.py"} <= measured
     assert measured.isdisjoint({"test_check_envoy.py", "test_evaluation.py", "test_planning_cost.py"})
     assert not is_measured(ROOT / "tests" / "grpc" / "test_streams.py")
+
+
+def test_nothing_traces_a_test_that_is_not_measured() -> None:
+    """Here, coverage is paused, also in a process of xdist."""
+    assert "coverage" not in f"{type(sys.gettrace())}"
