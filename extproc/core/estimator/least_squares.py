@@ -44,6 +44,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.features import Features
+from extproc.core.estimator.inverse import inverse_of
 from extproc.core.estimator.prices import Prior
 
 __all__ = ["NOISE", "RelativeLeastSquares", "Sums"]
@@ -51,9 +52,6 @@ __all__ = ["NOISE", "RelativeLeastSquares", "Sums"]
 Matrix = npt.NDArray[np.float64]
 
 NOISE = 0.05
-# Doubles have 16 digits; a solution with fewer than six accurate ones is not used. The condition is judged by the
-# inverse's largest element, since the matrix is scaled to a unit diagonal.
-MAX_CONDITION = 1e10
 # Responses between two solutions, and how much of the old ones may fade during that time.
 SOLVE_AFTER = 64
 MAX_FADED = 0.032
@@ -104,8 +102,8 @@ class RelativeLeastSquares:
         self._steps = np.empty((0, size))  # V; only the first `_unsolved` rows are in use
         self._unsolved = 0
         self._waiting: list[tuple[Features, float]] = []  # z and c of responses not yet in the sums
-        # x of the last `leverage`, with P0 x and V x (None if V is empty), while they still hold.
-        self._looked: tuple[Features, Features, Features | None] | None = None
+        # x of the last `leverage`, with P0 x, V x (None if V is empty) and x.P x, while they still hold.
+        self._looked: tuple[Features, Features, Features | None, float] | None = None
         self.weights: Features = prior.mean
         self.responses = 0
         self.refused = 0
@@ -158,8 +156,10 @@ class RelativeLeastSquares:
         if self._unsolved:
             of_steps = self._steps[: self._unsolved].dot(x)
             unknown -= float(of_steps.dot(of_steps))
-        self._looked = x, of_inverse, of_steps
-        return self._variance * max(unknown, 0.0)
+        if unknown < 0:
+            unknown = 0.0
+        self._looked = x, of_inverse, of_steps, unknown
+        return self._variance * unknown
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0, share: float = 1.0) -> bool:
         """Take in one response: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.
@@ -172,8 +172,8 @@ class RelativeLeastSquares:
         if not isfinite(z.dot(z)):  # a quarter of the time of np.isfinite(z).all()
             self.refused += 1
             return False
-        spread = self._spread(x) / tokens
-        unknown = max(float(z.dot(spread)), 0.0)
+        of_x, unknown_of_x = self._spread(x)
+        spread, unknown = of_x / tokens, unknown_of_x / (tokens * tokens)  # P z, z.P z
         weight = weight * share / (1 + weight * (1 - share) * unknown)
         gain = weight / (1 + weight * unknown)
         self.weights = self.weights + (gain * (1 - float(z.dot(self.weights)))) * spread
@@ -186,13 +186,15 @@ class RelativeLeastSquares:
         self._unsolved += 1
         return self._solve() if self._unsolved == self._solve_after else True
 
-    def _spread(self, x: Features) -> Features:
-        """Return P x."""
+    def _spread(self, x: Features) -> tuple[Features, float]:
+        """Return P x, and x.P x."""
         if self._looked is None or self._looked[0] is not x:
             self.leverage(x)
         assert self._looked is not None, "leverage has just set it"
-        _, of_inverse, of_steps = self._looked
-        return of_inverse if of_steps is None else of_inverse - of_steps.dot(self._steps[: self._unsolved])
+        _, of_inverse, of_steps, unknown = self._looked
+        if of_steps is not None:
+            of_inverse = of_inverse - of_steps.dot(self._steps[: self._unsolved])
+        return of_inverse, unknown
 
     def _make_room(self) -> None:
         """Make room for more steps: twice as many, up to the number between two solutions."""
@@ -225,7 +227,7 @@ class RelativeLeastSquares:
         # Scaled to a unit diagonal: the condition number then does not depend on the units of the features.
         scale = 1 / np.sqrt(information.diagonal())
         scales: Matrix = np.multiply.outer(scale, scale)
-        inverse = _inverse_of(information * scales)
+        inverse = inverse_of(information * scales)
         if inverse is None:
             self._inverse = self._inverse - steps.T.dot(steps)
             self.refused += 1
@@ -234,16 +236,3 @@ class RelativeLeastSquares:
         self.weights = inverse @ (self._b + self._start.pull)
         self._inverse = inverse
         return True
-
-
-def _inverse_of(matrix: Matrix) -> Matrix | None:
-    """Return the inverse of a symmetric matrix, or None if too few of its digits are accurate.
-
-    None also if it is not positive definite, as after sums from elsewhere that no responses make.
-    """
-    try:
-        np.linalg.cholesky(matrix)  # only a test: without LAPACK's potri, an inverse made from it takes as long
-        inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
-    except np.linalg.LinAlgError:
-        return None
-    return inverse if np.abs(inverse).max() < MAX_CONDITION else None  # also refuses NaN
