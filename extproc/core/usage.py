@@ -1,12 +1,11 @@
 """What a response reports about its request: token usage, or that the request was too long."""
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["Overflow", "Usage"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts of one complete response, as the pool reported them.
 
     `cached_tokens` are part of `prompt_tokens`. `cut_by_length` is True when an output ended at a limit, so that
@@ -21,8 +20,7 @@ class Usage:
     several_turns: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Overflow:
+class Overflow(msgspec.Struct, frozen=True, gc=False):
     """A pool's refusal because the request does not fit its context (vLLM: HTTP 400).
 
     `at_least_prompt_tokens` is the lower bound of the prompt's length that the refusal states, if any.

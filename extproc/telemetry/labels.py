@@ -6,6 +6,7 @@ value is admitted only by something that clients cannot fake: for models, a resp
 
 from bisect import bisect_left
 from enum import StrEnum
+from typing import Final
 
 __all__ = ["OTHER", "BoundedLabels", "CountOutcome", "FollowedFiles", "PromptSize", "Undecided", "Verdict"]
 
@@ -61,8 +62,10 @@ class PromptSize(StrEnum):
     @classmethod
     def of(cls, prompt_tokens: int) -> "PromptSize":
         """Return the size of a prompt with `prompt_tokens` tokens."""
-        sizes = tuple(cls)
-        return sizes[bisect_left(SIZE_EDGES, prompt_tokens)]
+        return _SIZES[bisect_left(SIZE_EDGES, prompt_tokens)]
+
+
+_SIZES: Final = tuple(PromptSize)
 
 
 class Verdict(StrEnum):

@@ -85,9 +85,11 @@ class Decoder:
         match request.WhichOneof("request"):
             # A stream may have many of these two, and only one of every other kind.
             case "response_body":
-                return ResponseBody(request.response_body.body, request.response_body.end_of_stream)
+                part = request.response_body
+                return ResponseBody(part.body, part.end_of_stream)
             case "request_body":
-                return RequestBody(request.request_body.body, request.request_body.end_of_stream)
+                part = request.request_body
+                return RequestBody(part.body, part.end_of_stream)
             case kind:
                 return self._event(request, kind)
 
@@ -141,7 +143,7 @@ def _response_headers(request: ProcessingRequest) -> ResponseHeaders:
 
 def _pick(headers: HeaderMap, fields: Mapping[str, str]) -> dict[str, str]:
     picked = {}
-    for header in headers.headers:
+    for header in headers.headers[:]:  # a list: such a container's own iteration ends with an IndexError
         field = fields.get(header.key)
         if field is not None:
             picked[field] = header.raw_value.decode("latin-1") if header.raw_value else header.value

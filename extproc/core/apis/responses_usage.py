@@ -1,9 +1,9 @@
 """Usage of OpenAI's `/v1/responses`: of a complete response, and of a stream, whose last event repeats it."""
 
-from dataclasses import replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from extproc.core.apis.bodies import is_set
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood

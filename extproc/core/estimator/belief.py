@@ -8,7 +8,7 @@ import msgspec
 
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.evidence import fewest_tokens
-from extproc.core.estimator.features import OF_MEDIA, OF_STRUCTURE, Features, Views
+from extproc.core.estimator.features import GROUP_COUNT, OF_MEDIA, OF_STRUCTURE, Features, Views
 from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import USUAL_LEVERAGE, LogVariance
@@ -64,22 +64,35 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
         Doubt about the prices themselves does not count against it: there is most to learn from such responses.
         """
         noise = self.scale * self.scale * (1 - self.doubt / self.variance)
-        usual = max(usual_spread, NOISE) ** 2
-        return usual / max(noise, usual)
+        spread = usual_spread if usual_spread > NOISE else NOISE
+        usual = spread * spread
+        return usual / noise if noise > usual else 1.0
 
 
-def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, more_q: float = 0.0) -> Belief:
+def believe(
+    x: Features,
+    text_bytes: int,
+    model: Taught,
+    residual: Residual,
+    *,
+    more_q: float = 0.0,
+    sums: Sequence[float] | None = None,
+) -> Belief:
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual.
 
-    `more_q` is added to the model's q for the bound of this request's source.
+    `more_q` is added to the model's q for the bound of this request's source. `sums` are the model's views of x,
+    if they have been computed.
     """
-    prices = model.prices
-    *priced, prior_structure, padding_bytes = model.views.of(x, prices.weights)
-    other_tokens = max(prior_structure, priced[OF_STRUCTURE] + priced[OF_MEDIA])
-    lowest = max(fewest_tokens(text_bytes, padding_bytes), 1.0)
+    if sums is None:
+        sums = model.views.of(x, model.prices.weights)
+    priced, prior_structure, padding_bytes = sums[:GROUP_COUNT], sums[GROUP_COUNT], sums[GROUP_COUNT + 1]
+    structure, fewest = priced[OF_STRUCTURE] + priced[OF_MEDIA], fewest_tokens(text_bytes, padding_bytes)
+    other_tokens = structure if structure > prior_structure else prior_structure
+    lowest = fewest if fewest > 1 else 1.0
     highest = text_bytes + OVERHEAD * other_tokens + TEMPLATE_TOKENS
-    tokens = min(max(sum(priced) * exp(residual.mean), lowest), highest)
-    leverage = prices.leverage(x) / (tokens * tokens)
+    likely = sum(priced) * exp(residual.mean)
+    tokens = lowest if likely < lowest else highest if likely > highest else likely
+    leverage = model.prices.leverage(x) / (tokens * tokens)
     doubt = leverage + GRAIN / tokens
     variance = residual.spread * residual.spread + doubt
     # Each group's share of the tokens. Prices may be odd, so shares are limited to 0 to 2.
@@ -93,8 +106,9 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, 
         1 / sqrt(1 + residual.responses),
         *shares,
     )
-    unlike = STRANGE * max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
-    scale = sqrt(model.scale.variance(variance, factors) + unlike)
+    unlike = leverage - ORDINARY * model.scale.usual_leverage
+    scale = sqrt(model.scale.variance(variance, factors) + (STRANGE * unlike if unlike > 0 else 0.0))
     q = model.media_bound if priced[OF_MEDIA] else model.bound
-    bound = min(q.above(tokens, scale, more_q), highest)
+    above = q.above(tokens, scale, more_q)
+    bound = above if above < highest else highest
     return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale, q)

@@ -46,13 +46,15 @@ class AdaptiveBound:
 
     def above(self, tokens: float, scale: float, more: float = 0.0) -> float:
         """Return the bound of an estimate, which is never below the estimate; `more` is added to q."""
-        return tokens * exp(min(max(self.q + more, 0.0) * scale, MAX_LOG))
+        logarithm = (self.q + more) * scale
+        return tokens * exp(0.0 if logarithm < 0 else MAX_LOG if logarithm > MAX_LOG else logarithm)
 
     def observe(self, score: float) -> None:
         """Take in a response's score: log(actual / estimate) in multiples of the scale."""
         self.past.append((self.q, score))
         self.scored += 1
-        self.q = max(0.0, self.q + self.step(score))
+        moved = self.q + self.step(score)
+        self.q = moved if moved > 0 else 0.0
 
     def step(self, score: float) -> float:
         """Return by how much a score moves q."""

@@ -51,7 +51,7 @@ from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.clipping import WILD
 from extproc.core.estimator.evidence import Evidence
-from extproc.core.estimator.features import Features, features
+from extproc.core.estimator.features import OF_KIND, Features, features
 from extproc.core.estimator.kinds import SCRIPT_KEYS, tenant_key
 from extproc.core.estimator.knowledge import KIND, Knowledge
 from extproc.core.estimator.lessons import Lesson, teach
@@ -60,7 +60,7 @@ from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState,
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sources import source_of
-from extproc.core.estimator.text import TEXT_FEATURES, TextKind, look, main_script, text_kind
+from extproc.core.estimator.text import TEXT_FEATURES, TextKind, kind_of, look, main_script
 from extproc.core.estimator.voices import SMALL
 from extproc.core.facts import RequestFacts
 from extproc.core.placing.stratum import declared_class
@@ -95,7 +95,10 @@ class ByteClassEstimator:
             known = recalled.known
             new_text = facts.text[known.messages_bytes : recalled.messages_bytes]
             counts = known.x[:TEXT_FEATURES] + look(new_text)
-        key = tenant_key(tenant) if tenant else _LATIN.get(text_kind(counts)) or SCRIPT_KEYS[main_script(counts)]
+        x = features(facts, counts)
+        sums = model.views.of(x, model.prices.weights)
+        kind = None if tenant else kind_of(sums[OF_KIND])
+        key = tenant_key(tenant) if kind is None else _LATIN.get(kind) or SCRIPT_KEYS[main_script(counts)]
         category = CategoryKey(facts.model, key)
         declared = facts.max_output_tokens
         source = source_of(tenant, facts.text)
@@ -106,9 +109,8 @@ class ByteClassEstimator:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact, source=source, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x = features(facts, counts)
         if recalled is None or recalled.known is None:
-            belief = self._known.believe(model, category, x, len(facts.text), source)
+            belief = self._known.believe(model, category, x, len(facts.text), source, sums=sums)
             extra = self._known.extras.get(category) if tenant else None
             tokens, bound = belief.tokens, belief.bound
             if model.misses.in_doubt:

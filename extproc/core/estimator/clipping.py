@@ -14,5 +14,6 @@ WILD: Final = log(4)
 
 def clipped_error(error: float, scale: float) -> float:
     """Return the part of a log error that is believed if errors have this scale."""
-    limit = min(max(MIN_CLIP, CLIP_SCALES * scale), MAX_CLIP)
-    return min(max(error, -limit), limit)
+    usual = CLIP_SCALES * scale
+    limit = MIN_CLIP if usual < MIN_CLIP else usual if usual < MAX_CLIP else MAX_CLIP
+    return -limit if error < -limit else limit if error > limit else error

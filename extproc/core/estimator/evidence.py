@@ -106,7 +106,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:
         """Return whether a usage can belong to this request; `pool_tokens` is the pool's context, if known."""
         actual = usage.prompt_tokens
-        if not 0 < actual <= MAX_FACTOR * max(self.tokens, 1.0):
+        if not 0 < actual <= MAX_FACTOR * (self.tokens if self.tokens > 1 else 1.0):
             return False
         padding_bytes = 0.0 if self.x is None else float(self.x[BLANK_RUN] + self.x[RUN])
         if self.refused is None and actual < fewest_tokens(self.text_bytes, padding_bytes):
@@ -153,5 +153,5 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 def fewest_tokens(text_bytes: int, padding_bytes: float) -> float:
     """Return the fewest tokens that a text can have if `padding_bytes` of it are padding."""
-    padding = min(padding_bytes, text_bytes)
+    padding = padding_bytes if padding_bytes < text_bytes else text_bytes
     return (text_bytes - padding) / MAX_BYTES_PER_TOKEN + padding / MAX_RUN_BYTES_PER_TOKEN

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from extproc.core.estimator.prices import MEDIA, STRUCTURE, TEXT_PRICES
 from extproc.core.estimator.text import (
     BLANK_RUN,
+    KIND_WEIGHTS,
     RUN,
     RUNS,
     SCRIPTS,
@@ -24,6 +25,7 @@ from extproc.core.facts import NO_MEDIA, RequestFacts
 __all__ = [
     "FEATURE_NAMES",
     "GROUP_COUNT",
+    "OF_KIND",
     "OF_MEDIA",
     "OF_STRUCTURE",
     "Features",
@@ -71,16 +73,18 @@ class Views:
 
     def __init__(self, prior_prices: Features) -> None:
         self._prices: Features | None = None
-        self._weights = np.zeros((GROUP_COUNT + 2, len(FEATURE_NAMES)))
+        self._weights = np.zeros((OF_KIND.start + KIND_WEIGHTS.shape[1], len(FEATURE_NAMES)))
         self._of_groups = self._weights[:GROUP_COUNT]
         self._weights[GROUP_COUNT, TEXT_FEATURES:] = prior_prices[TEXT_FEATURES:]
         self._weights[GROUP_COUNT + 1, [BLANK_RUN, RUN]] = 1
+        self._weights[OF_KIND, :TEXT_FEATURES] = KIND_WEIGHTS.T
 
     def of(self, x: Features, prices: Features) -> list[float]:
-        """Return the tokens of each group, whose sum is the cost of the request; then two more sums.
+        """Return the tokens of each group, whose sum is the cost of the request; then other sums.
 
-        These are the tokens of structure and media at the prior prices, and the bytes of padding. The array of
-        prices must not be modified: what is computed from it is cached until another array is passed.
+        These are the tokens of structure and media at the prior prices, the bytes of padding, and at OF_KIND what
+        shows the kind of text. The array of prices must not be modified: what is computed from it is cached until
+        another array is passed.
         """
         if prices is not self._prices:
             self._prices = prices
@@ -110,3 +114,4 @@ def _groups() -> npt.NDArray[np.float64]:
 _GROUPS = _groups()
 GROUP_COUNT = len(_GROUPS)
 OF_STRUCTURE, OF_MEDIA = GROUP_COUNT - 2, GROUP_COUNT - 1
+OF_KIND = slice(GROUP_COUNT + 2, None)

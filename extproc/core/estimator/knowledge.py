@@ -52,16 +52,26 @@ class Knowledge:
         return self.all_models.child() if known is None else known.residual
 
     def believe(
-        self, model: ServedModel, category: CategoryKey, x: Features, text_bytes: int, source: int
+        self,
+        model: ServedModel,
+        category: CategoryKey,
+        x: Features,
+        text_bytes: int,
+        source: int,
+        *,
+        sums: Sequence[float] | None = None,
     ) -> Belief:
-        """Return the current estimate for a request with features x from a source, by the category's model."""
+        """Return the current estimate for a request with features x from a source, by the category's model.
+
+        `sums` are the model's views of x, if they have been computed.
+        """
         voice = model.voices.known.get(source, SMALL)
         residual = self.residuals.get(category)
         if residual is None:
             residual = self.all_models.child() if model is self.untaught else model.residual
         if voice.own is not None:
             residual = voice.adjusted(residual)
-        return believe(x, text_bytes, model, residual, more_q=voice.q)
+        return believe(x, text_bytes, model, residual, more_q=voice.q, sums=sums)
 
     def compare(self, category: CategoryKey, observed: Observed, *, alarm: bool) -> Rival | None:
         """Compare a model with its rival on a response; return the rival if it has taken the model's place.

@@ -27,7 +27,8 @@ from extproc.core.estimator.packing import Numbers
 __all__ = ["BINS", "FADING", "LengthCounts"]
 
 BINS_PER_OCTAVE = 4
-BINS = 20 * BINS_PER_OCTAVE + 1  # up to a million tokens
+MOST_TOKENS = 1 << 20
+BINS = 20 * BINS_PER_OCTAVE + 1  # up to MOST_TOKENS
 FADING = 0.9995
 RIPE = 2
 MOST_UNIT = 1e12
@@ -66,7 +67,7 @@ class LengthCounts:
 
         It counts as a part `weight` of a response; older ones fade as after any other.
         """
-        position = min(ceil(BINS_PER_OCTAVE * log2(tokens)), BINS - 1)
+        position = ceil(BINS_PER_OCTAVE * log2(tokens)) if tokens < MOST_TOKENS else BINS - 1
         self._unit /= FADING
         (self._cut if cut else self._ended)[position] += weight * self._unit
         if self._unit > MOST_UNIT:
@@ -79,8 +80,9 @@ class LengthCounts:
     def wait(self, number: int, now: int) -> None:
         """Record that request `number` (0: unknown) got its response when request `now` was the latest."""
         number = number or now
-        self._first = min(self._first or number, number)
-        self._longest_wait = max(self._longest_wait, now - number)
+        wait_requests, first = now - number, self._first or number
+        self._first = number if number < first else first
+        self._longest_wait = wait_requests if wait_requests > self._longest_wait else self._longest_wait
 
     def is_ripe(self, now: int) -> bool:
         """Return whether long responses have had time to arrive.

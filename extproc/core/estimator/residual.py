@@ -23,6 +23,7 @@ SLOWEST_STEP = 0.02
 FIRST_STEPS = 10  # the weight of the parent, in responses
 FIRST_SPREAD = 0.1
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
+MIN_VARIANCE = MIN_SPREAD**2
 
 
 @dataclass(slots=True)
@@ -47,11 +48,13 @@ class Residual:
         fade as after any other response.
         """
         spread = self.spread * self.spread
-        step = max(SLOWEST_STEP, 1 / (self.responses + FIRST_STEPS)) * spread / (spread + doubt)
+        step = 1 / (self.responses + FIRST_STEPS)
+        step = (step if step > SLOWEST_STEP else SLOWEST_STEP) * spread / (spread + doubt)
         distance = error - self.mean
         if move_mean:
             self.mean += step * weight * distance
-        variance = max(distance * distance - doubt, MIN_SPREAD * MIN_SPREAD)
+        square = distance * distance - doubt
+        variance = square if square > MIN_VARIANCE else MIN_VARIANCE
         self.spread = sqrt(spread + step * weight * (variance - spread))
         start = self.responses == 0
         self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
@@ -61,7 +64,7 @@ class Residual:
         """Move by what others learned in `responses` responses; it is as old as our response number `since`."""
         kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
         self.mean += kept * mean
-        self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_SPREAD * MIN_SPREAD))
+        self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_VARIANCE))
         self.bytes_per_token = max(self.bytes_per_token + kept * bytes_per_token, 0.0)
         self.responses = max(self.responses + responses, 0)
         if not self.responses:  # all of it was forgotten

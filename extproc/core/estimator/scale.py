@@ -45,6 +45,7 @@ RIDGE = 20.0  # the pull towards s0, in responses
 FORGETTING = 0.999
 SOLVE_AFTER = 8  # responses: each moves t only a little, and solving takes four times as long as the rest
 MIN_ERROR = 0.003  # a smaller error is luck, and its logarithm would weigh too much
+MIN_SQUARE = MIN_ERROR**2
 MAX_LOG = 6.0  # s within a factor of 20 of s0
 SCALE_FACTORS = 4 + GROUP_COUNT
 OF_LEVERAGE = 2  # index in f of log(leverage / USUAL_LEVERAGE)
@@ -74,11 +75,13 @@ class LogVariance:
 
     def variance(self, base: float, factors: Sequence[float]) -> float:
         """Return s^2, given s0^2 and the SCALE_FACTORS values of f."""
-        return base * exp(min(max(sum(map(mul, self._t, factors)), -MAX_LOG), MAX_LOG))
+        fitted = sum(map(mul, self._t, factors))
+        return base * exp(-MAX_LOG if fitted < -MAX_LOG else MAX_LOG if fitted > MAX_LOG else fitted)
 
     def learn(self, base: float, factors: Sequence[float], error: float, weight: float = 1.0) -> None:
         """Take in the log error of one response with s0^2 `base`; `weight` is how much it counts."""
-        self._waiting.append((weight, factors, log(max(error * error, MIN_ERROR * MIN_ERROR) / base)))
+        square = error * error
+        self._waiting.append((weight, factors, log((square if square > MIN_SQUARE else MIN_SQUARE) / base)))
         if len(self._waiting) >= SOLVE_AFTER:
             self._solve()
 

@@ -19,6 +19,7 @@ same everywhere, and all characters outside ASCII are counted, multiplied by the
 is missing.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -31,12 +32,14 @@ from extproc.core.estimator.sampling import SAMPLE_BYTES, sample
 
 __all__ = [
     "BLANK_RUN",
+    "KIND_WEIGHTS",
     "RUN",
     "TEXT_FEATURES",
     "TEXT_NAMES",
     "UNREPEATED",
     "Counts",
     "TextKind",
+    "kind_of",
     "look",
     "main_script",
     "text_kind",
@@ -107,12 +110,13 @@ def look(text: bytes) -> Counts:
     seen = sample(text) if len(text) > SAMPLE_BYTES else text
     # Each pair of neighbours as a number: the 16 bits that begin at each byte.
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
-    codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
+    # All indices are valid; with "wrap" that is checked at the least cost.
+    codes = np.bincount(CODE_OF.take(pairs, mode="wrap"), minlength=_NO_CODE + 1)
     words = np.frombuffer(seen, _WORD, len(seen) // WORD)
     in_runs = words == (words & _BYTE) * _REPEATED
     # `in` on bytes: with cold caches, as between requests, numpy's any() takes five times as long.
     of_runs = _runs_out_of(codes, words[in_runs]) if 1 in in_runs.tobytes() else None
-    counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
+    counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="wrap"), _FIRST_CODES).astype(np.float64)
     if of_runs:
         counts[OF_RUNS] = of_runs
     if unrepeated := _unrepeated(text, counts):
@@ -132,7 +136,12 @@ def main_script(counts: Counts) -> Script:
 
 def text_kind(counts: Counts) -> TextKind:
     """Return the kind of text by its dominant bytes (bytes of each script; ASCII by its punctuation)."""
-    ascii_bytes, marks, two_byte, indic, cjk, latin_marks = counts.dot(_KIND_WEIGHTS).tolist()
+    return kind_of(counts.dot(KIND_WEIGHTS).tolist())
+
+
+def kind_of(sums: Iterable[float]) -> TextKind:
+    """Return the kind of text by its counts' products with KIND_WEIGHTS."""
+    ascii_bytes, marks, two_byte, indic, cjk, latin_marks = sums
     most = max(two_byte, indic, cjk)
     if most > ascii_bytes:
         return TextKind.TWO_BYTE if most == two_byte else TextKind.INDIC if most == indic else TextKind.CJK
@@ -199,9 +208,9 @@ _PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
 _NO_CODE = len(CODES.before)  # used for counts without a code
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
-_KIND_WEIGHTS = _kind_weights()
 _CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # the code of a byte followed by itself
 _RUN_OF = [0 if byte == ord(" ") else 2 if ord("0") <= byte <= ord("9") else 1 for byte in range(256)]
+KIND_WEIGHTS: Final = _kind_weights()
 # +1 for letters of scripts other than Latin, -1 for everything else: ASCII, Han, kana and Hangul.
 _LETTERS_AND_OTHERS = np.zeros(TEXT_FEATURES)
 _LETTERS_AND_OTHERS[OF_SCRIPTS] = 1

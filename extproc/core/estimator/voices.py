@@ -127,9 +127,10 @@ class Voices:
         voice.count = 1 + voice.count * self._kept ** (self._responses - voice.at)
         voice.at = self._responses
         self._counted = 1 + self._counted * self._kept
-        counts = min(1.0, self._fair_share * self._counted / voice.count)
+        fair = self._fair_share * self._counted
+        counts = fair / voice.count if fair < voice.count else 1.0
         self._mean += (counts - self._mean) / self._counted
-        voice.weight = min(1.0, counts / self._mean)
+        voice.weight = counts / self._mean if counts < self._mean else 1.0
         return voice
 
     def is_one_of_several(self, voice: Voice) -> bool:

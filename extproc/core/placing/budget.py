@@ -36,12 +36,14 @@ class TokenBudget(msgspec.Struct, frozen=True, gc=False):
     @property
     def total(self) -> int:
         """Likeliest total, in tokens."""
-        return min(self.prompt_tokens + self.output_tokens, MAX_BUDGET_TOKENS)
+        total = self.prompt_tokens + self.output_tokens
+        return total if total < MAX_BUDGET_TOKENS else MAX_BUDGET_TOKENS
 
     @property
     def bound(self) -> int:
         """Upper bound of the total, in tokens."""
-        return min(self.prompt_bound + self.output_tokens, MAX_BUDGET_TOKENS)
+        bound = self.prompt_bound + self.output_tokens
+        return bound if bound < MAX_BUDGET_TOKENS else MAX_BUDGET_TOKENS
 
     @property
     def load_tokens(self) -> int:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 from extproc.core.errors import ResponseNotUnderstood
@@ -59,8 +58,10 @@ class JsonReader:
             return
         if len(body) >= self._next_try_bytes and body[-3:].rstrip().endswith(b"}"):
             self._next_try_bytes = 2 * len(body)
-            with suppress(ResponseNotUnderstood):  # more may follow; if not, `finish` raises it
+            try:
                 self._result = self._read(body)
+            except ResponseNotUnderstood:
+                return  # more may follow; if not, `finish` raises it
 
     def finish(self) -> Usage | Overflow:
         """Return the result. Raises ResponseNotUnderstood."""

@@ -1,6 +1,6 @@
 """Learning from responses: which of them are read, by which reader, and what the estimator learns from them."""
 
-from collections import Counter
+from collections import defaultdict
 
 from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
@@ -51,7 +51,7 @@ class Learner:
         self._reads_responses = reads_responses
         self._counting = counting
         # Per stratum: requests since the last one whose usage was used to judge its estimate.
-        self.unjudged: Counter[Stratum | None] = Counter()
+        self.unjudged: defaultdict[Stratum | None, int] = defaultdict(int)
         # Per model whose embeddings were too long to be read: the fewest prompts per request that were too many.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 

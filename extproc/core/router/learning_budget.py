@@ -26,7 +26,7 @@ stratum; five that are slow at once can hold all 24. Streams are not ended early
 that would be lost are the long ones.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -107,7 +107,7 @@ class LearningBudget:
         self._burst = settings.burst_messages
         self._left = settings.burst_messages
         self._max_streams = settings.max_streams
-        self._open: Counter[tuple[str, Hashable]] = Counter()
+        self._open: defaultdict[tuple[str, Hashable], int] = defaultdict(int)  # a Counter's items are slow to set
         self._at_s: float | None = None
         self._most_for_stream = min(max(self._burst * STREAM_SHARE, STREAM_MESSAGES), self._burst)
         self._most_for_key = max(self._burst * KEY_SHARE, KEY_MESSAGES)
@@ -119,7 +119,8 @@ class LearningBudget:
     ) -> bool:
         """Return whether to learn from a response of about `messages` messages; if so, reserve them."""
         if self._at_s is not None:
-            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+            left = self._left + (now_s - self._at_s) * self._per_s
+            self._left = left if left < self._burst else self._burst
         self._at_s = now_s
         asked, reserved = self._asked(messages), self._reserved.get(key, 0.0)
         is_behind = self._shares.is_behind(stratum, now_s)
@@ -136,7 +137,7 @@ class LearningBudget:
 
     def has_slot(self, key: str, stratum: Hashable) -> bool:
         """Return whether a key and stratum may have another stream: if they hold fewer slots than are free."""
-        return self._open[key, stratum] < self._max_streams - self._open.total()
+        return self._open.get((key, stratum), 0) < self._max_streams - sum(self._open.values())
 
     def pay_back(self, messages: float, used: float, *, key: str = "", stratum: Hashable = None) -> None:
         """Settle a response that was admitted for `messages` and took `used`.
@@ -148,7 +149,8 @@ class LearningBudget:
         if self._open[key, stratum] <= 0:
             del self._open[key, stratum]
         asked = self._asked(messages)
-        self._left = max(self._left + asked - used, -self._burst)
+        left = self._left + asked - used
+        self._left = left if left > -self._burst else -self._burst
         self._shares.spend(stratum, used - asked)
         reserved = self._reserved.get(key, 0.0) - asked
         if reserved > 0:
@@ -161,4 +163,4 @@ class LearningBudget:
         self._shares.forget(stratum)
 
     def _asked(self, messages: float) -> float:
-        return min(messages, self._most_for_stream)
+        return messages if messages < self._most_for_stream else self._most_for_stream

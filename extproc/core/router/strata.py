@@ -40,7 +40,8 @@ class Shares:
 
     def spend(self, stratum: Hashable, messages: float) -> None:
         """Charge a response's messages to its stratum; a negative number is a refund."""
-        self._spent[stratum] = max(self._spent.get(stratum, 0.0) + messages, 0.0)
+        spent = self._spent.get(stratum, 0.0) + messages
+        self._spent[stratum] = spent if spent > 0 else 0.0
 
     def forget(self, stratum: Hashable) -> None:
         """Clear a stratum's spending, which puts it behind."""
