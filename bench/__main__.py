@@ -23,6 +23,7 @@ MEASUREMENTS = (
     "through_envoy",
     "access_log",
     "inside",
+    "instructions",
     "body_sizes",
     "sse",
     "latency",
@@ -37,7 +38,7 @@ MEASUREMENTS = (
     "vanish",
     "viewers",
 )
-WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state", "vanish", "viewers"}
+WITHOUT_H2LOAD = {"bodies", "instructions", "worst_bodies", "faults", "spill", "state", "vanish", "viewers"}
 
 
 def main() -> int:

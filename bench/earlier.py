@@ -9,11 +9,11 @@ from grpc_tools import protoc
 from bench.stack import Server, Stack
 from extproc.core.errors import DualpoolError
 
-__all__ = ["NO_GO", "MissingPeer", "minimal_go", "version_0_1_0"]
+__all__ = ["NO_GO", "MissingPeer", "minimal_go", "tree_of_0_1_0", "version_0_1_0"]
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "bff051d"  # 0.1.0
-NEEDED = ("extproc", "protos")
+NEEDED = ("extproc", "protos", "bench", "envoy")
 GENERATED = Path("extproc", "state", "pb")
 MINIMAL_GO = Path(__file__).parent / "minimal_go"
 NO_GO = "no Go"
@@ -25,7 +25,12 @@ class MissingPeer(DualpoolError):
 
 
 def version_0_1_0(stack: Stack) -> Server:
-    """Start 0.1.0 from the repository's history, with today's packages.
+    """Start 0.1.0 with today's packages. Raises MissingPeer like `tree_of_0_1_0`."""
+    return stack.router_of(tree_of_0_1_0(stack))
+
+
+def tree_of_0_1_0(stack: Stack) -> Path:
+    """Return a folder with 0.1.0, from the repository's history.
 
     Raises MissingPeer if the clone lacks that history.
     """
@@ -41,7 +46,7 @@ def version_0_1_0(stack: Stack) -> Server:
         # Not tarfile: Debian 12's Python 3.11.2 cannot do without its unsafe defaults.
         subprocess.run(["tar", "-x", "-C", str(tree)], input=found, check=True)
         _generate(tree)
-    return stack.router_of(tree)
+    return tree
 
 
 def _generate(tree: Path) -> None:
