@@ -214,7 +214,7 @@ def test_a_handler_that_raises_leaves_nothing(
             await stream.body(CHAT)
             assert grpc.StatusCode.INTERNAL == await ended(stream)
             await app.calls_over()
-            assert (0, 0) == (len(app._streams.open), app.router.learner.budget._open.total())
+            assert (0, {}) == (len(app._streams.open), app.router.learner.budget._open)
 
     asyncio.run(scenario())
 

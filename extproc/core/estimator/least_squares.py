@@ -156,8 +156,7 @@ class RelativeLeastSquares:
         if self._unsolved:
             of_steps = self._steps[: self._unsolved].dot(x)
             unknown -= float(of_steps.dot(of_steps))
-        if unknown < 0:
-            unknown = 0.0
+        unknown = unknown if unknown > 0 else 0.0
         self._looked = x, of_inverse, of_steps, unknown
         return self._variance * unknown
 
