@@ -15,7 +15,7 @@ from urllib.request import urlopen
 from bench import messages
 from bench.load import grpc_load, http_load
 from bench.measuring import Plan, Table, pairs, spread
-from bench.stack import Server, Stack
+from bench.stack import REPLIES_WITHIN_S, Server, Stack
 
 __all__ = ["measure"]
 
@@ -135,7 +135,7 @@ def _sharing(stack: Stack, plan: Plan) -> Table:
 
 def _workers(stack: Stack) -> _Router:
     supervisor, addresses = stack.workers(WORKERS)
-    with urlopen(f"http://{supervisor.admin}/config") as response:
+    with urlopen(f"http://{supervisor.admin}/config", timeout=REPLIES_WITHIN_S) as response:
         pids = [worker["pid"] for worker in json.load(response)["workers"]]
     servers = [Server(pid, address) for pid, address in zip(pids, addresses, strict=True)]
     return _Router([*servers, supervisor], addresses)
