@@ -1,4 +1,4 @@
-"""Instructions of our own code for one exchange, counted by Valgrind: the same on an idle and on a busy machine.
+"""Instructions of our own code for one exchange, counted by Valgrind, on an idle or a busy machine.
 
 They do not show what caches and branches cost, so they rank changes rather than predict times.
 """
@@ -25,8 +25,8 @@ FEWER, MORE = 64, 64 + 256
 ENDS_WITHIN_S = 600.0
 NOTES = f"""\
 Instructions per exchange in a loop like that of "Cost of our own code", user space only, as counted by Valgrind's
-callgrind with one BLAS thread: the difference of {MORE} and {FEWER} exchanges, divided. They are the same in each
-run, whatever else the machine does, but depend on the versions of Python and numpy."""
+callgrind with one BLAS thread: the difference of {MORE} and {FEWER} exchanges, divided. Whatever else the
+machine does, they vary by less than 1 %; but they depend on the versions of Python and numpy."""
 
 
 class MissingTool(DualpoolError):
