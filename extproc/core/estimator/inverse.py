@@ -1,9 +1,9 @@
 """The inverse of a symmetric positive definite matrix, for least_squares.py.
 
-With M = L L^T (Cholesky) the inverse is L^-T L^-1: symmetric to the bit, at half the cost of an inverse that does
-not know of the symmetry. numpy lacks LAPACK's potri, so L^-1 is made from its halves. Rejected: LAPACK's general
-inverse, which takes twice as long and is less accurate; halving M itself (Schur's complement), which takes a third
-of the time, and loses all digits where the condition is bad.
+With M = L L^T (Cholesky) the inverse is L^-T L^-1, symmetric to the bit. numpy lacks LAPACK's potri, so L^-1 is
+made from its halves. Rejected: LAPACK's inverse of any matrix, which is not symmetric and takes more steps, since
+the factor is needed in any case, to tell whether M is positive definite; halving M itself (Schur's complement),
+which loses all digits where the condition is bad.
 """
 
 import numpy as np
