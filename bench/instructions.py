@@ -15,7 +15,7 @@ from bench.measuring import Plan, Table
 from bench.stack import Stack
 from extproc.core.errors import DualpoolError
 
-__all__ = ["MissingTool", "measure"]
+__all__ = ["NotCounted", "measure"]
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("released", "learned")
@@ -29,14 +29,14 @@ callgrind with one BLAS thread: the difference of {MORE} and {FEWER} exchanges, 
 machine does, they vary by less than 1 %; but they depend on the versions of Python and numpy."""
 
 
-class MissingTool(DualpoolError):
-    """A program for measuring is not installed."""
+class NotCounted(DualpoolError):
+    """Valgrind is not installed, or what it ran failed."""
 
 
 def measure(stack: Stack, _plan: Plan) -> list[Table]:
     """Count the instructions of both kinds of exchange, of 0.1.0 and today."""
     if shutil.which("valgrind") is None:
-        raise MissingTool("valgrind: no such program; Debian and Ubuntu: apt-get install valgrind")
+        raise NotCounted("valgrind: no such program; Debian and Ubuntu: apt-get install valgrind")
     before = tree_of_0_1_0(stack)
     rows = []
     for kind in KINDS:
@@ -52,12 +52,12 @@ def _per_exchange(tree: Path, kind: str) -> float:
 
 def _instructions(tree: Path, kind: str, times: int) -> int:
     counting = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    command = [*counting, sys.executable, str(ROOT / "bench" / "loop.py"), kind, str(times)]
+    command = [*counting, sys.executable, "-P", str(ROOT / "bench" / "loop.py"), kind, str(times)]
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=ENDS_WITHIN_S, check=False
     )
     counted = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode != 0 or counted is None:
-        raise MissingTool(f"{' '.join(command)} counted nothing:\n{done.stderr[-2000:]}")
+        raise NotCounted(f"{' '.join(command)} counted nothing:\n{done.stderr[-2000:]}")
     return int(counted[1])
