@@ -79,7 +79,7 @@ class Stack:
     def learned(self) -> dict[str, float]:
         """Return the bytes per token that the router has learned, by category; empty if it does not answer."""
         try:
-            with urlopen(f"http://{self.router['admin']}/state", timeout=5) as response:
+            with urlopen(f"http://{self.router['admin']}/state", timeout=30) as response:
                 categories = json.load(response).get("categories", [])
         except OSError:
             return {}
