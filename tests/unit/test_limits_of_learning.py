@@ -1,4 +1,4 @@
-"""Limits in the byte-class model that only unusual numbers reach, and the kind of a text as its product shows it."""
+"""Limits in the byte-class model that only unusual numbers reach, and the kind of a text by its product."""
 
 from math import exp
 
