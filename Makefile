@@ -31,13 +31,20 @@ $(BIN)/python:
 	@$(or $(PYTHON),false) -c '$(SERVES)' 2>/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpool/*/*.proto) | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+# Installs into the environment. uv does in seconds what takes pip more than a minute; pip is for places where only a
+# pip.conf, which uv does not read, tells where packages come from.
+install = @$(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || \
+	$(BIN)/python -m pip install --quiet --no-compile $(1)
+$(BIN)/uv: | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/uv.txt
+
+$(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpool/*/*.proto) | $(BIN)/uv
+	$(call install,--require-hashes -r requirements/dev.txt)
+	$(call install,--no-deps --no-build-isolation -e .)
 	@touch $@
 
 $(CHECKS): requirements/checks.txt | $(READY)
-	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/checks.txt
+	$(call install,--require-hashes -r requirements/checks.txt)
 	@touch $@
 
 # The real helm, and kubeconform with the schemas of the gateways' custom resources, for the tests of the chart and the
@@ -99,7 +106,7 @@ test: $(READY) $(CHECKS)
 	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses=3 --dist=worksteal)
 
 mutants: $(READY)
-	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/mutants.txt
+	$(call install,--require-hashes -r requirements/mutants.txt)
 	$(BIN)/python -m bench.mutation $(ARGS)
 
 lint: $(READY)
@@ -122,21 +129,21 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
 
-# Locks the requirements of the wheel, of the demo, tests and lint, and of the build. Each package has one version for
-# all of SUPPORTED. Pinned versions stay unless pyproject.toml rules them out; ARGS=--upgrade updates all to the newest.
+# Locks the requirements of the wheel, of the demo, tests and lint, of their installer, and of the build. Each package
+# has one version for all of SUPPORTED. Pinned versions stay unless pyproject.toml rules them out; ARGS=--upgrade updates
+# all to the newest.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version $(lastword $(SUPPORTED)) --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
 # Does not depend on $(READY), which installs the locked versions: that would fail on a lock file that needs fixing.
 lock: | $(BIN)/uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) --group uv -c requirements/dev.txt -o requirements/uv.txt
 	$(LOCK) --group checks -c requirements/dev.txt -o requirements/checks.txt
 	$(LOCK) --group build -c requirements/dev.txt -o deploy/build-requirements.txt
 	$(LOCK) --group mutants -c requirements/dev.txt -o requirements/mutants.txt
 	@for version in $(SUPPORTED); do $(BIN)/uv pip install --quiet --dry-run --target build/wheels --only-binary :all: \
 		--python-version $$version --require-hashes -r requirements/dev.txt || exit 1; done
-$(BIN)/uv:
-	@$(MAKE) $(READY)
 
 # The release as users get it: an sdist, the wheel built from it with locked tools, and that wheel in environments that
 # otherwise contain only the locked requirements, or the oldest or newest requirements that pyproject.toml allows.
