@@ -153,10 +153,10 @@ release-check: $(READY)
 	rm -rf dist
 	$(BIN)/uv build --quiet --python $(BIN)/python --build-constraints deploy/build-requirements.txt --require-hashes
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/python -m venv --clear $(EMPTY)
-	$(EMPTY)/bin/python -m pip install --quiet --require-hashes -r requirements/runtime.txt
-	$(EMPTY)/bin/python -m pip install --quiet --no-index --no-deps dist/*.whl
-	$(EMPTY)/bin/python -m pip check
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EMPTY)
+	$(BIN)/uv pip sync --quiet --python $(EMPTY) --require-hashes requirements/runtime.txt
+	$(BIN)/uv pip install --quiet --python $(EMPTY) --no-index --no-deps dist/*.whl
+	$(BIN)/uv pip check --quiet --python $(EMPTY)
 	$(EMPTY)/bin/python -I tests/release/smoke.py
 	for resolution in lowest-direct highest; do \
 		allowed=$(ALLOWED)/$$resolution && mkdir -p $(ALLOWED) && \

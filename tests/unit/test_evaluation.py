@@ -306,6 +306,7 @@ def test_the_command_compares_and_writes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quick run prints its report, writes it and the plot, and names the command that repeats it."""
+    monkeypatch.setattr("extproc.evaluation.made.MADE_BYTES", 30_000)
     monkeypatch.setattr("extproc.evaluation.sampled.TIMES_AS_MANY", 1)
     pytest.importorskip("tiktoken", reason="the extra dualpool[tokenizers] is not installed")
     pytest.importorskip("matplotlib", reason="the extra dualpool[plots] is not installed")
