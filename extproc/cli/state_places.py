@@ -1,5 +1,6 @@
 """Where `dualpool state` finds learned state: in a file, in a shared store, or in a running router."""
 
+import re
 import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,6 +20,7 @@ __all__ = ["HTTP", "PLACE", "STORE", "changed", "file_of", "in_store", "read", "
 CHANGES_WITHIN_S = 100
 PLACE = "a file, store:CONFIG.yaml (the store that this configuration names), or http://ADMIN of a running router"
 STORE, HTTP = "store:", ("http://", "https://")
+_HOST_AND_PORT = re.compile(r"(\[[^\]/]+\]|[^:/]+):\d+/?")
 
 
 def read(place: str, token: str) -> "LearnedState":
@@ -36,7 +38,7 @@ def read(place: str, token: str) -> "LearnedState":
 
 def file_of(place: str) -> Path:
     """Return the file that a place names. Raises ConfigurationError for an address of another kind."""
-    if "://" in place:
+    if "://" in place or _HOST_AND_PORT.fullmatch(place):
         raise ConfigurationError(f"{place}: an address of this kind cannot be read; give {PLACE}")
     return Path(place)
 

@@ -197,10 +197,14 @@ def test_an_empty_message_has_no_kind_of_estimator() -> None:
     assert "" == from_message(state_pb2.LearnedState()).estimator_kind
 
 
-def test_an_address_is_not_taken_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """The address of a store names the configuration to give instead."""
-    assert 2 == run("show", "redis://127.0.0.1:1")
-    assert (
-        "redis://127.0.0.1:1: an address of this kind cannot be read; give a file, store:"
-        in capsys.readouterr().err
-    )
+@pytest.mark.parametrize("place", ["redis://127.0.0.1:1", "127.0.0.1:9090", "router:9090/", "[::1]:9090"])
+def test_an_address_is_not_taken_for_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, place: str
+) -> None:
+    """Any other address is refused with what to give instead; no file of that name is read or written."""
+    name = state_file(tmp_path / "state")
+    monkeypatch.chdir(tmp_path)
+    for action in [("show", place), ("reset", place), ("import", name, place)]:
+        assert 2 == run(*action)
+        assert f"{place}: an address of this kind cannot be read; give a file, store:" in capsys.readouterr().err
+    assert [tmp_path / "state"] == list(tmp_path.iterdir())
