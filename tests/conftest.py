@@ -14,6 +14,8 @@ import pytest
 from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
+from bench.mutation import ROOMS
+
 # As set by the command line, before numpy is loaded: with matrices as small as ours a second thread only spins.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -26,8 +28,6 @@ pytest.register_assert_rewrite("tests.envoy.harness.promises")
 
 # As `source` in [tool.coverage.run].
 MEASURED = ("core", "wire")
-# As in bench/mutation/trials.py: tests that import other packages of ours are not tests of core or wire.
-ROOMS = {*MEASURED, "config", "documents", "compose", "telemetry", "access_log"}
 IMPORT = re.compile(r"^\s*(?:from|import) extproc\.(\w+)", re.MULTILINE)
 MEASURING = pytest.StashKey["Measuring"]()
 

@@ -11,3 +11,9 @@ or package, then the fastest.
 Rejected: mutmut, which changes only functions. It omits properties (the bound by which requests are routed is
 one), constants, tables and everything else outside functions.
 """
+
+__all__ = ["ROOMS"]
+
+# Tests that import no other packages of ours are tests of core or wire. tests/conftest.py measures coverage with
+# those only.
+ROOMS = frozenset({"core", "wire", "config", "documents", "compose", "telemetry", "access_log"})
