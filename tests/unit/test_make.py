@@ -17,13 +17,19 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 (SUPPORTED,) = (line.split() for line in re.findall(r"^SUPPORTED := (.+)$", MAKEFILE, re.MULTILINE))
 (PROBE,) = re.findall(r"^SERVES := (.+)$", MAKEFILE, re.MULTILINE)
 
-# A fake Python for the Makefile: passes or fails its probe, copies itself as "environment", and logs its calls.
+# A fake Python for the Makefile: passes or fails its probe, copies itself as "environment", installs a fake uv,
+# and logs its calls.
 FAKE_PYTHON = """#!{sh}
 echo "{name} $*" >> "{log}"
 case "$1 $2" in
   "-c "*) exit {code} ;;
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip") cp "{uv}" "${{0%/*}}/uv" ;;
 esac
+"""
+FAKE_UV = """#!{sh}
+echo "uv $*" >> "{log}"
+exit {code}
 """
 
 
@@ -35,14 +41,19 @@ class Machine:
         self.path.mkdir()
         self.log = folder / "calls"
         self.venv = folder / "venv"
+        self.uv = folder / "uv"
+        self.add_uv(code=0)
         for tool in ("sh", "mkdir", "cp", "touch"):
             (self.path / tool).symlink_to(shutil.which(tool) or tool)
 
     def add(self, name: str, code: int = 0) -> None:
         """Add a Python whose probe ends with exit code `code`."""
-        python = self.path / name
-        python.write_text(FAKE_PYTHON.format(sh=shutil.which("sh"), name=name, log=self.log, code=code), "utf-8")
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        text = FAKE_PYTHON.format(sh=shutil.which("sh"), name=name, log=self.log, code=code, uv=self.uv)
+        self._write(self.path / name, text)
+
+    def add_uv(self, code: int) -> None:
+        """Let the uv of environments end with exit code `code`."""
+        self._write(self.uv, FAKE_UV.format(sh=shutil.which("sh"), log=self.log, code=code))
 
     def set_up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `make setup` for an environment outside the project."""
@@ -58,10 +69,18 @@ class Machine:
             check=False,
         )
 
+    def calls(self) -> list[str]:
+        """Return the names and arguments of the programs that were called."""
+        return self.log.read_text("utf-8").splitlines() if self.log.exists() else []
+
     def chosen(self) -> list[str]:
         """Return the names of the Pythons that created an environment."""
-        calls = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
-        return [call.split()[0] for call in calls if " -m venv " in call]
+        return [call.split()[0] for call in self.calls() if " -m venv " in call]
+
+    @staticmethod
+    def _write(program: Path, text: str) -> None:
+        program.write_text(text, "utf-8")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
 @pytest.fixture
@@ -107,6 +126,20 @@ def test_make_names_the_supported_pythons(machine: Machine, arguments: tuple[str
     message = result.stderr.splitlines()[0]
     assert message.startswith(f"make: {named}")
     assert all(word in message for word in ("cannot set up", *SUPPORTED, "ensurepip", "PYTHON=")), message
+
+
+@pytest.mark.parametrize(("code", "by"), [(0, "uv pip"), (2, "python3 -m pip")])
+def test_pip_installs_what_uv_cannot(machine: Machine, code: int, by: str) -> None:
+    """The locked packages and the project are installed by uv, which pip installs; if uv fails, all by pip."""
+    machine.add("python3")
+    machine.add_uv(code)
+    result = machine.set_up()
+    assert 0 == result.returncode, result.stderr
+    by_pip = [call for call in machine.calls() if " -m pip install " in call]
+    assert by_pip[0].endswith("--require-hashes -r requirements/uv.txt")
+    assert (3 if code else 1) == len(by_pip)
+    for installed in ("--require-hashes -r requirements/dev.txt", "--no-deps --no-build-isolation -e ."):
+        assert [each for each in machine.calls() if each.endswith(installed)][-1].startswith(f"{by} install ")
 
 
 @pytest.mark.parametrize(("versions", "code"), [(SUPPORTED, 0), (["3.1"], 1)])
