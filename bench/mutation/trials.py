@@ -22,6 +22,7 @@ __all__ = ["ROOT", "Trials"]
 ROOT = Path(__file__).parents[2]
 # This test is used whatever it imports, since the docs contain every default.
 _DOCUMENTS = "test_generated_docs.py"
+_NOT_COPIED = (".git", ".venv*", "build", "dist", "__pycache__", ".hypothesis", ".*_cache", ".coverage*")
 # The last tests that killed mutants of the same file run first, up to this many.
 KILLERS = 3
 # This many tests must pass in a worker without a mutant before its verdicts are trusted.
@@ -114,11 +115,8 @@ def _measured(copy: Path) -> Baseline:
 
 
 def _copied(copy: Path) -> Path:
-    for name in ("extproc", "tests", "bench", "docs", "deploy", "envoy"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, copy)
-    return copy
+    # Whole, since nothing else says which files the tests read.
+    return Path(shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*_NOT_COPIED)))
 
 
 def _started(copy: Path, files: list[str]) -> subprocess.Popen[str]:

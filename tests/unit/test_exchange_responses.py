@@ -9,6 +9,7 @@ import pytest
 from extproc.core.errors import ResponseFault
 from extproc.core.exchange.events import (
     BodyMode,
+    Event,
     Modes,
     RequestHeaders,
     ResponseBody,
@@ -16,6 +17,7 @@ from extproc.core.exchange.events import (
 )
 from extproc.core.facts import ResponseHead
 from extproc.core.listener import Misconfiguration
+from extproc.core.router.learning_budget import LearningBudget
 from tests.unit.exchanges import (
     BUFFERED,
     CHAT,
@@ -203,6 +205,28 @@ def test_skipped_response_headers_are_reported(connect: Connect) -> None:
     assert [Misconfiguration.NO_RESPONSE_HEADERS] == gateway.recorder.calls_of("misconfigured")
     assert ([], []) == (gateway.recorder.calls_of("observed"), gateway.recorder.calls_of("not_learned"))
     assert gateway.closed
+
+
+@pytest.mark.parametrize(
+    ("events", "messages"),
+    [
+        (response(usage(), [9]), 3),
+        (response(usage(), head=ResponseHead(500, "application/json")), 1),
+        ([ResponseBody(usage(), end_of_stream=True)], 1),
+        ([], 0),
+    ],
+    ids=["learned", "an error", "without headers", "none"],
+)
+def test_the_learning_budget_is_charged_for_each_message(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, *, events: list[Event], messages: int
+) -> None:
+    """A kept stream costs as many messages as its response had while it was open."""
+    charged = []
+    monkeypatch.setattr(LearningBudget, "pay_back", lambda _self, _usual, used, **_keys: charged.append(used))
+    gateway = connect(STREAMED)
+    gateway.send_all([*whole(chat()), *events])
+    gateway.exchange.end()
+    assert [messages] == charged
 
 
 @pytest.mark.parametrize(

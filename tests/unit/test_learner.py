@@ -98,6 +98,30 @@ def test_a_declared_output_that_the_pool_shortened_was_cut_by_it() -> None:
     assert not observed(Usage(800, 200, cut_by_length=True), max_tokens=200).learning.truncated_by_pool
 
 
+@pytest.mark.parametrize(
+    ("prompt_tokens", "max_tokens", "is_long"), [(511, 10, False), (512, 10, True), (512, 0, False)]
+)
+def test_an_output_cut_to_nothing_shows_a_long_prompt(
+    prompt_tokens: int, max_tokens: int, *, is_long: bool
+) -> None:
+    """A refusal of an output of 0 tokens tells of a prompt as long as the context only if it may be as long: from
+    half of the context on, unless the client asked for no output itself.
+    """
+    router = make_router(pools=POOLS)
+    body = {"model": "m", "prompt": [1] * prompt_tokens, "max_tokens": max_tokens}
+    decision = router.decide(Api.COMPLETIONS, RequestHead("POST", "/v1/completions"), json.dumps(body).encode())
+    assert POOLS[0] == decision.pool
+    reader = router.learner.reader(decision, ResponseHead(400, "application/json"))
+    assert reader is not None
+    message = "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"
+    reader.feed(json.dumps({"error": {"message": message, "param": "max_tokens", "code": 400}}).encode())
+    if is_long:
+        assert Overflow(None) == reader.finish()
+    else:
+        with pytest.raises(ResponseNotUnderstood):
+            reader.finish()
+
+
 def kept(router: Router, model: str, **fields: Any) -> Decision | None:
     """Return the decision for a stream that did not ask for usage, or None if it is not kept."""
     body = {

@@ -90,6 +90,18 @@ def test_a_body_that_is_not_understood_goes_to_the_default_pool(
     assert (reason is Reason.FITS) == (decision.pool is SHORT) == decision.routed
 
 
+def test_of_three_pools_the_largest_is_the_default() -> None:
+    """What cannot be read goes to the last pool, not to the second; one that fits the second is routed there."""
+    three = Pools((SHORT, Pool("middle", 8_000), LONG))
+    of_three = Placer(Mode.ENFORCE, three, make_estimator(EstimatorSettings()), 768 * 1024)
+    unsure = of_three.unsure(Api.CHAT, Reason.NOT_UNDERSTOOD, 9)
+    fits = of_three.place(replace(FACTS, max_output_tokens=5_000), "")
+    too_long = of_three.place(replace(FACTS, max_output_tokens=50_000), "")
+    assert [("long", False), ("middle", True), ("long", False)] == [
+        (each.pool.name, each.routed) for each in (unsure, fits, too_long)
+    ]
+
+
 def test_a_decision_about_a_request_of_which_nothing_is_known() -> None:
     """A request that was not read completely counts as not streaming and not
     learnable; sizes that were not passed are 0.
