@@ -76,6 +76,7 @@ def test_an_output_that_may_not_end_by_itself_needs_a_limit(
     [
         ({"n_predict": 20_000, "max_tokens": 10}, 20_000),
         ({"n_predict": 10, "max_tokens": 20_000}, 20_000),
+        ({"n_predict": 0, "max_tokens": 10}, 10),
         ({"n_predict": -1, "max_tokens": 10}, None),
         ({"n_predict": None, "max_tokens": 10}, 10),
     ],

@@ -220,13 +220,15 @@ def test_skipped_response_headers_are_reported(connect: Connect) -> None:
 def test_the_learning_budget_is_charged_for_each_message(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, *, events: list[Event], messages: int
 ) -> None:
-    """A kept stream costs as many messages as its response had while it was open."""
+    """A kept stream costs as many messages as its response had while it was open; three are usual for JSON."""
     charged = []
-    monkeypatch.setattr(LearningBudget, "pay_back", lambda _self, _usual, used, **_keys: charged.append(used))
+    monkeypatch.setattr(
+        LearningBudget, "pay_back", lambda _self, usual, used, **_keys: charged.append((usual, used))
+    )
     gateway = connect(STREAMED)
     gateway.send_all([*whole(chat()), *events])
     gateway.exchange.end()
-    assert [messages] == charged
+    assert [(3, messages)] == charged
 
 
 @pytest.mark.parametrize(

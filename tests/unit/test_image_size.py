@@ -136,7 +136,7 @@ def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected
     assert [expected] * len(images) == [size_of(url_of(image)) for image in images]
 
 
-@pytest.mark.parametrize(("width", "height"), [(333, 1_111), (4_095, 1), (1, 4_095)])
+@pytest.mark.parametrize(("width", "height"), [(333, 1_111), (334, 1_112), (4_095, 1), (1, 4_095)])
 def test_the_size_of_every_format_is_exact(width: int, height: int) -> None:
     """Width and height are neither rounded nor swapped."""
     images = [png(width, height), gif(width, height), jpeg(width, height)]
@@ -186,6 +186,14 @@ def test_escaped_base64_is_read_too(escape: str) -> None:
     for image in (png(800, 800), gif(800, 800), webp(800, 800, b"VP8X"), jpeg(800, 800, before=2_304)):
         text = json.dumps(url_of(image)).replace("/", escape)
         assert size_of_source(msgspec.Raw(text.encode())) is ImageSize.MEDIUM
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_an_escape_may_be_cut_anywhere(shift: int) -> None:
+    """Where in an escape the window ends does not matter."""
+    image = png(800, 800)
+    text = b64encode(image + bytes(-len(image) % 3)).decode() + "/" * shift + "\\u002f" * 1_000
+    assert size_of_source(msgspec.Raw(f'"data:image/png;base64,{text}"'.encode())) is ImageSize.MEDIUM
 
 
 def test_base64_in_lines_is_read_too() -> None:

@@ -40,6 +40,16 @@ def test_like_texts_have_like_shares() -> None:
     assert longest_share([rows, rows, rows[: len(rows) // 2]]) == pytest.approx(0.4, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("text", "weight"),
+    [(b"abCD", 4), (b"1", 4), (b"-+", 8), (b"    ", 4), (b"\n\x7f", 5), ("é".encode(), 2), (b"a1 ", 6)],
+)
+def test_a_digit_or_sign_weighs_as_much_as_four_letters(text: bytes, weight: int) -> None:
+    """Blanks, and bytes beyond ASCII, weigh as much as letters."""
+    letters = b"x" * 20
+    assert longest_share([letters, text]) == pytest.approx(20 / (20 + weight))
+
+
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=6))
 def test_the_longest_of_any_prompts_has_at_least_an_equal_share(texts: list[bytes]) -> None:
     """Whatever the prompts, the longest has from an equal share to all of the tokens; empty ones have none."""
