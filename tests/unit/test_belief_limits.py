@@ -150,16 +150,23 @@ def test_the_belief_about_an_empty_prompt_is_finite() -> None:
     assert np.isfinite([belief.tokens, belief.bound, belief.doubt, belief.scale, *belief.factors]).all()
 
 
-def test_a_groups_share_of_the_tokens_is_at_most_2() -> None:
-    """If some prices are far below zero and others far above, each group's share of the tokens is capped at 2; those
-    of the other groups stay what they are.
+@pytest.mark.parametrize(
+    ("vowel", "punctuation", "shares"),
+    [(5.0, -4.0, [2.0, 2.0]), (1.5, -0.5, [0.5, 1.5]), (0.25, 0.75, [0.25, 0.75])],
+)
+def test_a_groups_share_of_the_tokens_is_from_0_to_2(
+    vowel: float, punctuation: float, shares: list[float]
+) -> None:
+    """If some prices are below zero and others far above, each group's share of the tokens is taken as positive,
+    and capped at 2; those of the other groups stay what they are.
     """
     mean = np.zeros_like(PRIOR.mean)
-    mean[FEATURE_NAMES.index("vowel")], mean[FEATURE_NAMES.index("punctuation")] = 5.0, -4.0
+    mean[FEATURE_NAMES.index("vowel")], mean[FEATURE_NAMES.index("punctuation")] = vowel, punctuation
     odd = Prior(mean, PRIOR.covariance)
     text = b"a!" * 100
     x = features(RequestFacts(Api.CHAT, "m", text), look(text))
     model = ServedModel(odd, ByteClassSettings(), Residual())
     belief = believe(x, len(text), model, Residual())
     assert 100 == pytest.approx(belief.tokens)
-    assert [0.0] * (len(belief.factors) - 6) + [2.0, 2.0] == sorted(belief.factors[4:])
+    others = [0.0] * (len(belief.factors) - 6)
+    assert others + shares == pytest.approx(sorted(belief.factors[4:]))

@@ -12,6 +12,7 @@ def test_q_never_falls_below_zero() -> None:
     bound = AdaptiveBound(0.5)
     for _ in range(1_000):
         bound.observe(-100.0)
+        assert bound.q >= 0
     assert (0.0, 100.0) == (bound.q, bound.above(100.0, 0.3))
     bound.observe(100.0)
     assert 0.5 * 0.5 == bound.q
