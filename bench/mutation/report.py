@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.mutation.baseline import MOST_S, PATIENCE, PATIENCE_S
+from bench.mutation.baseline import NEAREST_SHARE, PATIENCE, PATIENCE_S
 from bench.mutation.known import reason_of
 from bench.mutation.mutants import Result, room_of
 from bench.mutation.trial import Outcome
@@ -50,7 +50,7 @@ def _head(run: Run) -> Iterator[str]:
         "`make mutants` changes one operator, number, bound or statement of `extproc/core` at a time and runs the"
         " unit tests that reach it, the nearest first, until one fails (bench/mutation/). A mutant is killed if a"
         f" test fails, or takes {PATIENCE_S:g} s more than {PATIENCE:g} times its usual time. A mutant that the"
-        f" nearest {MOST_S:g} s of tests do not kill has survived. A mutant that behaves like the code is"
+        f" nearest tests do not kill, those of 1/{1 / NEAREST_SHARE:g} of all tests' time, has survived. A mutant that behaves like the code is"
         " equivalent: no test could notice it, so none is run.\n"
     )
     yield (

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="make mutants installs it")
 
-from bench.mutation.baseline import MOST_S, Baseline
+from bench.mutation.baseline import NEAREST_SHARE, Baseline
 from bench.mutation.live import changed_function
 from bench.mutation.mutants import Mutant, mutants, room_of, sampled
 
@@ -109,12 +109,16 @@ def test_a_change_affects_no_other_function() -> None:
 
 
 def test_the_nearest_tests_run_first_up_to_a_limit() -> None:
-    """Quick test files come before slow ones, the module's own before others, up to a limit of time."""
+    """Quick test files come before slow ones, the module's own before others, up to a share of the time of all."""
     quick = {"test_policy.py::a": 2.0, "test_placing.py::a": 1.5, "far.py::a": 0.6, "far.py::b": 0.1}
-    seconds = {**quick, "test_policy_slow.py::a": MOST_S}
-    baseline = Baseline(seconds, {"core/placing/policy.py": {"7": list(seconds), "8": ["far.py::a"]}}, {})
+    near = {**quick, "test_policy_slow.py::a": 12.0}
+    baseline = Baseline(
+        near | {"other.py::a": 12.0 / NEAREST_SHARE - sum(near.values())},
+        {"core/placing/policy.py": {"7": list(near), "8": ["far.py::a"]}},
+        {},
+    )
     tests = baseline.tests_of("core/placing/policy.py", [7])
     assert ["test_policy.py::a", "test_placing.py::a", "far.py::b", "far.py::a", "test_policy_slow.py::a"] == tests
     assert list(quick) == sorted(baseline.nearest(tests), key=list(quick).index)
-    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b"] == baseline.nearest(tests, (MOST_S - 3.8) / 3)
+    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b"] == baseline.nearest(tests, (12.0 - 3.8) / 3)
     assert ["far.py::a"] == baseline.tests_of("core/placing/policy.py", [8])

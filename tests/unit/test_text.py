@@ -14,6 +14,7 @@ from extproc.core.estimator.sampling import sample
 from extproc.core.estimator.text import (
     BLANK_RUN,
     CLASSES,
+    KIND_WEIGHTS,
     OF_SCRIPTS,
     OF_UNREPEATED,
     RUN,
@@ -40,6 +41,18 @@ PHRASES = {
     json.dumps({"a": [1, 2, 3], "b": {"c": None}}): TextKind.MARKUP,
     "": TextKind.NONE,
 }
+
+
+@pytest.mark.parametrize(
+    ("characters", "column"),
+    [("αβ", 2), ("ךב", 2), ("हभ", 3), ("ངཅ", 3), ("—―", 4), ("人生", 4), ("😀🚀", 4), ("öß", 5), ("ကခ", 5)],
+)
+def test_a_script_counts_for_the_bytes_of_its_kind_only(characters: str, column: int) -> None:
+    """All bytes of its characters count for one kind of text, and none for another."""
+    text = (characters * 9).encode()
+    of_kinds = look(text).dot(KIND_WEIGHTS)
+    assert len(text) == pytest.approx(of_kinds[column])
+    assert len(text) == pytest.approx(of_kinds.sum())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """How much one source counts for all, and that the rest goes into its own deviation."""
 
 from itertools import cycle, islice
+from math import sqrt
 
 import numpy as np
 import pytest
@@ -89,7 +90,9 @@ def test_the_withheld_part_goes_into_the_sources_own_deviation() -> None:
     assert residual is whole.adjusted(residual)
     assert (0.0, 0.8 * 0.1 * 0.5) == pytest.approx((whole.deviation, held_back.deviation))
     assert 0.3 + held_back.deviation == held_back.adjusted(residual).mean
-    assert held_back.adjusted(residual).spread > 0.1
+    own = held_back.own
+    assert own is not None
+    assert sqrt(0.2 * 0.1**2 + 0.8 * own.spread**2) == pytest.approx(held_back.adjusted(residual).spread)
 
 
 def test_a_share_of_the_scores_moves_the_common_bound() -> None:
