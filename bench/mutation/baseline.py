@@ -25,8 +25,8 @@ PATIENCE = 5.0
 FAR_S = 2.0
 # The approximate time to collect a file again.
 COLLECTING_S = 0.3
-# A mutant that the nearest tests do not notice counts as survived: those that take this share of all tests' time. A
-# share, so that a slow machine runs as many of them.
+# A mutant that the nearest tests do not notice counts as survived: those that take this share of all tests' time.
+# A share, so that a slow machine runs as many of them.
 NEAREST_SHARE = 1 / 12
 
 
@@ -83,8 +83,9 @@ class Baseline:
         return self.seconds[test] + (0.0 if Path(module).stem in file_of(test) else FAR_S / 10)
 
     def nearest(self, tests: Sequence[str], file_s: float = 0.0) -> list[str]:
-        """Return the first tests that together take at most NEAREST_SHARE of all tests' time, including `file_s` for
-        each of their files.
+        """Return the first tests that together take at most NEAREST_SHARE of the time of all.
+
+        This includes `file_s` for each of their files.
         """
         most_s = NEAREST_SHARE * sum(self.seconds.values())
         firsts = {file_of(test): test for test in reversed(tests)}
