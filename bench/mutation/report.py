@@ -50,8 +50,8 @@ def _head(run: Run) -> Iterator[str]:
         "`make mutants` changes one operator, number, bound or statement of `extproc/core` at a time and runs the"
         " unit tests that reach it, the nearest first, until one fails (bench/mutation/). A mutant is killed if a"
         f" test fails, or takes {PATIENCE_S:g} s more than {PATIENCE:g} times its usual time. A mutant that the"
-        f" nearest tests do not kill (up to 1/{1 / NEAREST_SHARE:g} of the time of all) has survived. A mutant that"
-        " behaves like the code is equivalent: no test could notice it, so none is run.\n"
+        f" nearest tests do not kill (up to 1/{1 / NEAREST_SHARE:g} of the time of all) has survived. A mutant"
+        " that behaves like the code is equivalent: no test could notice it, so none is run.\n"
     )
     yield (
         f"Core has {run.existing:,} mutants, not counting those of the table of measured prices (vocabularies.py)."
