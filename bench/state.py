@@ -32,6 +32,7 @@ from extproc.evaluation.tokenizers import tokenizer
 from extproc.state.settings import StoreSettings
 from extproc.state.sharer import Sharer
 from extproc.state.store import Store
+from extproc.state.values import bytes_of
 
 __all__ = ["measure"]
 
@@ -195,7 +196,7 @@ def _cost(url: str, rounds: int) -> Table:
             changed = tuple(replace(row, observations=row.observations + number) for row in state.categories)
             models = tuple(replace(row, observations=row.observations + number) for row in state.models)
             published = tables_of(replace(state, categories=changed, models=models), TERMS)
-            await others.publish(f"peer {peer}", published, new=number == 0)
+            await others.publish(f"peer {peer}", bytes_of(published), new=number == 0)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         await replica.sharer._exchange(store)  # noqa: SLF001  (`first` would open a new connection)
         cpu_s.append(time.process_time() - began_cpu_s)

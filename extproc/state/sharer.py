@@ -19,10 +19,11 @@ from extproc.core.estimator.sharing import Exchanged, Share
 from extproc.core.estimator.tables import Tables, settled
 from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
+from extproc.state.frame import HEAD_BYTES
 from extproc.state.keeper import Ask, FailureLog, KeeperListener, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Found, Store
-from extproc.state.values import Base
+from extproc.state.values import Base, bytes_of
 
 __all__ = ["Sharer"]
 
@@ -102,16 +103,16 @@ class Sharer:
     async def leave(self) -> None:
         """Publish what was learned since the last exchange; called on the estimator's thread, after the job."""
         store = self._store()
-        while self._to_apply:  # the job was cancelled in an exchange
-            self._apply_next()
 
         async def once() -> None:
-            if (base := await store.base()) is not None and self._name in base.folded:
-                self._rename()
-            own = self._compute(self._estimator.state()).own
-            await self._publish(store, own)
-            if self._is_new:  # the key has vanished, and there is no next exchange
-                await self._publish(store, own)
+            for _ in range(2):  # the key may have vanished: folded just now, or flushed
+                while self._to_apply:  # the job was cancelled in an exchange
+                    self._apply_next()
+                if (base := await store.base()) is not None and self._name in base.folded:
+                    self._rename(base)
+                await self._publish(store, self._compute(self._estimator.state()).own)
+                if not self._is_new:
+                    return
 
         try:
             await self._try(self._in_time(once()))
@@ -144,7 +145,9 @@ class Sharer:
         found = await store.look(excluding=self._name)
         self._read(found)
         if found.base is not None and self._name in found.base.folded:
-            self._rename()
+            self._rename(found.base)
+        else:
+            self._share.holds(found.own_head)
         await self._apply()  # what is left of an exchange that was cut short
         view = await copied(self._estimator, self._ask)
         exchanged = await asyncio.to_thread(self._compute, view)
@@ -163,9 +166,13 @@ class Sharer:
         """Apply one bite, on the estimator's thread: whether it was applied does not depend on who awaits it."""
         self._share.skipped(self._estimator.shift(self._to_apply.popleft()))
 
-    def _rename(self) -> None:
-        """Go on under another name: what was published under this one is in the base."""
-        self._share.give_up()
+    def _rename(self, base: Base) -> None:
+        """Go on under another name: what was published under this one is in the base.
+
+        That need not be the latest: a replica may be folded in the middle of its exchange, or after its last words
+        did not reach the store.
+        """
+        self._share.give_up(base.version_of(self._name))
         self._name, self._is_new = uuid.uuid4().hex, True
 
     def _read(self, found: Found) -> None:
@@ -204,9 +211,11 @@ class Sharer:
         return exchanged
 
     async def _publish(self, store: Store, own: Tables) -> None:
-        done = await store.publish(self._name, own, new=self._is_new)
+        value = bytes_of(own)
+        self._share.tell(value[:HEAD_BYTES])
+        done = await store.publish(self._name, value, new=self._is_new)
         if not done and self._is_new:  # we wrote it before, and the store's confirmation was lost
-            done = await store.publish(self._name, own, new=False)
+            done = await store.publish(self._name, value, new=False)
         # If the key has vanished, it was folded (the next look shows that) or the store was flushed.
         self._is_new = not done
 

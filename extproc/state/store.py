@@ -30,14 +30,14 @@ from extproc.state.columns import Indexes
 from extproc.state.connection import connection_to
 from extproc.state.frame import HEAD_BYTES
 from extproc.state.settings import StoreSettings
-from extproc.state.values import NO_BASE, Base, base_in, bytes_of, own_in
+from extproc.state.values import NO_BASE, Base, base_in, bytes_of, own_in, versioned
 
 __all__ = ["FAILURES", "Found", "Store"]
 
 # The ways a store can fail: refuse, hang, send nonsense, hold something that is not a state. Its client does not
 # catch the errors of malformed numbers and of endlessly nested lists; a password that is not text is a ValueError.
 FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError, ValueError, RecursionError)
-MAX_FOLDED: Final = 1_000
+MAX_FOLDED: Final = 2_000  # two for each replica
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
 CLIENTS_WORDS: Final = "of pipeline caused error: "
@@ -48,7 +48,7 @@ FOREIGN: Final = b"?"  # the head of a value that is not a string, such as anoth
 class Found:
     """The result of a look at the store; `silent_s` is how long ago each replica last published.
 
-    `expired` are the names of replicas whose keys are no more.
+    `expired` are the names of replicas whose keys are no more, `own_head` is the head of the excluded one's key.
     """
 
     base: Base | None
@@ -57,6 +57,7 @@ class Found:
     silent_s: dict[str, float]
     unusable: tuple[str, ...] = ()
     expired: tuple[str, ...] = ()
+    own_head: bytes = b""
 
 
 class Store:
@@ -90,7 +91,8 @@ class Store:
         for key in keys:
             pipe.getrange(key, 0, HEAD_BYTES - 1)
             pipe.pttl(key)
-        results = await pipe.execute(raise_on_error=False)
+        pipe.getrange(self._replica(excluding), 0, HEAD_BYTES - 1)
+        *results, own_head = await pipe.execute(raise_on_error=False)
         heads = dict(zip(keys, map(_part, results[::2]), strict=True))
         changed = [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]
         # In one round trip: with one for each key, a first exchange over a slow network would not end in time.
@@ -110,17 +112,18 @@ class Store:
             {name: silent[name] for name in names if name not in expired},
             tuple(key for key in keys if heads[key] and self._read[key][1] is None),
             expired,
+            _part(own_head),
         )
 
     async def drop_names(self, names: Sequence[str]) -> None:
         """Remove the names of replicas whose keys are no more; one that lives adds its own when it publishes."""
         await cast("Any", self._connected().srem(self._key("replicas"), *names))
 
-    async def publish(self, name: str, own: Tables, *, new: bool) -> bool:
+    async def publish(self, name: str, own: bytes, *, new: bool) -> bool:
         """Write a replica's own state to its key if the key exists (if `new`: if it does not); return whether."""
         client = self._connected()
         keep_ms = round(self._settings.keep_s * 1e3)
-        done = await client.set(self._replica(name), bytes_of(own), px=keep_ms, nx=new, xx=not new)
+        done = await client.set(self._replica(name), own, px=keep_ms, nx=new, xx=not new)
         if done:
             await cast("Any", client.sadd(self._key("replicas"), name))
             await client.pexpire(self._key("replicas"), keep_ms)
@@ -173,7 +176,8 @@ class Store:
             own = [tables for blob in new.values() if (tables := own_in(blob or b"", self._indexes)) is not None]
             state = merged([before.state, *map(state_of, own), added.state], self.terms)
             state = bounded(without_model(state, without) if without else state, self.terms)
-            folded = [*before.folded, *new, *added.folded]
+            named = [each for name, blob in new.items() for each in (name, versioned(name, blob or b""))]
+            folded = [*before.folded, *named, *added.folded]
             base = Base(LearnedState("") if nothing else state, tuple(folded[-MAX_FOLDED:]))
             pipe.multi()  # type: ignore[no-untyped-call]
             pipe.set(base_key, bytes_of(base), px=round(self._settings.keep_s * 1e3))

@@ -12,11 +12,11 @@ from extproc.core.estimator.state_tables import tables_of
 from extproc.core.estimator.tables import Tables
 from extproc.core.estimator.terms import Terms
 from extproc.state.columns import Indexes, columns_of, tables_in
-from extproc.state.frame import framed, unframed
+from extproc.state.frame import HEAD_BYTES, framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_message, to_message
 
-__all__ = ["NO_BASE", "Base", "base_in", "bytes_of", "own_in"]
+__all__ = ["NO_BASE", "Base", "base_in", "bytes_of", "own_in", "versioned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,20 @@ class Base:
 
     state: LearnedState
     folded: tuple[str, ...] = ()
+    """For each replica its name, and its name with the version that it had published."""
+
+    def version_of(self, name: str) -> bytes:
+        """Return the head of what it includes of a replica; empty if a router of an earlier release folded it."""
+        begin = versioned(name, b"")
+        return next((bytes.fromhex(each[len(begin) :]) for each in self.folded if each.startswith(begin)), b"")
 
 
 NO_BASE: Final = Base(LearnedState(""))
+
+
+def versioned(name: str, blob: bytes) -> str:
+    """Return the name under which a base has a version of a replica's state, which the head of its value shows."""
+    return f"{name}={blob[:HEAD_BYTES].hex()}"
 
 
 def base_in(data: bytes, terms: Terms) -> Base | None:

@@ -16,7 +16,7 @@ as long again as it should be.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
 import numpy as np
@@ -29,6 +29,9 @@ __all__ = ["TINY", "Counts", "Fading", "Others", "Own", "scaled"]
 
 Counts = npt.NDArray[np.int64]
 TINY = 1e-300
+# How many publications a replica remembers that may be in the store: the one that it found there and a few later
+# ones. A store that is read and does not confirm would otherwise add one with each exchange.
+MAX_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,16 @@ class Others(Generic[K]):
     """The others' part of a view's table, the whole table, and the share of own knowledge that was kept.
 
     All three have the same rows, and describe the view at the last exchange, when its counts were `whole.counts`.
+    `told` is what the replica has published, by version, the latest last, aged to that exchange: a part of its own
+    knowledge, which becomes the others' if that version is folded. `is_latest` names the version, if any, that is
+    all of its own knowledge.
     """
 
     part: Table[K]
     whole: Table[K]
     keep: Numbers
+    told: dict[bytes, Table[K]] = field(default_factory=dict)
+    is_latest: bytes = b""
 
     @classmethod
     def all_of(cls, table: Table[K]) -> "Others[K]":
@@ -73,19 +81,76 @@ class Others(Generic[K]):
         kept = [key for key in self.part.index if key not in keys]
         self.keep = self.keep[[self.part.index[key] for key in kept]]
         self.part, self.whole = self.part.aligned(kept), self.whole.aligned(kept)
+        self.told = {version: _without(table, keys) for version, table in self.told.items()}
 
     def of(self, keys: Collection[K]) -> "Others[K]":
         """Return the rows of these keys; keys that are not in the table are left out."""
         here = [key for key in self.part.index if key in keys]
         keep = self.keep[[self.part.index[key] for key in here]]
-        return Others(self.part.aligned(here), self.whole.aligned(here), keep)
+        others = {key for key in self.part.index if key not in keys}
+        told = {version: _without(table, others) for version, table in self.told.items()}
+        return Others(self.part.aligned(here), self.whole.aligned(here), keep, told)
 
     def joined(self, other: "Others[K]") -> "Others[K]":
         """Return the rows of both, which have no key in common."""
         columns = other.part.values.shape[1]
         keep = [np.broadcast_to(each.keep, (len(each.keep), columns)) for each in (self, other)]
         tables = added([self.part, other.part]), added([self.whole, other.whole])
-        return Others(*tables, np.concatenate(keep, axis=0))
+        told = {
+            version: added([table, other.told[version]]) if version in other.told else table
+            for version, table in self.told.items()
+        }
+        return Others(*tables, np.concatenate(keep, axis=0), told)
+
+    def later(self, part: Table[K], whole: Table[K], keep: Numbers, old: Table[K]) -> "Others[K]":
+        """Return what describes the next exchange.
+
+        `old` is what the view still had of the replica's own knowledge. Rows that were reset since have less of it
+        than was told, and nothing of what was told is the replica's own any more.
+        """
+        now = Others(part, whole, keep)
+        owned = dict(zip(old.index, old.counts.tolist(), strict=True))
+        for version, table in self.told.items():
+            told = dict(zip(table.index, table.counts.tolist(), strict=True))
+            reset = {key for key in told if owned.get(key, -1) < told[key]}
+            now.told[version] = now.scaled(_without(table, reset))
+        return now
+
+    def weighted(self, factors: Numbers) -> "Others[K]":
+        """Return all of it times factors, shape (n, 1)."""
+        rows = self.part.index
+        told = {
+            version: scaled(table, factors[[rows[key] for key in table.index]]) if table.index else table
+            for version, table in self.told.items()
+        }
+        return Others(scaled(self.part, factors), scaled(self.whole, factors), self.keep, told)
+
+    def tell(self, version: bytes) -> None:
+        """Called before own knowledge is published: from now on the store may hold this version of it."""
+        keys, part, whole = list(self.whole.index), self.part, self.whole
+        part = part.aligned(keys, whole.values.shape[1])
+        self.told.pop(version, None)
+        while len(self.told) >= MAX_TOLD:
+            del self.told[list(self.told)[1]]
+        self.told[version] = Table(
+            whole.index, whole.counts - part.counts, whole.weights - part.weights, whole.values - part.values
+        )
+        self.is_latest = version
+
+    def holds(self, version: bytes) -> None:
+        """Called when the store was seen to hold this version: earlier ones have been replaced."""
+        if version in self.told:
+            versions = list(self.told)
+            self.told = {each: self.told[each] for each in versions[versions.index(version) :]}
+
+    def give_up(self, version: bytes) -> None:
+        """Treat this version as learned by other replicas; all own knowledge, if it is not known what it had."""
+        told = self.told.get(version)
+        if told is None or version == self.is_latest:
+            self.part = self.whole
+        elif told.index:
+            self.part = added([self.part, told], list(self.part.index))
+        self.told, self.is_latest = {}, b""
 
     def scaled(self, table: Table[K]) -> Table[K]:
         """Age a table that belongs to no replica as much as own knowledge has aged since the last exchange."""
@@ -157,6 +222,10 @@ def _interleaved(kept: Numbers, since: Numbers, later: Numbers) -> Numbers:
     alone = np.where(each < 1, (1 - np.power(each, n)) / np.maximum(1 - each, TINY), n)
     together = np.where(with_others < 1, (1 - kept) / np.maximum(1 - with_others, TINY), n)
     return np.asarray(together / alone)
+
+
+def _without(table: Table[K], keys: Collection[K]) -> Table[K]:
+    return table.aligned([key for key in table.index if key not in keys], table.values.shape[1])
 
 
 def scaled(table: Table[K], keep: Numbers) -> Table[K]:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from extproc.core.estimator.ageing import Fading, Others, Own, scaled
+from extproc.core.estimator.ageing import Fading, Others, Own
 from extproc.core.estimator.agreeing import agreed_generations, agreed_q, by_key, own_bounds
 from extproc.core.estimator.change import Change, ModelChange, RowChange, is_of
 from extproc.core.estimator.merging import only
@@ -89,11 +89,29 @@ class Share:
         faded = None if not old else state_of(self._faded(old[0]))
         return Exchanged(own, Change(models, categories, outputs), faded)
 
-    def give_up(self) -> None:
-        """Called when what was published is in the base: all of the view is others', own is what comes after."""
-        self._models.part = self._models.whole
-        self._categories.part = self._categories.whole
-        self._outputs.part = self._outputs.whole
+    def tell(self, version: bytes) -> None:
+        """Called before the own knowledge of the last exchange is published, as this version.
+
+        It may reach the store whatever becomes of the reply.
+        """
+        for each in (self._models, self._categories, self._outputs):
+            each.tell(version)
+
+    def holds(self, version: bytes) -> None:
+        """Called when the store was seen to hold this version."""
+        for each in (self._models, self._categories, self._outputs):
+            each.holds(version)
+
+    def give_up(self, version: bytes = b"") -> None:
+        """Called when a version of what was published is in the base: it is others' from then on, own is the rest.
+
+        If the version is not known, all own knowledge up to the last exchange is others'.
+        """
+        for each in (self._models, self._categories, self._outputs):
+            each.give_up(version)
+        for _, aside in self._aside.values():
+            if version in aside.told:
+                aside.give_up(version)
 
     def skipped(self, change: Change) -> None:
         """Called with the part of a change that could not be applied: the view does not contain it."""
@@ -151,7 +169,7 @@ class Share:
             0 if name in joined else scored for name, scored in zip(keys, bounds.scored.tolist(), strict=True)
         ]
         self._q = dict(zip(keys, zip(q.tolist(), scored, strict=True), strict=True))
-        self._models = Others(part, target, keep)
+        self._models = self._models.later(part, target, keep, mine.old)
         self._generations = {name: generations[name] for name in keys}
         self._aside = {name: aside for name, aside in self._aside.items() if name in self._generations}
         came_from = by_key(now.sums, now.generations, keys)
@@ -196,7 +214,7 @@ class Share:
         # In the estimator the weight of the means follows from the number of responses; it is not the sum of the
         # parts' weights.
         counts = (self._terms.category_weights(target.counts) * per_weight(target))[:, None]
-        self._categories = Others(scaled(part, counts), scaled(target, counts), keep)
+        self._categories = self._categories.later(part, target, keep, mine.old).weighted(counts)
         view = now.aligned(list(target.index), target.values.shape[1])
         means, before = means_of(target), means_of(view)
         return own, row_changes(target, view, means - before)
@@ -212,7 +230,7 @@ class Share:
         own, part, target, keep = shares(
             mine, others, self._outputs, fading, lambda table: kept_within(memory, table.weights)
         )
-        self._outputs = Others(part, target, keep)
+        self._outputs = self._outputs.later(part, target, keep, mine.old)
         view = (
             now.aligned(list(target.index))
             if now.index
