@@ -99,7 +99,8 @@ class Store:
         for key in changed:
             pipe.getrange(key, 0, MAX_BLOB_BYTES)
         for key, result in zip(changed, await pipe.execute(raise_on_error=False), strict=True):
-            self._take(key, _part(result))
+            if data := _part(result):  # else it was folded in the meantime, and the next look shows the base
+                self._take(key, data)
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
         expired = tuple(name for name in names if not heads[self._replica(name)])
         silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, results[3::2], strict=True)}
@@ -110,7 +111,7 @@ class Store:
             base[0],
             {name: each for name, each in published.items() if each is not None},
             {name: silent[name] for name in names if name not in expired},
-            tuple(key for key in keys if heads[key] and self._read[key][1] is None),
+            tuple(key for key, (_, value) in self._read.items() if value is None),
             expired,
             _part(own_head),
         )

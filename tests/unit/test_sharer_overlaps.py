@@ -113,6 +113,19 @@ def test_a_replica_that_is_folded_while_it_ends_loses_nothing(server: RedisServe
     settle(server, [other], 37)
 
 
+def test_a_key_that_is_folded_while_it_is_read_is_not_reported(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has gone into the base between the two steps of a look: nothing is wrong with it, and nothing is lost."""
+    one, other, new = (Replica(server.url, seed) for seed in range(3))
+    one.learn(30)
+    one.exchange()
+    with before(b"GETRANGE", lambda: folding(other), after=1):
+        new.exchange()
+    settle(server, [other, new], 30)
+    assert "cannot be read" not in caplog.text
+
+
 def settle(server: RedisServer, replicas: list[Replica], responses: int) -> None:
     """Exchange until all replicas have read each other, and compare what they and a new one know."""
     new = Replica(server.url)
