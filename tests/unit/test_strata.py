@@ -89,6 +89,18 @@ def test_a_stratum_that_used_more_than_its_share_is_not_behind() -> None:
     assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
 
 
+def test_a_refund_of_more_than_was_spent_leaves_nothing_spent() -> None:
+    """After it, a stratum is exactly as far behind as one that spent nothing."""
+    shares = Shares()
+    for stratum in "ab":
+        shares.is_behind(stratum, 0.0)
+    shares.spend("a", -5)
+    shares.spend("b", 1e-9)
+    assert (True, False) == (shares.is_behind("a", 0.0), shares.is_behind("b", 0.0))
+    shares.spend("a", 2e-9)
+    assert (False, True) == (shares.is_behind("a", 0.0), shares.is_behind("b", 0.0))
+
+
 def test_no_stratum_is_refunded_more_than_it_spent() -> None:
     """A refund of spending that has partly faded does not become a claim on others."""
     shares = Shares()
