@@ -119,8 +119,11 @@ def test_a_store_that_never_confirms_costs_no_memory() -> None:
     assert 3 * MAX_TOLD == state_of(stored.keys[member.name][1]).models[0].observations
 
 
-def test_a_restored_model_that_was_folded_meanwhile_counts_once() -> None:
-    """A model was published, replaced and restored: what the base has of it is others' knowledge."""
+@pytest.mark.parametrize(("fault", "own"), [("unsent", 7), ("", 47)])
+def test_a_restored_model_that_was_folded_meanwhile_counts_once(fault: str, own: int) -> None:
+    """A model was published, replaced and restored: what the base has of it is others' knowledge, all else is own.
+    The base has nothing of it if the publication that was folded came after its replacement.
+    """
     stored, rng = Stored(), np.random.default_rng(3)
     member = stored.members[0]
     estimator = member.estimator
@@ -130,13 +133,13 @@ def test_a_restored_model_that_was_folded_meanwhile_counts_once() -> None:
     stored.exchange(member)
     known = estimator._known.models.use("m")
     restart(estimator, "m")
-    stored.exchange(member, "unsent")
+    stored.exchange(member, fault)
     estimator._known.models.put("m", known)
     for _ in range(7):
         lesson(rng, [estimator])
     stored.fold(member.name)
     stored.exchange(member)
-    assert 7 == state_of(stored.keys[member.name][1]).models[0].observations
+    assert own == state_of(stored.keys[member.name][1]).models[0].observations
     assert [47] == [row.observations for row in estimator.state().models]
 
 
