@@ -34,13 +34,12 @@ class Pipe:
         os.close(self._reads)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the writer wait for its reader, however slow the machine is."""
     monkeypatch.setattr("extproc.telemetry.log_writer.FLUSHED_WITHIN_S", 60.0)
 
 
-@pytest.mark.usefixtures("_patient")
 def test_lines_come_in_order() -> None:
     """All lines logged before the writer is closed are written."""
     pipe = Pipe()
@@ -51,7 +50,6 @@ def test_lines_come_in_order() -> None:
     assert [str(number) for number in range(100)] == [line["message"] for line in pipe.lines()]
 
 
-@pytest.mark.usefixtures("_patient")
 def test_a_pipe_that_is_not_read_blocks_nobody() -> None:
     """If more is logged than pipe and queue hold, a late reader gets the first lines and the number lost."""
     pipe, logged = Pipe(), 3 * MAX_WAITING
