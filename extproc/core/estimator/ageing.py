@@ -59,7 +59,7 @@ class Others(Generic[K]):
 
     All three have the same rows, and describe the view at the last exchange, when its counts were `whole.counts`.
     `told` is what the replica has published, by version, the latest last, aged to that exchange: a part of its own
-    knowledge, which becomes the others' if that version is folded. `is_latest` names the version, if any, that is
+    knowledge, which becomes the others' if that version is folded. `latest` names the version, if any, that is
     all of its own knowledge.
     """
 
@@ -67,7 +67,7 @@ class Others(Generic[K]):
     whole: Table[K]
     keep: Numbers
     told: dict[bytes, Table[K]] = field(default_factory=dict)
-    is_latest: bytes = b""
+    latest: bytes = b""
 
     @classmethod
     def all_of(cls, table: Table[K]) -> "Others[K]":
@@ -135,7 +135,7 @@ class Others(Generic[K]):
         self.told[version] = Table(
             whole.index, whole.counts - part.counts, whole.weights - part.weights, whole.values - part.values
         )
-        self.is_latest = version
+        self.latest = version
 
     def holds(self, version: bytes) -> None:
         """Called when the store was seen to hold this version: earlier ones have been replaced."""
@@ -146,11 +146,11 @@ class Others(Generic[K]):
     def give_up(self, version: bytes) -> None:
         """Treat this version as learned by other replicas; all own knowledge, if it is not known what it had."""
         told = self.told.get(version)
-        if told is None or version == self.is_latest:
+        if told is None or version == self.latest:
             self.part = self.whole
         elif told.index:
             self.part = added([self.part, told], list(self.part.index))
-        self.told, self.is_latest = {}, b""
+        self.told, self.latest = {}, b""
 
     def scaled(self, table: Table[K]) -> Table[K]:
         """Age a table that belongs to no replica as much as own knowledge has aged since the last exchange."""
