@@ -34,8 +34,8 @@ from extproc.server.streams import Streams
 from extproc.server.tls import Certificates
 from extproc.server.tracing import trace_listeners
 from extproc.server.watch import watch_job
-from extproc.state.changing import Knowledge, in_store_of
-from extproc.state.keeping import Keeping
+from extproc.state.changing import Knowledge
+from extproc.state.keeping import Keeping, in_store_of
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.labels import FollowedFiles
 from extproc.telemetry.log import LogListener

@@ -9,10 +9,8 @@ from typing import Final, Protocol
 
 from extproc.core.errors import DualpoolError
 from extproc.core.estimator.protocol import LearnedState
-from extproc.core.estimator.settings import EstimatorSettings
-from extproc.state.settings import StateSettings
 
-__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "in_store_of", "left_out"]
+__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "left_out"]
 
 # A router of 500 models and 4,000 tenants comes to about 45 MB.
 MAX_STATE_BYTES: Final = 64 << 20
@@ -50,12 +48,3 @@ def left_out(models: Sequence[str]) -> str:
     """Return which models of an added state were left out, for people."""
     named = ", ".join(repr(name) for name in models[:NAMED]) + (" and others" if len(models) > NAMED else "")
     return f"left out {named}: a different generation than here, or no room (reset the model first)"
-
-
-def in_store_of(state: StateSettings, estimator: EstimatorSettings) -> Knowledge | None:
-    """Return the state in the store that routers with these settings share, or None if they have no store."""
-    if state.store is None:
-        return None
-    from extproc.state.in_store import InStore  # noqa: PLC0415  (it imports the store's client)
-
-    return InStore(state.store, estimator)

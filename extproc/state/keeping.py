@@ -1,12 +1,17 @@
-"""Persistence of learned state: read from a file or the store at the start, saved, shared, saved at the end."""
+"""Which parts of the room are configured: learned state in a file, and in a store that routers share.
+
+State is read from both at the start, saved and shared while requests are served, and saved at the end.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.core.estimator.protocol import Estimator
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
+from extproc.state.changing import Knowledge
 from extproc.state.file import StateFile
 from extproc.state.keeper import Ask, KeeperListener, Saver
 from extproc.state.settings import StateSettings, StoreSettings
@@ -14,7 +19,7 @@ from extproc.state.settings import StateSettings, StoreSettings
 if TYPE_CHECKING:
     from extproc.state.sharer import Sharer
 
-__all__ = ["Keeping"]
+__all__ = ["Keeping", "in_store_of"]
 
 
 class Keeping:
@@ -52,6 +57,15 @@ class Keeping:
             self._saver.save(self._estimator.state())
         if self._sharer is not None:
             run(self._sharer.leave())
+
+
+def in_store_of(state: StateSettings, estimator: EstimatorSettings) -> Knowledge | None:
+    """Return the state in the store that routers with these settings share, or None if they have no store."""
+    if state.store is None:
+        return None
+    from extproc.state.in_store import InStore  # noqa: PLC0415  (it imports the store's client)
+
+    return InStore(state.store, estimator)
 
 
 def _sharer(

@@ -21,7 +21,8 @@ from extproc.server.admin_http import admin_servers
 from extproc.server.changes import Changes
 from extproc.server.live import Live, about_router
 from extproc.server.reload import Reloader
-from extproc.state.changing import Knowledge, in_store_of
+from extproc.state.changing import Knowledge
+from extproc.state.keeping import in_store_of
 from extproc.telemetry.log import set_log_level
 from extproc.telemetry.registry import process_registry
 from extproc.telemetry.reloads import ReloadMetrics
