@@ -2,6 +2,7 @@
 
 import ast
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,17 @@ SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if "pb" not in path.parts
 @cache
 def imports(source: Path) -> frozenset[str]:
     """Return the full names of all modules that a file imports."""
-    tree = ast.walk(ast.parse(source.read_text("utf-8")))
-    nodes = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
     return frozenset(
         name
-        for node in nodes
+        for node in _nodes(source)
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
     )
+
+
+@cache
+def _nodes(source: Path) -> list[ast.Import | ast.ImportFrom]:
+    tree = ast.walk(ast.parse(source.read_text("utf-8")))
+    return [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -73,3 +78,21 @@ def test_one_module_knows_grpcs_core() -> None:
     """Private parts of gRPC, which may change with any version, are imported in one module."""
     knowing = {path.name for path in SOURCES if any("cython" in name for name in imports(path))}
     assert {"grpc_private.py"} == knowing
+
+
+def test_no_modules_import_each_other() -> None:
+    """No module imports itself by way of others, not even within a function or for types only."""
+    module_of = {_name(path): path for path in SOURCES}
+    graph = {name: _modules(path) & module_of.keys() - {name} for name, path in module_of.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def _modules(source: Path) -> set[str]:
+    """Return what a file imports, and of a package also what it imports from it: these may be modules, too."""
+    parts = [node for node in _nodes(source) if isinstance(node, ast.ImportFrom)]
+    return {f"{node.module}.{alias.name}" for node in parts for alias in node.names} | imports(source)
+
+
+def _name(source: Path) -> str:
+    parts = source.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
