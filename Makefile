@@ -47,15 +47,12 @@ $(CHECKS): requirements/checks.txt | $(READY)
 	$(call install,--require-hashes -r requirements/checks.txt)
 	@touch $@
 
-# The real helm, and kubeconform with the schemas of the gateways' custom resources, for the tests of the chart and the
-# manifests. Go builds them from source, which takes minutes, but only once.
+# kubeconform with the schemas of the gateways' custom resources, for the tests of the manifests. Go builds it from
+# source, which takes a minute, but only once.
 GO_INSTALL = GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w'
-HELM := build/tools/helm
 KUBECONFORM := build/tools/kubeconform
 SCHEMAS := build/schemas/.ready
-tools: $(HELM) $(KUBECONFORM) $(SCHEMAS)
-$(HELM):
-	$(GO_INSTALL) helm.sh/helm/v3/cmd/helm@v3.19.0
+tools: $(KUBECONFORM) $(SCHEMAS)
 $(KUBECONFORM):
 	$(GO_INSTALL) github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
 $(SCHEMAS): tests/golden/schemas.py | $(READY)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli.main import _parser, main
-from tests.unit.test_chart import CHART, HELM, helm
+from tests.unit.test_chart import CHART, HELM, NO_HELM, helm
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md")
@@ -87,7 +87,7 @@ def test_make_has_the_targets_that_the_documents_name(command: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
 
-@pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
+@pytest.mark.skipif(HELM is None, reason=NO_HELM)
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("helm ")])
 def test_helm_accepts_the_commands_of_the_documents(command: str) -> None:
     """Every `helm install` in the documents can be rendered with its values."""

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from extproc.config.schema import Configuration
 from extproc.gateways.render.numbers import Mode, Numbers
-from tests.unit.test_chart import HELM, rendered
+from tests.unit.test_chart import HELM, NO_HELM, rendered
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = Numbers(Configuration(), Mode.BUFFERED)
@@ -89,7 +89,7 @@ def test_agentgateway_calls_the_router_before_a_route_is_chosen() -> None:
     assert {"Send"} == {value for key, value in options.items() if "Body" not in key}
 
 
-@pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
+@pytest.mark.skipif(HELM is None, reason=NO_HELM)
 def test_the_pages_use_the_service_of_the_chart() -> None:
     """The Service and its port are those of the chart."""
     (port, *_) = rendered()["Service", "dualpool"]["spec"]["ports"]

@@ -14,7 +14,7 @@ from extproc.gateways.render.envoy_gateway import render_envoy_gateway
 from extproc.gateways.render.istio import render_istio
 from extproc.gateways.render.numbers import Numbers
 from tests.golden.schemas import SCHEMAS, schema_of
-from tests.unit.test_chart import EVERYTHING, HELM, PROVIDERS, documents, provider, rendered
+from tests.unit.test_chart import EVERYTHING, HELM, NO_HELM, PROVIDERS, documents, provider, rendered
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -61,7 +61,7 @@ def test_shipped_manifests_are_valid(path: Path, tmp_path: Path) -> None:
 
 
 @READY
-@pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
+@pytest.mark.skipif(HELM is None, reason=NO_HELM)
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_the_charts_output_is_valid(name: str, tmp_path: Path) -> None:
     """For every provider, with all options switched on."""
