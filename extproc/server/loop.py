@@ -13,6 +13,9 @@ __all__ = ["Loop", "Timers"]
 
 # The longest that other threads and signals wait to be served: the core has no call that wakes a poll.
 TICK_S = 0.02
+# The same after so many ticks in a row without any work: ticks are most of what an idle process takes of the CPU.
+IDLE_TICK_S = 0.1
+IDLE_AFTER = 50
 # How often timers are checked while events come back to back; a timer expires late by this at most.
 CHECKS_EVERY_S = 0.002
 
@@ -41,6 +44,7 @@ class Loop:
         self._failed = failed
         self._pending: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._next_check_s = 0.0
+        self._idle_ticks = 0
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until()` is true; it is called after each event and each tick."""
@@ -49,9 +53,13 @@ class Loop:
             try:
                 now_s = now()
                 until_s = self._next_check_s if now_s < self._next_check_s else self._expire_timers(now_s)
-                if not poll(until_s - now_s):
+                if poll(until_s - now_s):
+                    self._idle_ticks = 0
+                else:
                     self._next_check_s = 0.0
+                    self._idle_ticks += 1
                 if not pending.empty():
+                    self._idle_ticks = 0
                     self._run_pending()
             except Exception as error:  # noqa: BLE001  (whatever it is, the other calls go on)
                 self._failed(error)
@@ -86,7 +94,7 @@ class Loop:
 
     def _expire_timers(self, now_s: float) -> float:
         """Expire all timers that are due; return when to look again if no event comes first."""
-        due_s = now_s + TICK_S
+        due_s = now_s + (TICK_S if self._idle_ticks < IDLE_AFTER else IDLE_TICK_S)
         for timer in self._timers:
             if timer.next_s <= now_s:
                 timer.expire(now_s)

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from extproc.server.grpc_core import Core
-from extproc.server.loop import CHECKS_EVERY_S, TICK_S, Loop
+from extproc.server.loop import CHECKS_EVERY_S, IDLE_AFTER, IDLE_TICK_S, TICK_S, Loop
 
 EVENT_S = 0.0005
 
@@ -20,14 +20,14 @@ class _Clock:
         self.now_s = 100.0
         self.waits_s: list[float] = []
         self.on_event: Callable[[], None] = lambda: None
-        self._events = events
+        self.events = events
 
     def poll(self, wait_s: float) -> bool:
         self.waits_s.append(wait_s)
-        if self._events < 1:
+        if self.events < 1:
             self.now_s += max(wait_s, 0.0)
             return False
-        self._events -= 1
+        self.events -= 1
         self.now_s += EVENT_S
         self.on_event()
         return True
@@ -87,6 +87,31 @@ def test_a_timer_set_by_an_event_runs_when_it_is_due(clocked: Clocked) -> None:
     clock.on_event = set_timer
     loop.run(lambda: bool(timer.expired_s) or clock.now_s > 100.0 + 2 * TICK_S)
     assert pytest.approx(100.0 + EVENT_S + TICK_S / 4) == timer.expired_s[0]
+
+
+def test_an_idle_loop_wakes_less_often(clocked: Clocked) -> None:
+    """After enough ticks without any work, each wait is longer; a timer still runs when it is due."""
+    clock, timer, loop = clocked(0, IDLE_AFTER * TICK_S + 2.5 * IDLE_TICK_S)
+    due_s = timer.next_s
+    loop.run(lambda: bool(timer.expired_s))
+    assert pytest.approx([TICK_S] * IDLE_AFTER) == clock.waits_s[:IDLE_AFTER]
+    assert pytest.approx([IDLE_TICK_S, IDLE_TICK_S, IDLE_TICK_S / 2]) == clock.waits_s[IDLE_AFTER:][:3]
+    assert pytest.approx(due_s) == timer.expired_s[0]
+
+
+@pytest.mark.parametrize("work", ["an event", "a function"])
+def test_any_work_ends_idleness(work: str, clocked: Clocked) -> None:
+    """After an event, or a function for another thread, the next one waits for an ordinary tick at most."""
+    clock, _, loop = clocked(0, inf)
+    loop.run(lambda: len(clock.waits_s) > IDLE_AFTER)
+    assert pytest.approx(IDLE_TICK_S) == clock.waits_s[-1]
+    if work == "an event":
+        clock.events = 1
+    else:
+        loop.post(lambda: None)
+    polls = len(clock.waits_s)
+    loop.run(lambda: len(clock.waits_s) == polls + 3)
+    assert pytest.approx(TICK_S) == clock.waits_s[-1]
 
 
 def test_what_nobody_waits_for_any_more_is_not_run(clocked: Clocked) -> None:
