@@ -39,19 +39,19 @@ def start_process(number: int) -> tuple[subprocess.Popen[bytes], Channel]:
     """Start a worker process, which waits for its first question; return it and our end of the channel."""
     ours, its = socket.socketpair()
     with its:
-        command = [*_PYTHON, "-m", "extproc.workers.worker", str(its.fileno()), str(number)]
+        command = [*_PYTHON, "-m", "extproc.workers", str(its.fileno()), str(number)]
         # Not forked: neither gRPC nor this process's threads would survive a fork.
-        with _without_hangups():
+        with _undisturbed():
             process = subprocess.Popen(command, pass_fds=(its.fileno(),), stdin=subprocess.DEVNULL)  # noqa: S603  (ourselves)
     return process, Channel(Connection(ours.detach()))
 
 
 @contextmanager
-def _without_hangups() -> Iterator[None]:
-    """Block SIGHUP in this thread, and thereby in processes that it starts: a terminal that closes, or systemd,
-    may signal workers that have not come to ignoring it yet.
+def _undisturbed() -> Iterator[None]:
+    """Block SIGHUP and SIGINT in this thread, and thereby in processes that it starts: a terminal or systemd may
+    signal workers that have not come to ignoring the one and handling the other yet.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT])
     try:
         yield
     finally:

@@ -1,7 +1,5 @@
 """A worker: a router without an admin port. Its supervisor starts, polls and ends it through a socket pair.
 
-    python -m extproc.workers.worker FILE_DESCRIPTOR NUMBER
-
 A worker exits without draining when its supervisor exits, so that its address is free for a worker of the next
 supervisor. If the worker is stuck at that time, no process is left to notice. So it sets an alarm: the kernel ends
 it unless it answers ALIVE at least once a minute.
@@ -114,7 +112,3 @@ class _Worker:
         self._apps.put(app)
         app.loop.ask(lambda: None, STARTS_WITHIN_S)
         return msgspec.msgpack.encode(Started(app.grpc_address, app.health_address))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,7 +25,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.live import router_configuration
 from extproc.state.frame import framed
 from extproc.state.snapshot import to_bytes
-from extproc.workers.process import Patience
+from extproc.workers.process import Patience, start_process
 from extproc.workers.slot import Slot
 from extproc.workers.supervisor import Supervisor
 from tests.grpc.test_state_changes import taught
@@ -352,3 +352,16 @@ def test_a_supervisor_does_not_load_grpc() -> None:
     """So its memory stays small, and no gRPC thread exists when it starts workers."""
     code = "import sys, extproc.workers.supervisor; sys.exit('grpc' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode
+
+
+def test_ctrl_c_while_workers_load_leaves_no_traceback(
+    eventually: Eventually, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal signals the workers, too: one that still loads its code is ended by the kernel."""
+    process, channel = start_process(0)
+    maps = Path(f"/proc/{process.pid}/maps")
+    eventually(lambda: "numpy" in maps.read_text())
+    process.send_signal(signal.SIGINT)
+    assert -signal.SIGINT == process.wait(WITHIN_S)
+    channel.close()
+    assert "" == capfd.readouterr().err
