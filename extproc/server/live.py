@@ -3,6 +3,9 @@
 Without viewers it costs nothing. With viewers, however many, the metrics are sampled once a second, and each
 sample becomes one event that all of them get; histograms by model, which cost the most, are sampled every few
 seconds. Individual decisions are kept only while there are viewers, too.
+
+A sample of thousands of series is a megabyte. So few of those of the window are kept, which is as exact: figures
+are differences, divided by the time between two samples. They are dropped when nobody has watched for so long.
 """
 
 import asyncio
@@ -28,7 +31,7 @@ from extproc.config.schema import Configuration
 from extproc.core.placing.policy import Pool
 from extproc.telemetry.figures import Figures, figures_between, rates_between
 from extproc.telemetry.judging import Judged, judged_between
-from extproc.telemetry.looks import Look, Wanted, is_histogram, is_number, look_at
+from extproc.telemetry.looks import Labels, Look, Wanted, is_histogram, is_number, look_at
 from extproc.telemetry.recent import Recent, Shown
 
 __all__ = ["About", "Live", "about_router"]
@@ -36,6 +39,7 @@ __all__ = ["About", "Live", "about_router"]
 EVERY_S: Final = 1.0
 JUDGES_EVERY_S: Final = 4.0
 WINDOW_S: Final = 300.0
+KEEPS_EVERY_S: Final = 10.0
 # While the window is shorter than this, the page shows everything since the start.
 SHORTEST_WINDOW_S: Final = 60.0
 VIEWERS: Final = 8
@@ -106,12 +110,19 @@ class Live:
         self._recent = recent
         self._watch = watch
         self._start = Look(time.monotonic(), {})
-        self._looks: deque[Look] = deque()
-        self._histograms = Look(-JUDGES_EVERY_S, {})
-        self._judged: Judged | None = None
         self._viewers: set[asyncio.Queue[bytes]] = set()
         self._ticking: asyncio.Task[None] | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
         self._shown = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop the looks of the window."""
+        self._looks: deque[Look] = deque()
+        self._last: Look | None = None
+        self._histograms = Look(-JUDGES_EVERY_S, {})
+        self._judged: Judged | None = None
+        self._labels: dict[Labels, Labels] = {}
 
     def routes(self) -> list[Route]:
         """Return the page's routes."""
@@ -131,6 +142,8 @@ class Live:
 
     async def _events(self, events: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
         if self._ticking is None:
+            if self._forgetting is not None:
+                self._forgetting.cancel()
             self._watch(True)  # noqa: FBT003  (a switch)
             self._ticking = asyncio.create_task(self._tick_while_watched())
         while True:
@@ -148,24 +161,27 @@ class Live:
         finally:
             self._ticking = None
             self._watch(False)  # noqa: FBT003  (a switch)
+            self._forgetting = asyncio.get_running_loop().call_later(WINDOW_S, self._forget)
 
     def _event(self) -> bytes:
         about = self._about()
         names = [pool.name for pool in about.pools]
-        now = look_at(self._metrics(is_number), time.monotonic())
+        now = look_at(self._metrics(is_number), time.monotonic(), self._labels)
         due = now.at_s - self._histograms.at_s >= JUDGES_EVERY_S
         if due:
-            self._histograms = look_at(self._metrics(is_histogram), now.at_s)
+            self._histograms = look_at(self._metrics(is_histogram), now.at_s, self._labels)
         now = Look(now.at_s, {**now.samples, **self._histograms.samples})
         while self._looks and now.at_s - self._looks[0].at_s > WINDOW_S:
             self._looks.popleft()
-        last = self._looks[-1] if self._looks else now
+        last = self._last or now
         by_pool = rates_between(last, now, names)
         covered = bool(self._looks) and now.at_s - self._looks[0].at_s >= SHORTEST_WINDOW_S
         window = self._looks[0] if covered else self._start
         if due or self._judged is None:
             self._judged = judged_between(window, now, names)
-        self._looks.append(now)
+        if not self._looks or now.at_s - self._looks[-1].at_s >= KEEPS_EVERY_S:
+            self._looks.append(now)
+        self._last = now
         recent = None if self._recent is None else self._recent.since(self._shown)
         self._shown = max([self._shown, *(each.number for each in recent or ())])
         event = _Event(

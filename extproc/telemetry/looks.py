@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from prometheus_client import Metric
 
 __all__ = [
+    "Labels",
     "Look",
     "Wanted",
     "differences",
@@ -35,12 +36,17 @@ class Look:
     samples: Mapping[str, Mapping[Labels, float]]
 
 
-def look_at(metrics: Iterable[Metric], at_s: float) -> Look:
-    """Return all samples of some metrics."""
+def look_at(metrics: Iterable[Metric], at_s: float, shared: dict[Labels, Labels] | None = None) -> Look:
+    """Return all samples of some metrics.
+
+    Looks with the same `shared` have their labels in common, which would otherwise be most of their memory.
+    """
+    shared = {} if shared is None else shared
     samples: dict[str, dict[Labels, float]] = defaultdict(dict)
     for metric in metrics:
         for sample in metric.samples:
-            samples[sample.name][frozenset(sample.labels.items())] = sample.value
+            labels = frozenset(sample.labels.items())
+            samples[sample.name][shared.setdefault(labels, labels)] = sample.value
     return Look(at_s, dict(samples))
 
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
+import tracemalloc
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,8 +22,10 @@ from rich.console import Console
 from extproc.cli.main import main
 from extproc.cli.top import screen
 from extproc.config.loading import parse
+from extproc.server import live
 from extproc.server.live import PAGE, VIEWERS, Live, about_router
 from extproc.telemetry.looks import Wanted, is_histogram, is_number
+from extproc.telemetry.tallies import Counters
 from tests.grpc.served import App, learn_once
 
 Router = Callable[..., Any]
@@ -98,11 +104,55 @@ def test_histograms_are_collected_less_often_than_numbers() -> None:
         collected.append(wanted)
         return []
 
-    live = Live(lambda: about_router(parse("")), metrics, None, lambda _: None)
-    first, second = live._event(), live._event()
+    viewed = Live(lambda: about_router(parse("")), metrics, None, lambda _: None)
+    first, second = viewed._event(), viewed._event()
     assert [is_number, is_histogram, is_number] == collected
     assert first.startswith(b"data: ")
     assert second.startswith(b"data: ")
+
+
+def test_watching_for_long_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window of five minutes takes less than a tenth of its 300 samples, and is as long and as exact."""
+    counters = Counters("dualpool_requests", "", ("pool", "reason", "api", "model"))
+    clock: deque[float] = deque([0.0], 1)
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    viewed = Live(
+        lambda: about_router(parse("")),
+        lambda wanted: [counters.collect()] if wanted is is_number else [],
+        None,
+        lambda _: None,
+    )
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for now_s in range(400):
+        clock.append(now_s)
+        for model in range(200):
+            counters["short", "fits", "chat_completions", f"model-{model}"] += 1
+        event = json.loads(viewed._event().removeprefix(b"data: "))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 4e6
+    assert not event["since_start"]
+    assert 290 <= event["figures"]["seconds"] <= 300
+    assert event["figures"]["per_s"] == pytest.approx(200)
+    assert event["per_s"] == pytest.approx(200)
+
+
+def test_nothing_is_kept_when_nobody_has_watched_for_long(
+    router: Router, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The looks of the window are dropped once no viewer has been there for its length."""
+    monkeypatch.setattr(live, "WINDOW_S", 0.05)
+
+    async def scenario() -> None:
+        async with router() as app:
+            viewed = next(each for each in gc.get_objects() if isinstance(each, Live))
+            async with watching(app) as events:
+                await asyncio.wait_for(anext(events), WITHIN_S)
+                assert viewed._looks
+            await eventually(lambda: not viewed._looks and not viewed._labels)
+
+    asyncio.run(scenario())
 
 
 def test_the_number_of_viewers_is_limited(router: Router) -> None:
