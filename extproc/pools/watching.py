@@ -21,6 +21,8 @@ from extproc.pools.settings import WatchSettings
 __all__ = ["Known", "PoolReport", "PoolWatch"]
 
 LOAD_GOOD_FOR_ROUNDS: Final = 3
+# Servers are well again when none has failed for so long.
+CALM_S: Final = 60.0
 
 log = logging.getLogger("dualpool")
 
@@ -54,10 +56,10 @@ class _Latest:
 
 @dataclass(slots=True)
 class Known:
-    """The latest reports of a pool's servers by URL; `fails`: the last log line about them was a warning."""
+    """The latest reports of a pool's servers by URL; `failed_at_s`: when one failed last, None after a calm."""
 
     latest: dict[str, _Latest] = field(default_factory=dict)
-    fails: bool = False
+    failed_at_s: float | None = None
 
 
 @dataclass
@@ -108,7 +110,7 @@ class PoolWatch:
         for report in answered:
             self._store(report, now_s)
         self._forget(urls, now_s)
-        self._log(failures)
+        self._log(failures, now_s)
         result = self._report(len(urls), answered)
         self.publish(result)
         return result
@@ -173,16 +175,17 @@ class PoolWatch:
         with_load = sum(report.load is not None for report in answered)
         return PoolReport(models, loads, asked, with_load if self.needs_load else len(answered), with_load > 0)
 
-    def _log(self, failures: list[str]) -> None:
-        """Log once when servers begin to fail, and once when all respond again."""
-        if bool(failures) != self.known.fails:
-            self.known.fails = bool(failures)
-            fields = {
-                "pool": self.pool,
-                "failed": len(failures),
-                "first": without_password(failures[0]) if failures else "",
-            }
-            if failures:
+    def _log(self, failures: list[str], now_s: float) -> None:
+        """Log once when servers begin to fail, and once when all have responded for CALM_S.
+
+        Of a hundred servers one is late in every other round, and lines for each such round would fill the log.
+        """
+        failed_at_s = self.known.failed_at_s
+        if failures:
+            self.known.failed_at_s = now_s
+            if failed_at_s is None:
+                fields = {"pool": self.pool, "failed": len(failures), "first": without_password(failures[0])}
                 log.warning("servers of a pool do not report what they serve", extra={"fields": fields})
-            else:
-                log.info("all servers of a pool report what they serve", extra={"fields": fields})
+        elif failed_at_s is not None and now_s - failed_at_s >= CALM_S:
+            self.known.failed_at_s = None
+            log.info("all servers of a pool report what they serve", extra={"fields": {"pool": self.pool}})

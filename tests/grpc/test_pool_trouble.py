@@ -1,6 +1,7 @@
 """Servers of pools, addresses and faults of our own that must not stop the watching of pools."""
 
 import asyncio
+import logging
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +16,7 @@ from extproc.pools.settings import WatchSettings
 from extproc.pools.watching import PoolReport, PoolWatch
 from tests.grpc.test_spill_over import Router, Server, shown
 from tests.grpc.test_spill_over import serving as serving_pools
-from tests.grpc.watched import MODELS, serving
+from tests.grpc.watched import MODELS, Watched, serving
 
 
 def watching(where: Endpoints, *, needs_load: bool = False) -> PoolWatch:
@@ -53,6 +54,31 @@ def test_a_password_in_an_address_is_not_logged(tmp_path: Path, caplog: pytest.L
     (said,) = [record.fields["first"] for record in caplog.records]  # type: ignore[attr-defined]
     assert "***@127.0.0.1:9" in said
     assert "secret" not in said
+
+
+def test_servers_that_fail_now_and_then_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Of many servers, some fail in every other round: one line says so, and one that all are well, a minute after
+    the last failure.
+    """
+    caplog.set_level(logging.INFO)
+    fails = False
+
+    async def now_and_then(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=500) if fails else web.Response(body=MODELS)
+
+    async def scenario(url: str) -> None:
+        nonlocal fails
+        watched = Watched((url,))
+        for number in range(21):
+            fails = number % 2 == 0
+            watched.now_s = float(number)
+            await watched.round()
+        fails = False
+        for watched.now_s in (50.0, 79.0, 80.0, 81.0):
+            await watched.round()
+
+    serving(scenario, now_and_then)
+    assert ["WARNING", "INFO"] == [each.levelname for each in caplog.records if each.name == "dualpool"]
 
 
 @pytest.mark.parametrize("path", ["", "/" + "x" * 1_000])

@@ -207,6 +207,6 @@ def test_a_reported_failure_is_not_reported_again_after_a_reload() -> None:
     """Whether a pool's servers respond is carried over to the new watches."""
     watching = Watching()
     (watch, _) = watching.survey.watches(WatchSettings(), Random(0))
-    watch.known.fails = True
+    watch.known.failed_at_s = 0.0
     survey = Survey(POOLS, SpillSettings(), watching.audience, before=watching.survey)
-    assert [True, False] == [each.known.fails for each in survey.watches(WatchSettings(), Random(0))]
+    assert [0.0, None] == [each.known.failed_at_s for each in survey.watches(WatchSettings(), Random(0))]
