@@ -137,7 +137,7 @@ class _Server(Server):
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=KEEPS_ALIVE_S,
-                timeout_graceful_shutdown=STOPS_WITHIN_S,
+                timeout_graceful_shutdown=2 * STOPS_WITHIN_S,  # `shutdown` cuts before
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )
@@ -156,6 +156,20 @@ class _Server(Server):
         self._loop = asyncio.get_running_loop()
         if not self._ending.is_set():
             await self._ended.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and cut connections whose requests have not ended in time; a viewer's never does.
+
+        uvicorn would cancel these requests, and log a traceback for each.
+        """
+
+        def cut() -> None:
+            for each in list(self.server_state.connections):
+                each.transport.abort()
+
+        cutting = asyncio.get_running_loop().call_later(STOPS_WITHIN_S, cut)
+        await super().shutdown(sockets)
+        cutting.cancel()
 
 
 class _Connection(H11Protocol):

@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from extproc.config.loading import parse
 from extproc.core.estimator.protocol import LearnedState
 from tests.grpc.served import App
 from tests.grpc.test_admin import get
 
 Router = Callable[..., Any]
+TOKEN = b"a-token-of-more-than-thirty-two-bytes"
 
 
 @contextlib.asynccontextmanager
@@ -129,3 +133,37 @@ def test_requests_that_are_not_http_or_not_get_are_refused_without_logging(
 
     asyncio.run(scenario())
     assert [] == [each for each in caplog.records if each.name.startswith("uvicorn")]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /live HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer %s\r\n\r\n",
+        (
+            b"POST /state/import HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer %s\r\n"
+            b"content-length: 1000\r\n\r\nthe beginning"
+        ),
+    ],
+)
+def test_a_stop_ends_requests_that_do_not_end_without_an_error(
+    tmp_path: Path, eventually: Any, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    """A page that watches the router, or a body that does not arrive, is cut off as if the client had left."""
+    (tmp_path / "token").write_bytes(TOKEN)
+    app = App(
+        parse(
+            "listen: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
+            f"admin: {{address: '127.0.0.1:0', token_file: {tmp_path / 'token'}}}"
+        )
+    )
+
+    async def scenario() -> None:
+        await app.start()
+        async with connection(app) as (_, writer):
+            writer.write(sent % TOKEN)
+            connections: Any = app._admins[0]._server.server_state.connections
+            await eventually(lambda: any(each.answering for each in list(connections)))
+            await app.stop()
+
+    asyncio.run(scenario())
+    assert [] == [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
