@@ -21,11 +21,9 @@ from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
 from extproc.config.schema import Configuration
 from extproc.core.listener import Listener
 from extproc.core.placing.decision import Decision
-from extproc.core.router.learning_budget import LearningSource
 from extproc.core.router.router import Router
 from extproc.core.time_share import TimeShare
 from extproc.server.grpc_core import FAULT, INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED, Call
-from extproc.server.log_key import read_key
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.access_log import decode_log
 from extproc.wire.decode import UnknownMessage
@@ -73,20 +71,13 @@ class Teaching:
         return sealed
 
 
-def teaching_of(
-    configuration: Configuration, router: Router, spare_key: bytes, before: Teaching | None
-) -> Teaching | None:
-    """Return how a router with this configuration learns from the log; None if it does not.
+def teaching_of(configuration: Configuration, router: Router, key: bytes, before: Teaching | None) -> Teaching:
+    """Return how a router with this configuration learns from the log, with this key.
 
-    `spare_key` is used if the configuration names no key. If the key is not that of `before`, entries in flight
-    were sealed with the former one, so that one is accepted, too, until they have expired. Raises
-    ConfigurationError for a key that cannot be used.
+    If the key is not that of `before`, entries in flight were sealed with the former one, so that one is accepted,
+    too, until they have expired.
     """
-    learning = configuration.learning
-    if learning.source is not LearningSource.ACCESS_LOG:
-        return None
-    settings = learning.access_log
-    key = read_key(settings.key_file) or spare_key
+    settings = configuration.learning.access_log
     keys = Keys(key) if before is None else before.seal.keys.followed_by(key, time.time() + settings.max_age_s)
     seal = Seal(keys, Payloads(configuration.pools, configuration.estimator.kind), settings.max_age_s)
     teacher = Teacher(router.learner, seal, pools_by_cluster(configuration.pools))

@@ -91,10 +91,11 @@ class InForce:
     def renew_log_key(self) -> None:
         """Read the access log's key again, under the same configuration. Called on the threads that `apply` is."""
         with self._changing:
-            self._use_estimator(self.router.placer.estimator)
+            now = self._streams.routing
+            self._put_in_force(self._routings.knowing(now, now.router.placer.estimator, new_key=True))
 
     def _use_estimator(self, learned: Estimator) -> None:
-        """Put an estimator in force, under the same configuration, whose key file is read again."""
+        """Put an estimator in force, under the same configuration."""
         self._put_in_force(self._routings.knowing(self._streams.routing, learned))
 
     def _put_in_force(self, routing: Routing) -> None:

@@ -10,13 +10,16 @@ from typing import Final
 
 from extproc.compose import compose, recompose
 from extproc.config.schema import Configuration
+from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.listener import Listener
+from extproc.core.router.learning_budget import LearningSource
 from extproc.core.router.router import Router
 from extproc.server.access_logs import Teaching, teaching_of
 from extproc.server.deadlines import Deadlines
-from extproc.server.log_key import new_key
+from extproc.server.log_key import new_key as random_key
+from extproc.server.log_key import read_key
 from extproc.server.loop import Loop
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
@@ -46,7 +49,7 @@ class Routings:
 
     def __init__(self, clock_ns: Callable[[], int] | None) -> None:
         self._clock_ns = clock_ns
-        self._spare_key = new_key()
+        self._spare_key = random_key()
 
     def first(self, configuration: Configuration, listener: Listener) -> Routing:
         """Return a routing that has learned nothing yet. Raises ConfigurationError for unusable settings."""
@@ -62,21 +65,44 @@ class Routings:
         router = recompose(before.router, before.configuration, configuration, learned)
         return self._of(configuration, router, before)
 
-    def knowing(self, before: Routing, learned: Estimator) -> Routing:
-        """Return a routing under the same configuration with another estimator."""
+    def knowing(self, before: Routing, learned: Estimator, *, new_key: bool = False) -> Routing:
+        """Return a routing under the same configuration with another estimator, or with a `new_key` of the access
+        log: then a key that cannot be used raises ConfigurationError.
+        """
         router = recompose(before.router, before.configuration, before.configuration, learned)
-        return self._of(before.configuration, router, before)
+        return self._of(before.configuration, router, before, new_key=new_key)
 
-    def _of(self, configuration: Configuration, router: Router, before: Routing | None = None) -> Routing:
+    def _of(
+        self, configuration: Configuration, router: Router, before: Routing | None = None, *, new_key: bool = False
+    ) -> Routing:
         after_s = configuration.exchange.deadline_ms / 1000
         deadlines = Deadlines(after_s)
         if before is not None and before.deadlines.after_s == after_s:
             deadlines = before.deadlines
         decoder = Decoder(configuration.tenant_header, self._clock_ns)
         former = None if before is None else before.teaching
-        teaching = teaching_of(configuration, router, self._spare_key, former)
+        key = self._key(configuration, None if new_key else before)
+        teaching = None if key is None else teaching_of(configuration, router, key, former)
         encoder = Encoder(configuration.headers, None if teaching is None else teaching.evidence)
         return Routing(configuration, router, decoder, encoder, deadlines, teaching)
+
+    def _key(self, configuration: Configuration, before: Routing | None) -> bytes | None:
+        """Return the access log's key; None if the log is not used.
+
+        A file that has become unusable is no obstacle to other changes: its key stays in use. Raises
+        ConfigurationError if there is no such key.
+        """
+        if configuration.learning.source is not LearningSource.ACCESS_LOG:
+            return None
+        file = configuration.learning.access_log.key_file
+        try:
+            return read_key(file) or self._spare_key
+        except ConfigurationError:
+            if before is None or before.teaching is None:
+                raise
+            if before.configuration.learning.access_log.key_file != file:
+                raise
+            return before.teaching.seal.keys.key
 
 
 def _learned_under(configuration: Configuration, before: Routing, loop: Loop) -> Estimator:

@@ -361,6 +361,29 @@ def test_a_key_that_is_rotated_is_used_without_a_reload(
     with_a_log(router, act, settings)
 
 
+def test_a_key_file_that_is_gone_is_no_obstacle_to_other_changes(router: Router, tmp_path: Path) -> None:
+    """Its key stays in use, so that the mode can be changed and what was learned be forgotten."""
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    settings = "learning: {source: access_log, access_log: {key_file: %s}}"
+
+    async def scenario() -> None:
+        async with router(settings % key) as app:
+            before = app._in_force.log_key()
+            key.unlink()
+            off = f"{settings % key}\nmode: shadow"
+            await asyncio.to_thread(app.apply, parse(off))
+            assert "shadow" == app._in_force.configuration.mode
+            assert "forgot everything" == await asyncio.to_thread(app.own_knowledge.forget, "")
+            assert before == app._in_force.log_key()
+            with pytest.raises(ConfigurationError, match=r"learning\.access_log\.key_file"):
+                await asyncio.to_thread(app.apply, parse(settings % (tmp_path / "other")))
+            with pytest.raises(ConfigurationError, match=r"learning\.access_log\.key_file"):
+                await asyncio.to_thread(app._in_force.renew_log_key)
+
+    asyncio.run(scenario())
+
+
 def test_old_entries_expire_after_the_configured_age(
     router: Router, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
