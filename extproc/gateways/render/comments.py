@@ -130,7 +130,7 @@ _BY_MODE: Final[dict[Mode, dict[str, str]]] = {
         "below.",
         "request_body_buffer_limit": "The largest body that Envoy holds: a larger one is a 413, unless it "
         "declares its length and bypasses the router. Below the router's listen.max_message_bytes, since the body "
-        "is one message.",
+        "is one message. It takes Envoy 1.37 or later: before, set the listener's limit, and HTTP/2's window.",
         "message_timeout": "The timer starts when the whole body has arrived. The default of 200 ms leaves a busy "
         "router too little time.",
         "routes.very_large_body": "Bypass for bodies that would be a 413 at the limit above, on by default.",

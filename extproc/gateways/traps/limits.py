@@ -135,10 +135,12 @@ TRAPS: Final = (
     Trap(
         "buffer-below-body-cap",
         Severity.WARNING,
-        "In mode BUFFERED a body over the buffer limit is a 413, which neither the router nor a pool ever sees.",
-        "Raise request_body_buffer_limit (Envoy Gateway: ClientTrafficPolicy connection.bufferLimit, and for "
-        "HTTP/2 http2.initialStreamWindowSize, 64 KiB unless set), and put a route before it that sends larger "
-        "content-lengths to the largest pool with the router's filter off.",
+        "In mode BUFFERED a body over the buffer limit is a 413, which neither the router nor a pool ever sees. "
+        "Before Envoy 1.37 request_body_buffer_limit does not raise it.",
+        "Raise request_body_buffer_limit (before Envoy 1.37 the listener's per_connection_buffer_limit_bytes, and "
+        "for HTTP/2 initial_stream_window_size; Envoy Gateway: ClientTrafficPolicy connection.bufferLimit, and "
+        "for HTTP/2 http2.initialStreamWindowSize, 64 KiB unless set), and put a route before it that sends "
+        "larger content-lengths to the largest pool with the router's filter off.",
         _buffer_below_body_cap,
         "test_bodies.py::test_over_the_buffer_limit",
     ),

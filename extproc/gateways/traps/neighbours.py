@@ -10,12 +10,19 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
+# The first version in which a second ext_proc filter in full duplex gets whole bodies from the first.
+PROCESSORS_IN_A_ROW: Final = (1, 38)
+
 
 def _waiting_filter_after(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in split(gateway)[1]:
-        if each.waits and is_on(gateway, each):
-            what = f'"{each.name}" may wait for a reply after the router\'s "{gateway.processor.name}"'
-            yield Hit(each.place, f"{what} in full duplex")
+        if not is_on(gateway, each):
+            continue
+        where = f'after the router\'s "{gateway.processor.name}" in full duplex'
+        if each.waits:
+            yield Hit(each.place, f'"{each.name}" may wait for a reply {where}')
+        elif each.returns_bodies and gateway.is_before(*PROCESSORS_IN_A_ROW):
+            yield Hit(each.place, f'"{each.name}" returns bodies {where}, and this Envoy is older than 1.38')
 
 
 TRAPS: Final = (
@@ -25,9 +32,10 @@ TRAPS: Final = (
         "In full duplex a filter after the router's gets bodies piece by piece as the router returns them. If it "
         "holds a request at its head to ask a server, and goes on after the client's last byte but before the "
         "router's, Envoy ends the body there: the pool reads the beginning of the prompt, and answers it with "
-        "200. A larger buffer limit does not prevent that.",
+        "200. A larger buffer limit does not prevent that. Before Envoy 1.38 an ext_proc filter in full duplex "
+        "loses bodies there, too: the pool gets none.",
         "Put such a filter before the router's, or use STREAMED or BUFFERED (an endpoint picker's filter: "
-        "FULL_DUPLEX_STREAMED).",
+        "FULL_DUPLEX_STREAMED, and Envoy 1.38 or later).",
         in_modes(_waiting_filter_after, "FULL_DUPLEX_STREAMED"),
         "test_neighbours.py::test_a_filter_that_waits_after_the_router_s_in_full_duplex",
     ),
