@@ -19,6 +19,8 @@ __all__ = ["Reader", "allowed", "dataclass_in", "kind_and_range", "settings_of"]
 
 MAX_NUMBER = 2**53  # up to here a float represents every integer exactly
 MAX_KEY_CHARS = 60
+# Settings of released versions that have another name now: whoever upgrades is told which.
+RENAMED = {"exchange.max_answer_bytes": "exchange.max_response_bytes"}
 
 
 class Reader:
@@ -58,7 +60,9 @@ class Reader:
             if key in types:
                 read[key] = self.read(item, types[key], inner)
             else:
-                self._refuse(inner, f"no such setting; allowed here: {', '.join(types)}")
+                now = RENAMED.get(inner)
+                instead = f"it is named {now} now" if now else f"allowed here: {', '.join(types)}"
+                self._refuse(inner, f"no such setting; {instead}")
         given = {key: item for key, item in read.items() if item is not UNSET}
         needed = [field.name for field in dataclasses.fields(wanted) if _is_needed(field)]
         for name in needed:

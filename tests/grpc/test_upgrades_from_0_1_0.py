@@ -25,7 +25,8 @@ POD = "127.0.0.2"
 
 def line_to_add() -> str:
     """Return the line that the changelog says to add."""
-    found = re.search(r"add the line\s+`(admin: [^`]+)`", CHANGELOG.read_text())
+    text = " ".join(CHANGELOG.read_text().split())
+    found = re.search(r"add the line `(admin: [^`]+)`", text)
     assert found
     return found[1]
 

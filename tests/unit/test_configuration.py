@@ -124,6 +124,10 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
             "estimator: {media_tokens: {image: 9}}",
             "estimator.media_tokens.image: no such setting; allowed here: image_small, image_medium",
         ),
+        (
+            "exchange: {max_answer_bytes: 4194304}",
+            r"exchange.max_answer_bytes: no such setting; it is named exchange\.max_response_bytes now$",
+        ),
         ("estimator: {default_output_tokens: -1}", "estimator.default_output_tokens: -1 given; .* of at least 0"),
         ("estimator: {young_observations: -1}", "estimator.young_observations: -1 given; .* of at least 0"),
         ("estimator: {max_models: 0}", "estimator.max_models: 0 given; .* of at least 1"),
