@@ -57,6 +57,16 @@ def test_limits_that_an_older_envoy_applies() -> None:
     assert set() == names_in(dump_of(document, (1, 36)))
 
 
+@pytest.mark.parametrize("version", [(1, 38), (1, 39), (1, 40), None])
+@pytest.mark.parametrize("mode", ["streamed", "buffered", "full-duplex"])
+def test_the_pool_is_to_say_100(mode: str, version: Version) -> None:
+    """In 1.39 clients wait for `100 Continue` in vain in full duplex, too, not only in mode BUFFERED."""
+    document = load(mode)
+    connection_manager(document)["proxy_100_continue"] = True
+    hangs = mode == "buffered" or (mode == "full-duplex" and version == (1, 39))
+    assert ({"expect-hangs"} if hangs else set()) == names_in(dump_of(document, version))
+
+
 @pytest.mark.parametrize(("version", "is_found"), [((1, 37), True), ((1, 38), False), (None, False)])
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
 def test_an_endpoint_picker_behind_the_router(mode: str, version: Version, *, is_found: bool) -> None:

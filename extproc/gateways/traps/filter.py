@@ -10,6 +10,8 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
+SWALLOWS_EXPECT = (1, 39)  # this version of Envoy alone
+
 
 def _headers_skipped(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors:
@@ -21,6 +23,8 @@ def _expect_hangs(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors if gateway.passes_expect else ():
         if each.modes.request_body == "BUFFERED":
             yield Hit(each.modes_place, "proxy_100_continue is set, and the filter waits for the body")
+        elif each.modes.request_body == "FULL_DUPLEX_STREAMED" and gateway.version == SWALLOWS_EXPECT:
+            yield Hit(each.modes_place, "proxy_100_continue is set, in full duplex, and this Envoy is 1.39")
 
 
 def _body_not_sent(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -126,7 +130,8 @@ TRAPS: Final = (
         "expect-hangs",
         Severity.ERROR,
         "A client that sends `Expect: 100-continue` waits for an answer before it sends the body, and the pool, "
-        "which is to give it, gets nothing before the filter has the body.",
+        "which is to give it, gets nothing before the filter has the body. Envoy 1.39 (not 1.38, nor 1.40) does "
+        "the same in full duplex.",
         "Leave proxy_100_continue out of the connection manager: Envoy then answers at once.",
         _expect_hangs,
         "test_bodies.py::test_a_client_that_waits_for_100_continue_waits_in_vain_in_buffered_mode",
