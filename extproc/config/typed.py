@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta
 
 from extproc.core.errors import shown
 
-__all__ = ["Reader", "allowed", "dataclass_in", "kind_and_range", "settings_of"]
+__all__ = ["RENAMED", "Reader", "allowed", "dataclass_in", "kind_and_range", "settings_of"]
 
 MAX_NUMBER = 2**53  # up to here a float represents every integer exactly
 MAX_KEY_CHARS = 60
