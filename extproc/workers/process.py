@@ -36,14 +36,22 @@ class Patience:
 
 
 def start_process(number: int) -> tuple[subprocess.Popen[bytes], Channel]:
-    """Start a worker process, which waits for its first question; return it and our end of the channel."""
+    """Start a worker process, which waits for its first question; return it and our end of the channel.
+
+    Raises OSError or RuntimeError if descriptors, processes or threads have run out; nothing is left then.
+    """
     ours, its = socket.socketpair()
-    with its:
+    with ours, its:
         command = [*_PYTHON, "-m", "extproc.workers", str(its.fileno()), str(number)]
         # Not forked: neither gRPC nor this process's threads would survive a fork.
         with _undisturbed():
             process = subprocess.Popen(command, pass_fds=(its.fileno(),), stdin=subprocess.DEVNULL)  # noqa: S603  (ourselves)
-    return process, Channel(Connection(ours.detach()))
+        try:
+            return process, Channel(Connection(ours.detach()))
+        except RuntimeError:
+            process.kill()
+            process.wait()
+            raise
 
 
 @contextmanager

@@ -1,5 +1,11 @@
 """Restarting a worker that keeps ending."""
 
+import errno
+import gc
+import os
+import signal
+import subprocess
+import threading
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from extproc.config.schema import Configuration
 from extproc.telemetry.workers import Replaced, WorkerMetrics
 from extproc.workers.channel import ChannelClosed, Question
-from extproc.workers.process import Patience
+from extproc.workers.process import Patience, start_process
 from extproc.workers.slot import ANSWERS_WITHIN_S, Slot
 
 PATIENCE = Patience(steady_after_s=10, first_wait_s=0.1, longest_wait_s=5, stuck_after_s=7)
@@ -58,6 +64,60 @@ def test_a_worker_that_keeps_ending_is_restarted_with_growing_waits(
         monkeypatch.setattr(slot, name, lambda *_: None)
     slot._keep()
     assert expected == pytest.approx(ending.waited_s)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread"), MemoryError()],
+    ids=["descriptors", "threads", "memory"],
+)
+def test_a_worker_is_replaced_when_what_had_run_out_is_there_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """A process that cannot be started for lack of descriptors, threads or memory is logged and tried again."""
+    slot = Slot(0, 1, Configuration, WorkerMetrics(CollectorRegistry(), 1), PATIENCE)
+    tries: list[int] = []
+
+    def start_process(number: int) -> Any:
+        tries.append(number)
+        raise error
+
+    monkeypatch.setattr("extproc.workers.slot.start_process", start_process)
+    monkeypatch.setattr(slot, "_ending", Ending(3))
+    slot._keep()
+    assert [0, 0] == tries, "the last wait ends in the router's end"
+    said = str(error) or "MemoryError"
+    assert [f"a worker did not start: {said}"] * 2 == [each.getMessage() for each in caplog.records]
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_a_worker_without_a_channel_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, started: int) -> None:
+    """If the channel's threads cannot be started, the process is ended and the descriptors are closed."""
+    processes: list[subprocess.Popen[bytes]] = []
+    left, start = iter(range(started)), threading.Thread.start
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            processes.append(self)
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        threads.append(thread)
+        start(thread)
+
+    threads: list[threading.Thread] = []
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    with pytest.raises(RuntimeError, match="new thread"):
+        start_process(0)
+    for thread in threads:
+        thread.join(10)
+    gc.collect()
+    assert [-signal.SIGKILL] == [each.returncode for each in processes]
+    assert before == os.listdir("/proc/self/fd")  # noqa: PTH208
 
 
 @pytest.mark.parametrize("answer", [None, ChannelClosed(), TimeoutError()])
