@@ -42,9 +42,13 @@ class LookingUp(asyncio.SelectorEventLoop):
         """Return the addresses of a name, like `socket.getaddrinfo`. Raises OSError."""
         name = host, port, tuple(sorted(how.items()))
         if name not in self._under_way:
-            self._under_way[name] = answer = self.create_future()
+            answer = self.create_future()
             look_up = threading.Thread(target=self._look_up, args=(name, answer), name=THREAD, daemon=True)
-            look_up.start()
+            try:
+                look_up.start()
+            except RuntimeError as error:  # threads have run out; the next look-up may get one
+                raise socket.gaierror(socket.EAI_SYSTEM, str(error)) from error
+            self._under_way[name] = answer
         # Unlike a plain await, cancelling one waiter does not cancel the future that the others wait for.
         found, _ = await asyncio.wait([self._under_way[name]])
         said = found.pop().result()

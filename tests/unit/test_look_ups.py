@@ -91,6 +91,23 @@ def test_a_slow_look_up_is_shared_by_all_who_wait_for_it(resolver: Resolver) -> 
     assert 2 == resolver.look_ups
 
 
+def test_a_name_is_looked_up_again_after_threads_had_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that gets no thread fails like any other; it does not keep later ones waiting for its answer."""
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> list[object]:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(socket.gaierror, match="new thread"):
+                await addresses("localhost")
+        async with asyncio.timeout(60):
+            return await addresses("localhost")
+
+    assert run(scenario())
+
+
 def test_names_are_resolved() -> None:
     """The result is the same as from the system's resolver."""
     assert run(addresses("localhost")) == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
