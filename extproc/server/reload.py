@@ -131,10 +131,11 @@ class Reloader:
         except ConfigurationError as error:
             self._refuse(error)
         except TimeoutError:
-            self._taken = None  # so that it is tried again later
-            self._refuse(
-                ConfigurationError("the router is too busy to apply it", source=f"configuration file {file}")
-            )
+            self._try_again("the router is too busy to apply it", file)
+        except Exception as error:
+            # Memory or threads may have run out, which the file has nothing to do with.
+            self._try_again(f"exception in the router: {str(error) or type(error).__name__}", file)
+            raise
         else:
             self._accept(configuration, wanted, waiting)
 
@@ -147,6 +148,13 @@ class Reloader:
         )
         if waiting:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
+
+    def _try_again(self, why: str, file: Path) -> None:
+        """Have the file read again later, and report why it is not in force, once."""
+        self._taken = None
+        error = ConfigurationError(why, source=f"configuration file {file}")
+        if self._refused is None or self._refused["errors"] != error.lines():
+            self._refuse(error)
 
     def _refuse(self, error: ConfigurationError) -> None:
         lines = error.lines()

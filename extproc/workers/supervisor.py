@@ -108,9 +108,9 @@ class Supervisor:
         """
         answers: SimpleQueue[Exception | None] = SimpleQueue()
         decided = threading.Event()
-        for slot in self.slots:
-            _in_background(partial(_try, slot, configuration, answers.put, decided))
         try:
+            for slot in self.slots:
+                _in_background(partial(_try, slot, configuration, answers.put, decided))
             for _ in self.slots:
                 answer = answers.get()
                 if isinstance(answer, ConfigurationError):

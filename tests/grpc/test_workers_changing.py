@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,6 +127,34 @@ def test_the_workers_that_answer_decide(
     supervisor.run()
     assert (after if taken else before) is supervisor._configuration
     assert (["debug"] if taken else []) == levels
+
+
+def test_a_change_that_cannot_reach_all_workers_is_in_force_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is no thread for one of the workers, the other one is made to follow what is in force, too."""
+    settled = threading.Event()
+
+    def start(_: Slot) -> None:
+        raise ConfigurationError("no process is needed")
+
+    def first_only(action: Callable[[], None]) -> None:
+        if threads:
+            raise RuntimeError("can't start new thread")
+        threads.append(threading.Thread(target=action))
+        threads[0].start()
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr("extproc.workers.supervisor._in_background", first_only)
+    monkeypatch.setattr(Slot, "start", start)
+    monkeypatch.setattr(Slot, "apply", lambda *_: None)
+    monkeypatch.setattr(Slot, "settle", lambda _: settled.set())
+    supervisor = Supervisor(before := parse(BASE), None, 2)
+    with pytest.raises(RuntimeError, match="new thread"):
+        supervisor.apply(parse(SMALL))
+    assert before is supervisor._configuration
+    assert settled.wait(WITHIN_S)
+    threads[0].join(WITHIN_S)
+    supervisor.end()
+    supervisor.run()
 
 
 def test_a_worker_that_disagrees_follows_or_is_replaced(eventually: Eventually) -> None:
