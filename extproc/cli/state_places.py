@@ -1,7 +1,6 @@
 """Where `dualpool state` finds learned state: in a file, in a shared store, or in a running router."""
 
 import re
-import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.error import HTTPError
 
 from extproc.cli.token import PAGE_ERRORS, authorized_request, page, why
 from extproc.core.errors import ConfigurationError
+from extproc.fetching import fetched
 
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
@@ -76,7 +76,7 @@ def changed(url: str, token: str, data: bytes) -> str:
     request.data = data
     request.add_header("Content-Type", "application/octet-stream")
     try:
-        with urllib.request.urlopen(request, timeout=CHANGES_WITHIN_S) as response:  # noqa: S310  (the caller checked it)
+        with fetched(request, CHANGES_WITHIN_S) as response:
             body: bytes = response.read()
     except HTTPError as error:
         message = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()

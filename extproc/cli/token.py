@@ -6,9 +6,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 from extproc.core.errors import ConfigurationError
+from extproc.fetching import fetched
 from extproc.files import read_file, read_from
 
 __all__ = ["PAGE_ERRORS", "add_token", "authorized_request", "bearer_of", "page", "why"]
@@ -51,7 +52,7 @@ def authorized_request(url: str, token: str) -> Request:
 
 def page(url: str, token: str) -> bytes:
     """Return the content at this address. Raises one of PAGE_ERRORS."""
-    with urlopen(authorized_request(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the callers check the scheme)
+    with fetched(authorized_request(url, token), TIMEOUT_S) as response:
         return read_from(response, MAX_PAGE_BYTES, url)
 
 

@@ -4,10 +4,10 @@ import argparse
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
 
 from extproc.cli.token import PAGE_ERRORS, add_token, authorized_request, bearer_of, why
 from extproc.core.errors import ConfigurationError, printable
+from extproc.fetching import fetched
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,7 +61,7 @@ def _events(address: str, token: str) -> Iterator[Event]:
     """Yield the router's events. Raises ConfigurationError if it cannot be reached or closes the stream."""
     url = f"{address if '://' in address else f'http://{address}'}".rstrip("/") + "/live"
     try:
-        with urlopen(authorized_request(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user gave the address)
+        with fetched(authorized_request(url, token), SILENT_S) as response:
             while line := response.readline(MAX_LINE_BYTES):
                 if line.startswith(b"data: "):
                     event = json.loads(line[6:])

@@ -11,13 +11,13 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
-from urllib.request import urlopen
 
 import extproc
 from extproc.core.errors import ConfigurationError
 from extproc.demo.outcomes import Logged
 from extproc.demo.processes import Child
 from extproc.documents import read_document
+from extproc.fetching import fetched
 
 __all__ = ["REQUEST_MARK", "Gateway", "configuration"]
 
@@ -108,8 +108,8 @@ def _written(file: Path) -> str | None:
 
 def _ready_listeners(admin_url: str) -> dict[str, str] | None:
     try:
-        urlopen(f"{admin_url}/ready", timeout=ANSWERS_WITHIN_S).close()  # noqa: S310  (our own Envoy)
-        with urlopen(f"{admin_url}/listeners?format=json", timeout=ANSWERS_WITHIN_S) as response:  # noqa: S310
+        fetched(f"{admin_url}/ready", ANSWERS_WITHIN_S).close()
+        with fetched(f"{admin_url}/listeners?format=json", ANSWERS_WITHIN_S) as response:
             statuses = json.load(response)["listener_statuses"]
     except OSError:  # not listening yet, or 503: not ready yet; or it hangs, which is noticed when time runs out
         return None

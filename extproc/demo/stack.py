@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import urlopen
 
 from extproc.core.placing.policy import Pool
 from extproc.demo.gateway import Gateway
 from extproc.demo.processes import Child
 from extproc.demo.workload import MODEL
+from extproc.fetching import fetched
 
 __all__ = ["LONG_POOL_TOKENS", "SHORT_POOL", "Stack"]
 
@@ -79,7 +79,7 @@ class Stack:
     def learned(self) -> dict[str, float]:
         """Return the bytes per token that the router has learned, by category; empty if it does not answer."""
         try:
-            with urlopen(f"http://{self.router['admin']}/state", timeout=30) as response:
+            with fetched(f"http://{self.router['admin']}/state", 30) as response:
                 categories = json.load(response).get("categories", [])
         except OSError:
             return {}

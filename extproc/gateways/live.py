@@ -9,6 +9,7 @@ from typing import Final
 from extproc.config.loading import parse_shown
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
+from extproc.fetching import fetched
 from extproc.gateways.sources import LocatedMap, read
 
 __all__ = ["dump_of", "router_configuration"]
@@ -44,7 +45,7 @@ def _get(address: str, token: str = "") -> str:
         if token:
             # Not sent on redirects, which may lead to another host.
             request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  (its scheme is checked above)
+        with fetched(request, TIMEOUT_S) as response:
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
         asks = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED

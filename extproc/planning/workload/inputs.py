@@ -11,11 +11,11 @@ from io import TextIOWrapper
 from math import inf
 from pathlib import Path
 from typing import TextIO
-from urllib.request import urlopen
 
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.fetching import fetched
 from extproc.files import read_file
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Catalogue
@@ -166,7 +166,7 @@ def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInp
 def _scrape(source: str, model: str | None) -> Scrape:
     try:
         if _is_address(source):
-            with urlopen(source, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310  (http and https only, see _is_address)
+            with fetched(source, SCRAPE_TIMEOUT_S) as answer:
                 data = answer.read(MAX_SCRAPE_BYTES + 1)
         else:
             with Path(source).open("rb") as file:

@@ -1,0 +1,36 @@
+"""Opening of the addresses of admin ports, with the proxies of the environment only for other machines.
+
+Where HTTP_PROXY is set, as in many clusters, urllib asks the proxy even for 127.0.0.1, unless NO_PROXY lists it.
+To the proxy that is its own 127.0.0.1, and it would be sent the router's token.
+"""
+
+import ipaddress
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+__all__ = ["fetched"]
+
+
+def fetched(request: Request | str, timeout_s: float) -> Any:  # noqa: ANN401  (as urlopen)
+    """Return the response of an http:// or https:// address, as urlopen does and with its exceptions; this machine
+    is asked without a proxy.
+    """
+    return build_opener(_ForOthers()).open(request, timeout=timeout_s)
+
+
+class _ForOthers(ProxyHandler):
+    """The proxies that the environment names, for other machines than this one."""
+
+    def proxy_open(self, req: Request, proxy: str, type: str) -> Any:  # noqa: A002, ANN401  (urllib's names)
+        if _is_this_machine(urlsplit(f"//{req.host}").hostname or ""):
+            return None  # the next handler connects directly
+        return super().proxy_open(req, proxy, type)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
