@@ -31,6 +31,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _end_at_once)
     hangups = _hangups()
+    _inherit_no_signals()
     from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
 
@@ -59,6 +60,17 @@ def _hangups() -> list[int]:
     hangups: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
     return hangups
+
+
+def _inherit_no_signals() -> None:
+    """Undo what the program that started this one has blocked or ignored; workers inherit it, too.
+
+    A blocked SIGTERM would end nothing, and the SIGKILL that follows would end all streams. With SIGCHLD ignored a
+    worker's exit code is lost, and with SIGALRM its own alarm.
+    """
+    for number in (signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 class _Server(Protocol):

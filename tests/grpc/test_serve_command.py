@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import subprocess
@@ -47,6 +48,40 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
         assert httpx.get(f"http://{admin}/readyz").status_code == 503
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
+
+
+INHERITS = """
+import os
+import signal
+import sys
+for number in (signal.SIGCHLD, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_signals_that_were_blocked_or_ignored_at_the_start_work(tmp_path: Path, workers: str) -> None:
+    """Whatever the program that starts the router blocks or ignores, SIGTERM ends it, and a worker that is killed
+    is an error in the log.
+    """
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0")
+    command = [sys.executable, "-c", INHERITS, *SERVE, "--config", str(config), "--workers", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            lines = map(json.loads, process.stderr)
+            admin = next(line["admin"] for line in lines if line["message"] == "serving")
+            for worker in httpx.get(f"http://{admin}/config").json().get("workers", ())[:1]:
+                os.kill(worker["pid"], signal.SIGKILL)
+                replaced = next(line for line in lines if line["message"] == "a worker is replaced")
+                assert ("error", -signal.SIGKILL) == (replaced["level"], replaced["exit_code"])
+            process.send_signal(signal.SIGTERM)
+            assert 0 == process.wait(60)
+        finally:
+            process.kill()
 
 
 STARTS_WITH_A_HANGUP = """
