@@ -11,6 +11,7 @@ first, because other workers write to the same pipe between the poll and the wri
 import contextlib
 import logging
 import os
+import select
 import threading
 from queue import Full, Queue
 from typing import Final
@@ -27,6 +28,8 @@ class LineWriter(logging.Handler):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
+        self._writable = select.poll()
+        self._writable.register(descriptor, select.POLLOUT)
         self._waiting: Queue[bytes | None] = Queue(MAX_WAITING)
         self._dropped = 0
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
@@ -67,7 +70,10 @@ class LineWriter(logging.Handler):
     def _write(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # the reader has closed the pipe
             while line:
-                line = line[os.write(self._descriptor, line) :]
+                try:
+                    line = line[os.write(self._descriptor, line) :]
+                except BlockingIOError:  # another process that has the pipe open has set O_NONBLOCK
+                    self._writable.poll()
 
 
 def _notice_of(dropped: int) -> logging.LogRecord:

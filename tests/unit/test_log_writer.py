@@ -72,6 +72,23 @@ def test_a_pipe_that_is_not_read_blocks_nobody() -> None:
     assert logged == len(found) + sum(lost)
 
 
+def test_a_pipe_that_another_process_has_made_non_blocking_loses_nothing() -> None:
+    """O_NONBLOCK belongs to the pipe, whoever sets it. Lines that do not fit wait, as they do without it."""
+    pipe, messages = Pipe(), [f"{number:>2000}" for number in range(200)]
+    os.set_blocking(pipe.writes, False)
+    for message in messages:
+        pipe.log(message)
+
+    def end() -> None:
+        pipe.writer.close()
+        os.close(pipe.writes)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    assert messages == [line["message"] for line in pipe.lines()]
+    ending.join()
+
+
 def test_a_closed_reader_is_not_an_error() -> None:
     """The lines are lost, and nothing is raised."""
     pipe = Pipe()
