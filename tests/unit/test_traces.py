@@ -9,10 +9,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind
 
-from extproc.core.errors import BodyFault
+from extproc.config.schema import TraceSettings
+from extproc.core.errors import BodyFault, ConfigurationError
 from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
+from extproc.server.tracing import trace_listeners
 from extproc.telemetry.traces import TraceListener
 from tests.unit import decisions
 
@@ -102,6 +104,23 @@ def test_the_parent_decides_whether_a_span_is_sampled(
     """Without a sampled parent, or with an invalid one, there is no span."""
     listener.decided(replace(DECISION, head=replace(HEAD, traceparent=traceparent)))
     assert () == spans.get_finished_spans()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+    ],
+)
+def test_what_opentelemetry_refuses_in_the_environment_is_said(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Variables that a platform sets for all its programs may not suit the SDK; it is one line that says so."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=r"traces: OpenTelemetry refuses a setting.*OTEL_"):
+        trace_listeners(TraceSettings(endpoint="http://127.0.0.1:1/v1/traces"))
 
 
 def test_without_tracing_opentelemetry_is_not_imported() -> None:
