@@ -34,9 +34,11 @@ def _run(options: argparse.Namespace) -> int:
     _inherit_no_signals()
     from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
+    from extproc.telemetry.stray_lines import log_stray_lines  # noqa: PLC0415
 
     configuration = load(options.config) if options.config else parse("")
     configure_logging(configuration.log_level)
+    log_stray_lines()
     if options.workers > 1:
         from extproc.workers.supervisor import Supervisor  # noqa: PLC0415
 

@@ -20,6 +20,7 @@ from extproc.server.app import App
 from extproc.state.snapshot import from_bytes, to_bytes
 from extproc.telemetry.families import families_of
 from extproc.telemetry.log import configure_logging
+from extproc.telemetry.stray_lines import log_stray_lines
 from extproc.workers.channel import Question, Started, answer_all
 
 __all__ = ["main"]
@@ -108,6 +109,7 @@ class _Worker:
 
     def _start(self, configuration: Configuration) -> bytes:
         configure_logging(configuration.log_level, worker=self._number)
+        log_stray_lines()
         self._app = app = App(configuration, admin=False)
         self._apps.put(app)
         app.loop.ask(lambda: None, STARTS_WITHIN_S)
