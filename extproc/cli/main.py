@@ -16,6 +16,8 @@ __all__ = ["main"]
 # that serves requests.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+NO_THREAD = "can't start new thread"  # Python's words; the exception has no type of its own
+
 COMMANDS = (
     "check",
     "demo",
@@ -52,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # An error of the machine, such as a full disk; for the user's files, commands raise ConfigurationError.
         print(f"dualpool {options.command}: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if str(error) != NO_THREAD:
+            raise
+        limits = "the limits on processes (ulimit -u, pids.max) and on memory are too low for it"
+        print(f"dualpool {options.command}: {error}: {limits}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -64,11 +64,13 @@ class _Worker:
 
     def answer_questions(self, connection: Connection) -> None:
         """Answer the supervisor until it exits, then exit as well."""
-        answer_all(connection, self._answer)
-        signal.alarm(ENDS_WITHIN_S)
-        self._apps.put(None)
-        if self._app is not None:
-            self._app.end(at_once=True)
+        try:
+            answer_all(connection, self._answer)
+        finally:  # if threads have run out, too: a worker that answers nothing would be waited for
+            signal.alarm(ENDS_WITHIN_S)
+            self._apps.put(None)
+            if self._app is not None:
+                self._app.end(at_once=True)
 
     def end(self) -> None:
         """Drain, then exit. Later calls do nothing: a terminal or systemd signals the workers and the supervisor,

@@ -50,6 +50,29 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
         assert 0 == process.wait(20)
 
 
+HAS_NO_THREADS = """
+import sys
+import threading
+from extproc.cli.main import main
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+sys.exit(main(["serve", "--workers", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_start_without_threads_ends_with_one_line(workers: str) -> None:
+    """Where the limit on processes leaves no thread, the reason is one line, and not a traceback."""
+    command = [sys.executable, "-c", HAS_NO_THREADS, workers]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert 1 == ended.returncode
+    assert ended.stderr.startswith("dualpool serve: can't start new thread: the limits on processes")
+    assert 1 == ended.stderr.count("\n")
+
+
 INHERITS = """
 import os
 import signal

@@ -3,6 +3,7 @@
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,23 @@ def test_a_worker_that_is_never_asked_is_ended_by_the_kernel(
     """From its start it has a minute; when its supervisor has exited, half a minute to end by itself."""
     assert 2 == run_until_the_supervisor_exits(monkeypatch)
     assert [60, 30] == alarms
+    assert handlers
+
+
+def test_a_worker_that_cannot_answer_exits(
+    monkeypatch: pytest.MonkeyPatch, alarms: list[int], handlers: dict[int, Any]
+) -> None:
+    """If threads have run out before it could answer anything, it does not let its supervisor wait."""
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ended: list[Any] = []
+    monkeypatch.setattr(worker, "answer_all", no_thread)
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    assert 2 == run_until_the_supervisor_exits(monkeypatch)
+    assert [60, 30] == alarms
+    assert [RuntimeError] == [each.exc_type for each in ended]
     assert handlers
 
 
