@@ -170,6 +170,8 @@ class Reloader:
 def _content(file: Path) -> bytes | str:
     """Return the content of a file; if it cannot be read, the reason as text."""
     try:
+        if file.is_fifo():  # opening it would wait for a writer, and no later file would be read
+            return "it is a pipe now, which is not followed"
         return read_file(file, MAX_CONFIGURATION_BYTES)
     except OSError as error:
         return str(error)

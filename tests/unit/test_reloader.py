@@ -101,14 +101,28 @@ def spoil(file: Path) -> None:
     file.write_text(BAD)
 
 
+def to_pipe(file: Path) -> None:
+    """Replace a file by a pipe that nobody writes to."""
+    file.unlink()
+    os.mkfifo(file)
+
+
+def to_folder(file: Path) -> None:
+    """Replace a file by a folder."""
+    file.unlink()
+    file.mkdir()
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (spoil, "mode: 'on' given; allowed: enforce, shadow, off"),
         (Path.unlink, "No such file"),
+        (to_pipe, "it is a pipe now"),
+        (to_folder, "Is a directory"),
         (lambda file: file.write_bytes(b"\xff"), "not UTF-8, which is needed: byte 0xff"),
     ],
-    ids=["bad", "missing", "no text"],
+    ids=["bad", "missing", "a pipe", "a folder", "no text"],
 )
 def test_a_bad_file_never_replaces_a_good_one(
     watched: Watched, damage: Callable[[Path], None], said: str, caplog: pytest.LogCaptureFixture
@@ -123,6 +137,9 @@ def test_a_bad_file_never_replaces_a_good_one(
     refused = watched.reloader.report()["refused"]
     assert isinstance(refused, dict)
     assert said in " ".join(refused["errors"])
+    if watched.file.is_dir():
+        watched.file.rmdir()
+    watched.file.unlink(missing_ok=True)
     watched.file.write_text(GOOD)
     watched.check()
     assert (None, (1, 1, 0)) == (watched.reloader.report()["refused"], watched.metrics())
