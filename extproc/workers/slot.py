@@ -162,17 +162,13 @@ class Slot:
             self._restart()
 
     def _restart(self) -> None:
-        """Start another process, unless `apply` has; if that fails, the next `_watch` returns NOT_STARTED.
-
-        Whatever the reason is, such as descriptors, memory or threads that have run out, it is tried again: an
-        exception would end the thread, and nothing else replaces the process.
-        """
+        """Start another process, unless `apply` has; if that fails, the next `_watch` returns NOT_STARTED."""
         with self._changing:
             if self._channel is not None or self._ending.is_set():
                 return
             try:
                 self._start(self._configuration())
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  (it would end this thread, and nothing else tries again)
                 why = str(error) or type(error).__name__
                 log.error("a worker did not start: %s", why, extra={"fields": {"worker": self.number}})  # noqa: TRY400
 
