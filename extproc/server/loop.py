@@ -16,6 +16,8 @@ TICK_S = 0.02
 # The same after so many ticks in a row without any work: ticks are most of what an idle process takes of the CPU.
 IDLE_TICK_S = 0.1
 IDLE_AFTER = 50
+# Other threads often ask several things in a row: so many ordinary ticks follow each, even in an idle process.
+TICKS_AFTER_ASKED = 5
 # How often timers are checked while events come back to back; a timer expires late by this at most.
 CHECKS_EVERY_S = 0.002
 
@@ -59,7 +61,7 @@ class Loop:
                     self._next_check_s = 0.0
                     self._idle_ticks += 1
                 if not pending.empty():
-                    self._idle_ticks = 0
+                    self._idle_ticks = min(self._idle_ticks, IDLE_AFTER - TICKS_AFTER_ASKED)
                     self._run_pending()
             except Exception as error:  # noqa: BLE001  (whatever it is, the other calls go on)
                 self._failed(error)
