@@ -1,9 +1,11 @@
 """The server of Envoy's gRPC access log (ALS), which never delays a decision for long.
 
 A message is processed in slices of about half a millisecond. Between slices all pending events are handled, and
-all slices together are limited to a share of the time. A stream with unprocessed entries is not read: gRPC's flow
-control then holds back the gateway, whose own buffers are bounded, and which drops and counts what does not fit.
-So a flood costs no more than its share, and at most one message per stream is held.
+all slices together, and the decoding before them, are limited to a share of the time. Streams that have used it
+up wait for their turn, and only the first of them costs anything: there may be thousands. A stream with
+unprocessed entries is not read: gRPC's flow control then holds back the gateway, whose own buffers are bounded,
+and which drops and counts what does not fit. So a flood costs no more than its share, and at most one message per
+stream is held.
 
 Source: envoy/service/accesslog/v3/als.proto.
 """
@@ -85,7 +87,8 @@ def teaching_of(configuration: Configuration, router: Router, key: bytes, before
 
 
 class AccessLogs:
-    """All streams of log entries, and the timer (`next_s`, `expire`) that resumes them when CPU time is left.
+    """All streams of log entries, and the timer (`next_s`, `expire`) that resumes them when CPU time is left: one
+    at a time, in the order in which they began to wait.
 
     `teaching` returns the current Teaching, or None.
     """
@@ -112,23 +115,34 @@ class AccessLogs:
         self.open.add(stream)
         call.send()
 
-    def wait(self, stream: "_LogStream", until_s: float) -> None:
-        """Resume a stream at `until_s`, when there is time for it again."""
+    @property
+    def busy(self) -> bool:
+        """Whether streams are waiting: others have to wait behind them."""
+        return bool(self._waiting)
+
+    def wait(self, stream: "_LogStream", until_s: float = float("inf")) -> None:
+        """Resume a stream after those that already wait; at `until_s` there may be time for the first of them."""
         self._waiting.append(stream)
         self.next_s = min(self.next_s, until_s)
 
     def expire(self, now_s: float) -> None:
-        """Resume the waiting streams; if one fails, the others are next."""
-        self.next_s = float("inf")
-        try:
-            for _ in range(len(self._waiting)):
-                self._waiting.popleft().work(now_s)
-        except Exception:
+        """Resume the first of the waiting streams if there is time for it; if it fails, the others are next."""
+        teaching, self.next_s = self.teaching(), float("inf")
+        if not self._waiting:
+            return
+        # Without a teaching the streams end, which takes no time.
+        if teaching is not None and self.share.left_s(now_s, teaching.max_cpu_share) <= 0:
+            self.next_s = now_s + self.share.wait_s(teaching.max_cpu_share, SLICE_S)
+            return
+        stream = self._waiting.popleft()
+        if self._waiting:
             self.resume()
-            raise
+        stream.work(now_s)
 
     def resume(self) -> None:
-        """Resume the waiting streams soon; called when another configuration may allow more, or nothing at all."""
+        """Look soon whether a waiting stream can go on; also called when another configuration may allow more, or
+        nothing at all.
+        """
         self.next_s = 0.0
 
     def drain(self) -> None:
@@ -139,29 +153,22 @@ class AccessLogs:
 
 
 class _LogStream:
-    __slots__ = ("_call", "_ends_s", "_entries", "_logs")
+    __slots__ = ("_call", "_ends_s", "_entries", "_logs", "_message")
 
     def __init__(self, logs: AccessLogs, call: Call) -> None:
         self._logs = logs
         self._call = call
+        self._message: bytes | None = None  # not yet decoded
         self._entries: deque[LogEntry] = deque()
         self._ends_s = time.monotonic() + STREAM_S
 
     def on_message(self, message: bytes) -> None:
         """Called with each message from the gateway."""
-        began_s = time.monotonic()
-        try:
-            entries = None if len(message) > MAX_MESSAGE_BYTES else decode_log(message, MAX_ENTRIES)
-        except UnknownMessage:
-            self._call.finish(code=INVALID_ARGUMENT, details=b"not a StreamAccessLogsMessage")
-            return
-        if entries is None:
-            self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
+        self._message = message
+        if self._logs.busy:
+            self._logs.wait(self)
         else:
-            self._entries.extend(entries)
-        now_s = time.monotonic()
-        self._logs.share.spend(now_s - began_s)
-        self.work(now_s)
+            self.work(time.monotonic())
 
     def on_end(self) -> None:
         """Called when the gateway ends the stream or disconnects."""
@@ -186,20 +193,37 @@ class _LogStream:
         if teaching is None:
             self.on_end()
             return
-        left_s = logs.share.left_s(now_s, teaching.max_cpu_share)
-        if left_s <= 0:  # also without entries: decoding what holds none takes time, too
+        if logs.share.left_s(now_s, teaching.max_cpu_share) <= 0:
             logs.wait(self, now_s + logs.share.wait_s(teaching.max_cpu_share, SLICE_S))
             return
-        wall_s, began_s, ends_s = time.time(), now_s, now_s + SLICE_S
+        wall_s, began_s = time.time(), now_s
+        if self._message is not None:
+            try:
+                self._decode(self._message)
+            except UnknownMessage:
+                self._call.finish(code=INVALID_ARGUMENT, details=b"not a StreamAccessLogsMessage")
+            now_s = time.monotonic()
+        ends_s = now_s + SLICE_S
         while entries and now_s < ends_s:
             block = [entries.popleft() for _ in range(min(BLOCK_ENTRIES, len(entries)))]
             for outcome in teaching.teacher.take(block, wall_s):
                 logs.metrics.access_log_entries[outcome,] += 1
             now_s = time.monotonic()
         logs.share.spend(now_s - began_s)
+        if self._call.finished:
+            return
         if entries:
             self._call.mark(lambda: self.work(time.monotonic()))
         elif now_s >= self._ends_s:
             self.on_end()
         else:
             self._call.send()
+
+    def _decode(self, message: bytes) -> None:
+        """Take a message's entries, or count it as too large. Raises UnknownMessage."""
+        self._message = None
+        entries = None if len(message) > MAX_MESSAGE_BYTES else decode_log(message, MAX_ENTRIES)
+        if entries is None:
+            self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
+        else:
+            self._entries.extend(entries)

@@ -100,6 +100,30 @@ def test_entries_take_at_most_their_share(
     assert router.worked_s == pytest.approx(100 * share, rel=0.1, abs=BURST_S + 4 * decode_s)
 
 
+def test_thousands_of_streams_take_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message is not even decoded before there is time for it: whoever opens a stream for each takes no more."""
+    router = Router(monkeypatch, 2_000, 0.05, decode_s=0.003)
+    router.run(10.0)
+    assert router.worked_s < 10.0 * 0.05 + BURST_S + 0.004
+
+
+def test_streams_that_wait_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that there is time for one of them, one is resumed, and not all, to find that none is left."""
+    router = Router(monkeypatch, 500, 0.05, decode_s=0.0)
+    router.run(5.0)
+    resumed: list[float] = []
+    work = access_logs._LogStream.work
+
+    def counted(stream: access_logs._LogStream, now_s: float) -> None:
+        resumed.append(now_s)
+        work(stream, now_s)
+
+    monkeypatch.setattr(access_logs._LogStream, "work", counted)
+    before_s = router.worked_s
+    router.run(10.0)
+    assert len(resumed) <= 2 * (router.worked_s - before_s) / SLICE_S
+
+
 def test_slices_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two slices of about half a millisecond other events are handled, though more would be allowed."""
     router = Router(monkeypatch, 2, 1.0, decode_s=0.0)
