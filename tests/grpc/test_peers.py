@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import grpc
 import hpack
+import pytest
 
+from extproc.telemetry.log import JsonFormatter
 from tests.grpc.conftest import METHOD
 from tests.grpc.frames import HEAD, PREFACE, frame
 from tests.grpc.messages import Router
@@ -38,11 +40,11 @@ class Peer:
         self._unparsed = b""
         self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0))
 
-    def open(self, streams: int, flags: int = 0) -> None:
+    def open(self, streams: int, flags: int = 0, head: dict[bytes | str, bytes | str] = HEAD) -> None:
         """Open some streams, from the first possible number upwards."""
         self._socket.sendall(
             b"".join(
-                frame(HEADERS, END_HEADERS | flags, number, self._encoder.encode(HEAD))
+                frame(HEADERS, END_HEADERS | flags, number, self._encoder.encode(head))
                 for number in range(1, 2 * streams, 2)
             )
         )
@@ -135,6 +137,27 @@ def test_a_flood_of_pings_ends_its_connection(router: Router) -> None:
             return await asyncio.to_thread(pings, app.grpc_address)
 
     assert asyncio.run(scenario())
+
+
+def test_metadata_is_not_logged(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    """Bytes that are not UTF-8 are logged by gRPC; a gateway that traces passes on a client's `tracestate`."""
+
+    def asks(address: str) -> list[bytes]:
+        peer = Peer(address)
+        try:
+            peer.open(1, END_STREAM, {**HEAD, "tracestate": b"k=secret\xff"})
+            return peer.statuses(1)
+        finally:
+            peer.close()
+
+    async def scenario() -> list[bytes]:
+        async with router() as app:
+            return await asyncio.to_thread(asks, app.grpc_address)
+
+    assert [b"0"] == asyncio.run(scenario())
+    shown = [JsonFormatter().format(each) for each in caplog.records]
+    assert any("Invalid encoding" in each for each in shown), "gRPC still logs it"
+    assert not any("secret" in each for each in shown)
 
 
 def test_streams_that_came_while_the_router_paused_are_served(router: Router) -> None:
