@@ -34,6 +34,9 @@ from extproc.server.live import Live
 __all__ = ["Admin", "admin_servers", "listening"]
 
 CONNECTIONS = 32
+# asyncio accepts so many before the bound above is looked at. With uvicorn's 2048 a flood of connections takes all
+# file descriptors, and the gateway cannot connect.
+ACCEPTED_AT_ONCE: Final = 32
 # How often a connection is checked. It is closed if no request came since the last check, or bytes stay unread.
 LOOKS_EVERY_S = 30.0
 KEEPS_ALIVE_S: Final = 30
@@ -136,6 +139,7 @@ class _Server(Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
+                backlog=ACCEPTED_AT_ONCE,
                 timeout_keep_alive=KEEPS_ALIVE_S,
                 timeout_graceful_shutdown=2 * STOPS_WITHIN_S,  # `shutdown` cuts before
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,

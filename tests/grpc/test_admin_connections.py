@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from extproc.config.loading import parse
 from extproc.core.estimator.protocol import LearnedState
+from extproc.server.admin_http import CONNECTIONS, _Connection
 from tests.grpc.served import App
 from tests.grpc.test_admin import get
 
@@ -52,6 +54,42 @@ def test_one_connection_too_many_replaces_the_oldest_silent_one(
             assert await is_closed(oldest)
 
     asyncio.run(scenario())
+
+
+def test_a_flood_of_connections_takes_few_descriptors(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connections wait to be accepted: the gateway's connections need descriptors, too."""
+    connected = threading.Event()
+    made, lost = _Connection.connection_made, _Connection.connection_lost
+    number = [0, 0]
+
+    def counted(connection: Any, transport: Any) -> None:
+        number[:] = number[0] + 1, max(number[1], number[0] + 1)
+        made(connection, transport)
+
+    def uncounted(connection: Any, error: Exception | None) -> None:
+        number[0] -= 1
+        lost(connection, error)
+
+    monkeypatch.setattr(_Connection, "connection_made", counted)
+    monkeypatch.setattr(_Connection, "connection_lost", uncounted)
+
+    async def scenario() -> None:
+        async with router() as app:
+            assert 200 == (await get(app, "/healthz")).status_code
+            loop = app._admins[0]._server._loop
+            loop.call_soon_threadsafe(connected.wait, 10)
+            with contextlib.ExitStack() as sockets:
+                host, _, port = app.admin_address.rpartition(":")
+                for _ in range(20 * CONNECTIONS):
+                    flooding = sockets.enter_context(socket.socket())
+                    flooding.settimeout(0)
+                    with contextlib.suppress(BlockingIOError):
+                        flooding.connect((host, int(port)))
+                connected.set()
+                assert 200 == (await get(app, "/healthz")).status_code
+
+    asyncio.run(scenario())
+    assert number[1] < 6 * CONNECTIONS
 
 
 def test_a_connection_is_refused_when_all_are_busy(
