@@ -1,4 +1,5 @@
-"""Access control for the admin pages: with `admin.token_file`, all pages but those for probes require the token.
+"""Access control for the admin pages: with `admin.token_file`, all pages but those for probes require the token; a
+loopback address serves no other host's names.
 
 A program sends the token as in RFC 6750 (`Authorization: Bearer`). A browser prompts its user for a password,
 which is the token, and then sends it with every request, also with the one for the live page's stream (RFC 7617):
@@ -9,6 +10,7 @@ installed in every browser and phone that views the page; a proxy in front can r
 import base64
 import binascii
 import hmac
+import ipaddress
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -19,7 +21,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.files import read_file
 from extproc.server.admin import PROBES
 
-__all__ = ["TokenRequired", "read_token"]
+__all__ = ["OwnNamesOnly", "TokenRequired", "read_token"]
 
 MAX_TOKEN_FILE_BYTES = 64 << 10
 READING = ("GET", "HEAD")
@@ -67,6 +69,35 @@ class TokenRequired:
                 right = hmac.compare_digest(shown.encode(), token.encode())
                 app = app if right else _refusal(CHALLENGES if reads else CHALLENGES[:1])
         await app(scope, receive, send)
+
+
+class OwnNamesOnly:
+    """Refuses requests for a host name that is neither this machine's nor `configured`, in lower case.
+
+    Otherwise a web page whose name resolves to this machine (DNS rebinding) could read what only this machine may.
+    """
+
+    def __init__(self, app: ASGIApp, configured: str) -> None:
+        self._app = app
+        self._names = {"", "localhost", configured}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request (ASGI)."""
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        app = self._app
+        if not self._has(host.lower()):
+            app = PlainTextResponse("use the IP address or localhost in the URL\n", 421)
+        await app(scope, receive, send)
+
+    def _has(self, host: str) -> bool:
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return False
+        return True
 
 
 def _credential(authorization: str, *, basic: bool) -> str:

@@ -20,13 +20,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from extproc.config.schema import AdminSettings
 from extproc.core.errors import ConfigurationError
-from extproc.server.access import TokenRequired
+from extproc.server.access import OwnNamesOnly, TokenRequired
 from extproc.server.admin import PAGES, PROBES, Pages
 from extproc.server.changes import Changes
 from extproc.server.live import Live
@@ -83,7 +83,7 @@ class Admin:
         bound_to, bound_port = self._socket.getsockname()[:2]
         self.address = f"{host}:{bound_port}"
         if ipaddress.ip_address(bound_to).is_loopback:
-            app = _OwnNamesOnly(app, host.lower())
+            app = OwnNamesOnly(app, host.lower())
         self._server = _Server(app)
         self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
 
@@ -179,11 +179,13 @@ class _Server(Server):
 class _Connection(H11Protocol):
     """One connection, closed if it is idle, or if there are too many.
 
-    When there are too many, the oldest one that waits for a request is closed: a client that silently holds all of
-    them open does not lock out a probe.
+    When there are too many, the oldest one that waits for a request is closed, otherwise the oldest whose client
+    does not read, or has had an answer: whoever holds all of them open, or sends requests without waiting for the
+    answers, does not lock out a probe.
     """
 
     made_s = 0.0
+    has_answered = False
     _answered: object = None
     _was_unread = False
 
@@ -194,51 +196,36 @@ class _Connection(H11Protocol):
         others = [each for each in self.connections if isinstance(each, _Connection) and each is not self]
         others = [each for each in others if not each.transport.is_closing()]
         if len(others) >= CONNECTIONS:
-            waiting = [each for each in others if not each.answering]
-            min(waiting, key=lambda each: each.made_s, default=self).transport.abort()
+            dispensable = (
+                [each for each in others if not each.answering]
+                or [each for each in others if each.unread]
+                or [each for each in others if each.has_answered]
+            )
+            min(dispensable, key=lambda each: each.made_s, default=self).transport.abort()
+
+    def on_response_complete(self) -> None:
+        self.has_answered = True
+        super().on_response_complete()
 
     @property
     def answering(self) -> bool:
         """Whether a request is in progress."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def unread(self) -> bool:
+        """Whether bytes wait for the client to read."""
+        return self.transport.get_write_buffer_size() > 0
+
     def _look(self) -> None:
         if self.transport.is_closing():
             return
-        unread = self.transport.get_write_buffer_size() > 0
+        unread = self.unread
         if (unread and self._was_unread) or (not self.answering and self.cycle is self._answered):
             self.transport.abort()
             return
         self._was_unread, self._answered = unread, self.cycle
         self.loop.call_later(LOOKS_EVERY_S, self._look)
-
-
-class _OwnNamesOnly:
-    """Refuses requests for a host name that is neither this machine's nor `configured`, in lower case.
-
-    Otherwise a web page whose name resolves to this machine (DNS rebinding) could read what only this machine may.
-    """
-
-    def __init__(self, app: ASGIApp, configured: str) -> None:
-        self._app = app
-        self._names = {"", "localhost", configured}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        app = self._app
-        if not self._has(host.lower()):
-            app = PlainTextResponse("use the IP address or localhost in the URL\n", 421)
-        await app(scope, receive, send)
-
-    def _has(self, host: str) -> bool:
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if name in self._names:
-            return True
-        try:
-            ipaddress.ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return True
 
 
 def _app(pages: Pages, paths: Collection[str], more: Sequence[Route]) -> Starlette:

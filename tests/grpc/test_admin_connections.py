@@ -119,6 +119,58 @@ def test_a_connection_is_refused_when_all_are_busy(
     asyncio.run(scenario())
 
 
+def test_clients_that_do_not_read_lock_out_nobody(
+    router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """Of requests in progress, the oldest whose client does not read makes room for a new connection."""
+    monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
+    monkeypatch.setattr("extproc.server.admin.to_json", lambda _state: "x" * 64_000_000)
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (_, one), connection(app) as (_, other):
+            for each in (one, other):
+                each.transport.pause_reading()  # type: ignore[attr-defined]
+                each.write(b"GET /state HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2)
+            connections = app._admins[0]._server.server_state.connections
+            await eventually(
+                lambda: [True, True] == [each.answering and each.unread for each in list(connections)]
+            )
+            assert 200 == (await get(app, "/healthz")).status_code
+
+    asyncio.run(scenario())
+
+
+def test_requests_sent_without_waiting_lock_out_nobody(
+    router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """A connection that has had an answer makes room while its next request is in progress."""
+    monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
+    may_answer, asked = threading.Event(), threading.Semaphore(0)
+
+    def slow(_state: LearnedState) -> str:
+        asked.release()
+        may_answer.wait(10)
+        return "{}"
+
+    monkeypatch.setattr("extproc.server.admin.to_json", slow)
+    healthz, state = (b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path for path in (b"/healthz", b"/state"))
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (reader, one), connection(app) as (_, other):
+            try:
+                one.write(healthz + state)
+                assert await asyncio.to_thread(asked.acquire, timeout=10)
+                other.write(state)
+                connections = app._admins[0]._server.server_state.connections
+                await eventually(lambda: [True, True] == [each.answering for each in list(connections)])
+                assert 200 == (await get(app, "/healthz")).status_code
+                assert await is_closed(reader)
+            finally:
+                may_answer.set()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"]
 )
