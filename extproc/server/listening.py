@@ -23,11 +23,22 @@ _KEEPALIVE: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.http2.max_pings_without_data", 0),
 )
+_FOR_ALL: Final = (
+    # Otherwise two processes on one port would each get a part of the traffic, and nobody would notice.
+    ("grpc.so_reuseport", 0),
+    *_KEEPALIVE,
+)
 # By default gRPC refuses some new streams while a thousand wait, as after a pause of the process. In full duplex
 # that fails their requests; overload.py sends them on undecided.
 _NONE_REFUSED: Final = (
     ("grpc.server.max_pending_requests", 1 << 30),
     ("grpc.server.max_pending_requests_hard_limit", 1 << 30),
+)
+# The port for probes asks for no certificate, whatever the gateway's port does: whoever reaches it must not be
+# able to make the router hold much. A probe sends the name of a service.
+_FOR_PROBES: Final = (
+    ("grpc.max_receive_message_length", 4096),
+    ("grpc.max_concurrent_streams", 100),  # of a connection
 )
 
 
@@ -54,7 +65,7 @@ def listen_for_probes(core: Core, settings: ListenSettings, on_call: OnCall) -> 
     if not settings.health_address:
         return ""
     try:
-        return _bind(core, settings.health_address, _options(settings), None, on_call)
+        return _bind(core, settings.health_address, (*_FOR_PROBES, *_FOR_ALL), None, on_call)
     except CannotListen as error:
         raise ConfigurationError(
             f"listen.health_address: {settings.health_address!r} cannot be bound: {error}"
@@ -71,8 +82,6 @@ def _options(settings: ListenSettings) -> Options:
     return (
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
-        # Otherwise two processes on one port would each get a part of the traffic, and nobody would notice.
-        ("grpc.so_reuseport", 0),
-        *_KEEPALIVE,
         *_NONE_REFUSED,
+        *_FOR_ALL,
     )

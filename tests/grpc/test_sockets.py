@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extproc.config.loading import parse
 from extproc.config.schema import ListenSettings
 from extproc.core.errors import ConfigurationError
+from tests.grpc.frames import PREFACE, frame
 from tests.grpc.served import App
 
 Router = Callable[..., Any]
@@ -139,6 +141,40 @@ def test_probes_have_a_port_without_tls(tmp_path: Path, call: type[Any]) -> None
             await app.stop()
 
     asyncio.run(scenario())
+
+
+def test_the_port_for_probes_holds_little() -> None:
+    """Nobody has to show a certificate there: messages are small, and a connection has few streams."""
+
+    async def scenario() -> None:
+        app = App(configuration("address: '127.0.0.1:0', health_address: '127.0.0.1:0'"))
+        await app.start()
+        try:
+            for address, code in (
+                (app.grpc_address, grpc.StatusCode.NOT_FOUND),
+                (app.health_address, grpc.StatusCode.RESOURCE_EXHAUSTED),
+            ):
+                async with grpc.aio.insecure_channel(address) as channel:
+                    asked = health_pb2.HealthCheckRequest(service="x" * 5_000)
+                    with pytest.raises(grpc.aio.AioRpcError) as failed:
+                        await health_pb2_grpc.HealthStub(channel).Check(asked, timeout=10)
+                    assert code == failed.value.code()
+            addresses = (app.grpc_address, app.health_address)
+            assert [None, 100] == [await asyncio.to_thread(most_streams, each) for each in addresses]
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
+def most_streams(address: str) -> int | None:
+    """Return how many streams a connection may have, as the router announces it; None for any number."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as peer, peer.makefile("rb") as received:
+        peer.sendall(PREFACE + frame(4, 0, 0))
+        length, kind = int.from_bytes(received.read(3), "big"), received.read(6)[0]
+        assert kind == 4, "a connection begins with its SETTINGS"
+        return dict(struct.iter_unpack(">HI", received.read(length))).get(3)
 
 
 def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
