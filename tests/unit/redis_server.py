@@ -71,12 +71,12 @@ class RedisServer:
         return [line for line in lines if line and line[0] not in "*$"]
 
     def say(self, *words: str) -> bytes:
-        """Send one command, and return the first bytes of the reply."""
+        """Send one command, and return the reply as it is on the wire."""
         with socket.create_connection(("127.0.0.1", self.port), WITHIN_S) as connection:
             connection.settimeout(WITHIN_S)
-            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
-            connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
-            return connection.recv(1 << 16)
+            connection.sendall(_command(*words) + _command("QUIT"))
+            with connection.makefile("rb") as replies:
+                return replies.read().removesuffix(b"+OK\r\n")
 
 
 @contextmanager
@@ -88,6 +88,11 @@ def redis_server(folder: Path, *args: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+def _command(*words: str) -> bytes:
+    parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+    return f"*{len(words)}\r\n{''.join(parts)}".encode()
 
 
 def _free_port() -> int:
