@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+RESULTS = (ROOT / "bench" / "results.md").read_text("utf-8")
 
 
 def missing_of(text: str) -> list[str]:
@@ -72,3 +73,20 @@ def test_images_have_a_python_with_which_all_tests_were_run(name: str) -> None:
     [container] = [version for version, tests in rows if tests.startswith("all") and "of the container" in tests]
     images = re.findall(r"python:(3\.\d+)-", (ROOT / "deploy" / name).read_text("utf-8"))
     assert {container} == set(images)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "sized"),
+    [("released", "a request whose stream is released"), ("learned", "a request whose response")],
+)
+def test_the_sizing_and_the_readme_have_the_measured_cpu(exchange: str, sized: str) -> None:
+    """The CPU of a request is the same, to two digits, in bench/results.md, docs/operations.md and README.md."""
+    measured = re.search(rf"^\| {exchange} \| HTTP/1.1 \| [^|]*\| (\d+) \(", RESULTS, re.MULTILINE)
+    planned_with = re.search(rf"^\| {sized}[^|]*\| (\d+) us \|", OPERATIONS, re.MULTILINE)
+    row = re.search(r"^\| CPU of the router.*", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert measured is not None
+    assert planned_with is not None
+    assert row is not None
+    two_digits_us = round(int(measured[1]), -1)
+    assert two_digits_us == int(planned_with[1])
+    assert f"| {two_digits_us / 1000:.2f} ms (" in row[0]
