@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -128,28 +128,41 @@ class Supervisor:
         return in_store_of(configuration.state, configuration.estimator) or WorkersKnowledge(self.slots)
 
     def _start_all(self) -> bool:
-        """Start the workers; return False if `end` was called and a worker was ended before it had started.
+        """Start the workers; return False if `end` was called meanwhile, after those that served have drained.
 
         A terminal or systemd signals the workers, too, which exit at once while they still load their code.
         """
+        ended = False
         with ThreadPoolExecutor(len(self.slots)) as threads:
-            try:
-                list(threads.map(Slot.start, self.slots))
-            except ConfigurationError:
-                if not self._end_requested(within_s=CHECKS_SIGNALS_EVERY_S):
-                    raise
-                return False
-        return True
+            starts = {threads.submit(slot.start): slot for slot in self.slots}
+            while under_way := wait(starts, CHECKS_SIGNALS_EVERY_S).not_done:
+                ended = ended or self._end_requested(within_s=0)
+                for start in under_way if ended else ():
+                    starts[start].kill()
+        try:
+            for start in starts if not ended else ():
+                start.result()
+        except ConfigurationError:
+            ended = self._end_requested(within_s=CHECKS_SIGNALS_EVERY_S)
+            if not ended:
+                raise
+        for start, slot in starts.items():
+            if start.exception() is None:
+                slot.keep()
+        if ended:
+            self._drain()
+        return not ended
 
     def _serve(self) -> None:
-        for slot in self.slots:
-            slot.keep()
         self._reloader.start()
         addresses = [slot.started.address for slot in self.slots if slot.started]
         log.info("serving", extra={"fields": {"grpc": addresses, "admin": self.admin_address}})
         while not self._end_requested(within_s=CHECKS_SIGNALS_EVERY_S):
             pass
         self._reloader.stop()
+        self._drain()
+
+    def _drain(self) -> None:
         log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
         self._end_all(at_once=False, within_s=self._configuration.drain_s + ENDS_WITHIN_S)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,13 +144,14 @@ def test_a_change_that_cannot_reach_all_workers_is_in_force_in_none(monkeypatch:
         threads[0].start()
 
     threads: list[threading.Thread] = []
-    monkeypatch.setattr("extproc.workers.supervisor._in_background", first_only)
     monkeypatch.setattr(Slot, "start", start)
     monkeypatch.setattr(Slot, "apply", lambda *_: None)
     monkeypatch.setattr(Slot, "settle", lambda _: settled.set())
     supervisor = Supervisor(before := parse(BASE), None, 2)
-    with pytest.raises(RuntimeError, match="new thread"):
-        supervisor.apply(parse(SMALL))
+    with monkeypatch.context() as scarce:
+        scarce.setattr("extproc.workers.supervisor._in_background", first_only)
+        with pytest.raises(RuntimeError, match="new thread"):
+            supervisor.apply(parse(SMALL))
     assert before is supervisor._configuration
     assert settled.wait(WITHIN_S)
     threads[0].join(WITHIN_S)
@@ -195,6 +197,23 @@ def test_a_hung_worker_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch, e
         thread.join(10 * WITHIN_S)
         assert not thread.is_alive()
     assert [600] == asked_for_s
+
+
+def test_a_worker_that_hangs_in_its_start_does_not_delay_the_end(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """It is killed, and the worker that serves already drains: SIGTERM would otherwise be followed by SIGKILL."""
+    hangs = f'[ "$3" = 1 ] && exec sleep 600; exec {sys.executable} "$0" "$@"'
+    monkeypatch.setattr("extproc.workers.process._PYTHON", ["/bin/sh", "-c", hangs])
+    with running(PATIENT, BASE.replace("drain_s: 0", "drain_s: 600")) as (supervisor, router, thread):
+        eventually(lambda: router.workers()[0]["ready"])
+        serving, hung = router.pids()
+        supervisor.end()
+        eventually(lambda: not is_running(hung) and not router.workers()[0]["ready"])
+        assert (True, True) == (thread.is_alive(), is_running(serving))
+        supervisor.end()
+        thread.join(WITHIN_S)
+        assert not thread.is_alive()
 
 
 def test_a_worker_that_hangs_while_it_drains_is_killed(eventually: Eventually) -> None:
