@@ -25,6 +25,7 @@ from extproc.gateways.model import (
     Limits,
     Processor,
 )
+from extproc.gateways.out_of_sight import of_chain, of_listener, of_routes
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
 from extproc.gateways.resources import Resources
@@ -56,9 +57,11 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
     tables = {table.message.name: table for table in resources.routes}
     found = []
     for listener in resources.listeners:
-        for manager in _managers(listener):
-            resources.unchecked.extend(_discovered(manager))
+        chains = _chains(listener)
+        resources.unchecked.extend(of_listener(listener, chains))
+        for manager in _managers(chains):
             processor = _ours(manager, router)
+            resources.unchecked.extend(of_chain(manager, asks=processor is not None))
             if processor is None:
                 continue
             if not processor.cluster:
@@ -68,6 +71,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
             filters = tuple(filter_of(each, router.sets) for each in manager.items("http_filters"))
             around = Surroundings(filters, processor, limits, upgrades_of(manager, processor.name))
             routed = list(_tables(manager, tables, resources))
+            resources.unchecked.extend(said for table in routed for said in of_routes(table))
             found.append(
                 Gateway(
                     flavour=flavour,
@@ -86,10 +90,14 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
     return found
 
 
-def _managers(listener: Part[Listener]) -> Iterator[Part[HttpConnectionManager]]:
+def _chains(listener: Part[Listener]) -> list[Part[Any]]:
     chains = list(listener.items("filter_chains"))
     if listener.message.HasField("default_filter_chain"):
         chains.append(listener.field("default_filter_chain"))
+    return chains
+
+
+def _managers(chains: Iterable[Part[Any]]) -> Iterator[Part[HttpConnectionManager]]:
     for chain in chains:
         for each in chain.items("filters"):
             if manager := each.field("typed_config").unpacked(HttpConnectionManager):
@@ -102,9 +110,13 @@ def _tables(
     if manager.message.HasField("route_config"):
         yield manager.field("route_config")
         return
+    # Without RDS the routes are scoped_routes; a table without a name is another manager's.
     name = manager.message.rds.route_config_name
-    if name in tables:
+    if name and name in tables:
         yield tables[name]
+    elif manager.message.HasField("scoped_routes"):
+        said = f"{manager.place}: routes are chosen by scoped_routes, and so are not checked"
+        resources.unchecked.append(said)
     else:
         said = f"{manager.place}: the routes are not in the input, and so are not checked"
         resources.unchecked.append(f"{said}: check a config dump instead")
@@ -125,14 +137,6 @@ def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | N
             "name, in its cluster's name, or in the metadata namespaces that it receives",
         )
     return next(iter(named or found), None)
-
-
-def _discovered(manager: Part[HttpConnectionManager]) -> Iterator[str]:
-    """Yield a sentence for each filter whose settings come from elsewhere."""
-    for each in manager.items("http_filters"):
-        if each.message.HasField("config_discovery"):
-            name = each.message.name
-            yield f'{each.place}: the settings of the filter "{name}" are not in the input, and so are not checked'
 
 
 def _limits(

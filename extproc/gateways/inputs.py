@@ -12,6 +12,7 @@ from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump
 from extproc.gateways.router import Router
 from extproc.gateways.sources import LocatedMap, read
+from extproc.gateways.typed import UNKNOWN
 
 __all__ = ["Read", "read_gateways"]
 
@@ -45,12 +46,17 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     if not found:
         sources = ", ".join(dict.fromkeys(each.place.source for each in documents)) or "nothing"
         raise ConfigurationError(
-            *unread,
             f"no ext_proc filter in {sources}: give all files of one gateway (for Istio its EnvoyFilter, for "
             "Envoy Gateway its EnvoyExtensionPolicy, each with its routes)",
+            *(f"not checked: {said}" for said in _unknown_types_last(unchecked)),
         )
     gateways = tuple(replace(each, cluster_ips=manifests.cluster_ips) for each in found)
     return Read(gateways, tuple(unchecked))
+
+
+def _unknown_types_last(unchecked: Iterable[str]) -> list[str]:
+    """Sort what may hide the filter first: few are printed, and a mesh has many types of its own."""
+    return sorted(dict.fromkeys(unchecked), key=lambda said: said.endswith(UNKNOWN))
 
 
 def _objects(documents: Iterable[LocatedMap]) -> Iterable[LocatedMap]:

@@ -48,8 +48,9 @@ class Surroundings:
 
 
 def hosts_of(part: Part[RouteConfiguration], around: Surroundings) -> tuple[Host, ...]:
-    """Return the virtual hosts of a route table."""
-    return tuple(_host(host, part, around) for host in part.items("virtual_hosts"))
+    """Return the virtual hosts of a route table but those whose routes are in a matcher, which is not followed."""
+    hosts = (host for host in part.items("virtual_hosts") if not host.message.HasField("matcher"))
+    return tuple(_host(host, part, around) for host in hosts)
 
 
 def _host(part: Part[VirtualHost], table: Part[RouteConfiguration], around: Surroundings) -> Host:

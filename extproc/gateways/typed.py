@@ -17,9 +17,10 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.sources import LocatedList, LocatedMap, Place
 from extproc.gateways.spelling import respelled
 
-__all__ = ["Places", "typed"]
+__all__ = ["UNKNOWN", "Places", "typed"]
 
 M = TypeVar("M", bound=Message)
+UNKNOWN: Final = "is not a known Envoy type"
 _TYPE: Final = re.compile(r"type\.googleapis\.com/((?:envoy|xds|udpa)(?:\.[a-z0-9_]+)+)\.[A-Z]\w*")
 _UNKNOWN_FIELD: Final = re.compile(r'Message type "([^"]+)" has no field named "([^"]+)" at "([^"]+)"')
 _OTHER: Final = re.compile(r".*?(?=\n|\.{3,}$|$)")
@@ -84,7 +85,7 @@ def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
                 raise ConfigurationError(f"{value.place}: the value of {url.rpartition('/')[2]} is not a mapping")
             return _known(LocatedMap(value.place, {**held, "@type": name}), unknown)
         if url is not None and not _import(url):
-            unknown.append(f"{value.place}: {url.rpartition('/')[2]} is not a known Envoy type")
+            unknown.append(f"{value.place}: {url.rpartition('/')[2]} {UNKNOWN}")
             return {"@type": _OPAQUE, "value": {}}
         return {key: _known(item, unknown) for key, item in value.items()}
     if isinstance(value, list):

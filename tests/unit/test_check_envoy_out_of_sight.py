@@ -1,0 +1,137 @@
+"""`dualpool check envoy` says what it does not follow, instead of passing it, or taking it for a trap."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.gateways.findings import Findings, find_traps
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from tests.envoy.harness.gateway import Document, connection_manager, load, virtual_host
+from tests.traps.bitten_chain import EXT_PROC, KINDS, insert
+
+ADS: dict[str, Any] = {"config_source": {"ads": {}}}
+MATCHER = {"@type": f"{KINDS}.common.matching.v3.ExtensionWithMatcher", "xds_matcher": {}}
+COMPOSITE = "composite.v3.Composite"
+# Ways to hide a filter's settings from the checker, or when they apply.
+HIDDEN = ["config_discovery", "matcher"]
+
+
+def checked(document: Document) -> Findings:
+    """Return what is found, and what is not checked."""
+    found = read_gateways(read(json.dumps(document), "file.yaml"), Router())
+    return find_traps(found.gateways, Router(), found.unchecked)
+
+
+def unseen(document: Document) -> str:
+    """Return the only thing that is not checked in a document that has no trap."""
+    findings = checked(document)
+    (said,) = findings.unchecked
+    assert () == findings.found
+    return said
+
+
+def hide(document: Document, name: str, how: str) -> None:
+    """Hide the settings of an HTTP filter."""
+    held = next(each for each in connection_manager(document)["http_filters"] if each["name"] == name)
+    settings = held.pop("typed_config")
+    if how == "config_discovery":
+        held[how] = ADS | {"type_urls": [settings["@type"]]}
+    else:
+        held["typed_config"] = MATCHER | {"extension_config": {"name": name, "typed_config": settings}}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_a_router_s_filter_that_is_hidden(how: str) -> None:
+    """Nothing can be checked, and the error says why, before the types of a mesh's own that are not known."""
+    document = load("streamed")
+    for number in range(30):
+        insert(document, f"own {number}", "ext_authz.v3.ExtAuthz", before=True)
+        connection_manager(document)["http_filters"][number]["typed_config"] = {"@type": "type.googleapis.com/a.B"}
+    hide(document, EXT_PROC, how)
+    with pytest.raises(ConfigurationError) as error:
+        checked(document)
+    first, second, *_ = error.value.sentences
+    assert first.startswith("no ext_proc filter in file.yaml: ")
+    assert f'the filter "{EXT_PROC}"' in second
+    assert second in str(error.value)
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_another_filter_that_is_hidden(how: str) -> None:
+    """What such a filter after the router's would do is not known."""
+    document = load("full-duplex")
+    service = {"envoy_grpc": {"cluster_name": "other"}}
+    insert(document, "authz", "ext_authz.v3.ExtAuthz", before=False, grpc_service=service)
+    hide(document, "authz", how)
+    assert 'the filter "authz"' in unseen(document)
+
+
+def test_a_filter_that_is_chosen_for_each_request() -> None:
+    """A composite filter may be any other."""
+    document = load("full-duplex")
+    insert(document, "any", COMPOSITE, before=False)
+    assert 'the filter "any" (Composite) does depends on the request' in unseen(document)
+
+
+def test_filters_that_depend_on_requests_elsewhere() -> None:
+    """Those of a connection manager that does not ask the router, and in them cannot, are of no interest."""
+    document = load("streamed")
+    other = deepcopy(document["static_resources"]["listeners"][0]) | {"name": "other"}
+    kind = f"{KINDS}.filters.http.{COMPOSITE}"
+    other["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"] = [
+        {"name": "any", "typed_config": {"@type": kind}}
+    ]
+    document["static_resources"]["listeners"].append(other)
+    findings = checked(document)
+    assert ((), ()) == (findings.found, findings.unchecked)
+
+
+def test_listeners_whose_chains_come_from_elsewhere() -> None:
+    """Network filters by ECDS and filter chains by FCDS are told; they may ask the router, too."""
+    document = load("streamed")
+    listeners = document["static_resources"]["listeners"]
+    listeners.append({"name": "other", "filter_chains": [{"filters": [{"name": "x", "config_discovery": ADS}]}]})
+    assert 'the network filter "x" comes from elsewhere' in unseen(document)
+    listeners[1] = {"name": "other", "fcds_config": {}}
+    assert "filter chains come from elsewhere" in unseen(document)
+
+
+def routes_dump(*tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a config dump with these route tables."""
+    kind = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+    held = [{"route_config": {"@type": kind, **each}} for each in tables]
+    return {"@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump", "static_route_configs": held}
+
+
+def test_routes_by_scope() -> None:
+    """They are told as not checked, also if the dump has another manager's table, which has no name."""
+    document = load("streamed")
+    manager = connection_manager(document)
+    del manager["route_config"]
+    manager["scoped_routes"] = {"name": "x", "scoped_rds": {"scoped_rds_config_source": {"ads": {}}}}
+    assert "scoped_routes" in unseen(document)
+    (listener,) = document["static_resources"]["listeners"]
+    listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    dump = {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump"}
+    dump["static_listeners"] = [{"listener": listener}]  # type: ignore[assignment]
+    assert "scoped_routes" in unseen({"configs": [dump, routes_dump({"virtual_hosts": []})]})
+
+
+def test_virtual_hosts_on_demand() -> None:
+    """VHDS delivers hosts when they are asked for."""
+    document = load("streamed")
+    connection_manager(document)["route_config"]["vhds"] = ADS
+    assert "virtual hosts come on demand" in unseen(document)
+
+
+def test_routes_in_a_matcher() -> None:
+    """Such a host has no routes in a list, but is not without them."""
+    document = load("streamed")
+    host = virtual_host(document)
+    host["routes"], host["matcher"] = [], {"matcher_list": {}}
+    assert 'the routes of the host "pools" are in a matcher' in unseen(document)
