@@ -5,6 +5,7 @@ typed     turns those values into Envoy's own messages and reports misspelled fi
 spelling  rewrites what Envoy accepts and protobuf's Python parser does not
 envoy     converts a bootstrap or a config dump into the model
 out_of_sight   says what of it is not followed
+overrides   what routes say of the filters
 istio, envoy_gateway   convert manifests into the bootstrap that the control plane would generate from them
 model     what the traps examine
 traps     the traps, each found by one small function

@@ -26,11 +26,12 @@ from extproc.gateways.model import (
     Processor,
 )
 from extproc.gateways.out_of_sight import of_chain, of_listener, of_routes
+from extproc.gateways.overrides import Surroundings
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
 from extproc.gateways.resources import Resources
 from extproc.gateways.router import Router
-from extproc.gateways.routes import Surroundings, hosts_of
+from extproc.gateways.routes import hosts_of
 from extproc.gateways.sources import Place
 from extproc.gateways.upgrades import upgrades_of
 

@@ -10,7 +10,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from extproc.gateways.changed_headers import changed
 from extproc.gateways.model import Filter, Kind
 from extproc.gateways.parts import Part
-from extproc.gateways.waiting import returns_bodies, waits
+from extproc.gateways.waiting import only_observes, returns_bodies, waits
 
 __all__ = ["filter_of"]
 
@@ -51,6 +51,7 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
         changes=changed(settings, names),
         waits=waits(settings),
         returns_bodies=returns_bodies(settings),
+        only_observes=only_observes(settings),
     )
 
 

@@ -2,49 +2,29 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from envoy.config.route.v3.route_components_pb2 import FilterConfig, HeaderMatcher, RouteAction, VirtualHost
+from envoy.config.route.v3.route_components_pb2 import HeaderMatcher, RouteAction, VirtualHost
 from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
-from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthzPerRoute
-from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExtProcPerRoute
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from extproc.gateways.header_match import HeaderMatch
-from extproc.gateways.model import Filter, Host, Kind, Limits, Processor, Retry, Route
+from extproc.gateways.model import Host, Limits, Retry, Route
+from extproc.gateways.overrides import Surroundings, buffers_before, holding, is_on, processor_of_all
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.path_match import LITERAL, PathMatch
-from extproc.gateways.processors import overridden
 from extproc.gateways.retries import retry_of
 from extproc.gateways.sources import Place
-from extproc.gateways.upgrades import Upgrades
 
-__all__ = ["Surroundings", "hosts_of"]
+__all__ = ["hosts_of"]
 
 # Envoy's default.
 ROUTE_TIMEOUT_MS: Final = 15_000.0
-# Messages by which a route disables such a filter.
-_PER_ROUTE: Final[dict[Kind, Any]] = {
-    Kind.AUTH: ExtAuthzPerRoute,
-    Kind.BUFFER: BufferPerRoute,
-    Kind.PROCESSOR: ExtProcPerRoute,
-}
 # A string matcher's pattern as a regular expression for the complete value.
 _AS_REGEX: Final = {"exact": "{}", "prefix": "{}.*", "suffix": ".*{}", "contains": ".*{}.*"}
 _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.FractionalPercent's denominators
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The context of a route: the filter chain, the router's filter in it, the listener's limits and upgrades."""
-
-    filters: tuple[Filter, ...]
-    processor: Processor
-    limits: Limits
-    upgrades: Upgrades
 
 
 def hosts_of(part: Part[RouteConfiguration], around: Surroundings) -> tuple[Host, ...]:
@@ -65,6 +45,7 @@ def _route(
     clusters = tuple(_clusters(message))
     # The most specific level comes last and wins.
     levels = [table, host, part]
+    held = holding(levels, around)
     limit, limit_place = _body_limit((part, host), around.limits)
     return Route(
         name=message.name,
@@ -76,9 +57,11 @@ def _route(
         clusters=clusters,
         timeout_ms=_timeout_ms(part.field("route"), around.limits) if clusters else 0.0,
         retry=_retry(part, host) if clusters else None,
-        processor=_processor_of_all(levels, around),
-        waits_for_whole_body=_waits(levels, around),
-        filters_on=frozenset(each.name for each in around.filters if _is_on(each, levels)),
+        processor=processor_of_all(levels, around),
+        waits_for_whole_body=buffers_before(levels, around),
+        filters_on=frozenset(each.name for each in around.filters if is_on(each, levels)),
+        waiting=held.waiting,
+        returning=held.returning,
         body_limit_bytes=limit,
         body_limit_place=limit_place,
         retry_limit_bytes=_retry_limit((part, host)),
@@ -183,58 +166,3 @@ def _retry_limit(parts: Iterable[Part[Any]]) -> int | None:
         int(getattr(part.message, name).value) for part in parts for name in names if part.message.HasField(name)
     )
     return next(said, None)
-
-
-def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[Any] | None]]:
-    """Yield each level's override of a filter: whether it is off, and its settings."""
-    for level in levels:
-        for key, value in level.entries("typed_per_filter_config"):
-            if key != name:
-                continue
-            wrapped = value.unpacked(FilterConfig)
-            if wrapped is None:
-                yield False, value
-            elif wrapped.message.disabled:
-                yield True, None
-            else:
-                yield False, wrapped.field("config") if wrapped.message.HasField("config") else None
-
-
-def _processor_of_all(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
-    """Return the router's filter on one route, None if it is off for any of the route's weighted clusters."""
-    weighted = levels[-1].field("route").field("weighted_clusters").items("clusters")
-    found = [_processor([*levels, each], around) for each in weighted] or [_processor(levels, around)]
-    return found[0] if all(found) else None
-
-
-def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
-    """Return the router's filter on one route, None if it is off there."""
-    processor = around.processor
-    on = not next(each.disabled for each in around.filters if each.name == processor.name)
-    for off, settings in _said(levels, processor.name):
-        on = not off
-        per_route = settings.unpacked(ExtProcPerRoute) if settings else None
-        if per_route is not None:
-            on = not per_route.message.disabled
-            processor = overridden(processor, per_route.field("overrides"))
-    return processor if on else None
-
-
-def _is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
-    """Return whether a filter other than the router's is enabled on a route; some say so in their own settings."""
-    on = not filter_.disabled
-    for off, settings in _said(levels, filter_.name):
-        kind = _PER_ROUTE.get(filter_.kind)
-        per_route = settings.unpacked(kind) if settings and kind else None
-        on = not off and not (per_route and per_route.message.disabled)
-    return on
-
-
-def _waits(levels: list[Part[Any]], around: Surroundings) -> bool:
-    """Return whether a buffer filter before the router's holds the body of this route's requests."""
-    for filter_ in around.filters:
-        if filter_.name == around.processor.name:
-            return False
-        if filter_.kind is Kind.BUFFER and _is_on(filter_, levels):
-            return True
-    return False

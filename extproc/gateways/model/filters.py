@@ -32,9 +32,12 @@ class Filter:
     changes: frozenset[str] = frozenset()
     """The router's headers that this filter removes or overwrites."""
     waits: bool = False
-    """The filter may hold a request at its head while it waits for a server or a timer."""
+    """The filter may hold a request at its head while it waits for a server or a timer, unless its route says
+    otherwise."""
     returns_bodies: bool = False
-    """The filter is an external processor in full duplex."""
+    """The filter is an external processor in full duplex, unless its route says otherwise."""
+    only_observes: bool = False
+    """The filter is an external processor for whose replies Envoy does not wait, whatever a route says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,10 @@ class Route:
     body_limit_place: Place
     filters_on: frozenset[str] = frozenset()
     """Names of the filters that are enabled on the route."""
+    waiting: frozenset[str] = frozenset()
+    """Names of those that may hold a request at its head here while they wait for a server or a timer."""
+    returning: frozenset[str] = frozenset()
+    """Names of the external processors that are in full duplex here."""
     retry_limit_bytes: int | None = None
     """The largest body that Envoy keeps for a retry, if set separately from the listener's buffer limit."""
     redirects_place: Place | None = None

@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import Gateway, Kind
 from extproc.gateways.router import Router
-from extproc.gateways.traps.order import after, in_modes, is_on, split
+from extproc.gateways.traps.order import after, in_modes, split
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -15,13 +15,16 @@ PROCESSORS_IN_A_ROW: Final = (1, 38)
 
 
 def _waiting_filter_after(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    routes = [route for host in gateway.hosts for route in host.routes if route.processor]
+    on = frozenset[str]().union(*(route.filters_on & route.waiting for route in routes))
+    returning = frozenset[str]().union(*(route.filters_on & route.returning for route in routes))
     for each in split(gateway)[1]:
-        if not is_on(gateway, each):
-            continue
         where = f'after the router\'s "{gateway.processor.name}" in full duplex'
-        if each.waits:
+        if each.name in on if routes else each.waits and not each.disabled:
             yield Hit(each.place, f'"{each.name}" may wait for a reply {where}')
-        elif each.returns_bodies and gateway.is_before(*PROCESSORS_IN_A_ROW):
+        elif gateway.is_before(*PROCESSORS_IN_A_ROW) and (
+            each.name in returning if routes else each.returns_bodies and not each.disabled
+        ):
             yield Hit(each.place, f'"{each.name}" returns bodies {where}, and this Envoy is older than 1.38')
 
 
