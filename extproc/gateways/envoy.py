@@ -25,7 +25,7 @@ from extproc.gateways.model import (
     Limits,
     Processor,
 )
-from extproc.gateways.out_of_sight import of_chain, of_listener, of_routes
+from extproc.gateways.out_of_sight import of_chain, of_clusters, of_listener, of_routes
 from extproc.gateways.overrides import Surroundings
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
@@ -88,6 +88,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     version=resources.version,
                 )
             )
+            resources.unchecked.extend(of_clusters(found[-1]))
     return found
 
 

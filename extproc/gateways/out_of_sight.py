@@ -12,11 +12,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 
+from extproc.gateways.model import Gateway
 from extproc.gateways.parts import Part
 
-__all__ = ["of_chain", "of_listener", "of_routes"]
+__all__ = ["of_chain", "of_clusters", "of_listener", "of_routes"]
 
+NAMED: Final = 3  # of a mesh's clusters, which may be thousands
 _NOT_CHECKED: Final = "and so is not checked"
+_NOT_CHECKED_ALL: Final = "and so are not checked"
 # Part of the type's URL, as it stands in the bytes of whatever holds such a filter.
 _EXT_PROC: Final = ExternalProcessor.DESCRIPTOR.full_name.encode()
 
@@ -29,7 +32,7 @@ def of_listener(listener: Part[Listener], chains: list[Part[Any]]) -> Iterator[s
                 said = f'the network filter "{each.message.name}" comes from elsewhere (config_discovery)'
                 yield f"{each.place}: {said}, {_NOT_CHECKED}"
     if listener.message.HasField("fcds_config"):
-        yield f"{listener.place}: filter chains come from elsewhere (fcds_config), and so are not checked"
+        yield f"{listener.place}: filter chains come from elsewhere (fcds_config), {_NOT_CHECKED_ALL}"
 
 
 def of_chain(manager: Part[HttpConnectionManager], *, asks: bool) -> Iterator[str]:
@@ -41,7 +44,7 @@ def of_chain(manager: Part[HttpConnectionManager], *, asks: bool) -> Iterator[st
         name = each.message.name
         if each.message.HasField("config_discovery"):
             said = "come from elsewhere (config_discovery)"
-            yield f'{each.place}: the settings of the filter "{name}" {said}, and so are not checked'
+            yield f'{each.place}: the settings of the filter "{name}" {said}, {_NOT_CHECKED_ALL}'
         wrapped = each.message.typed_config
         depends = any(wrapped.Is(kind.DESCRIPTOR) for kind in (ExtensionWithMatcher, Composite))
         if depends and (asks or _EXT_PROC in wrapped.value):
@@ -56,4 +59,23 @@ def of_routes(table: Part[RouteConfiguration]) -> Iterator[str]:
     for host in table.items("virtual_hosts"):
         if host.message.HasField("matcher"):
             said = f'the routes of the host "{host.message.name}" are in a matcher'
-            yield f"{host.place_of('matcher')}: {said}, and so are not checked"
+            yield f"{host.place_of('matcher')}: {said}, {_NOT_CHECKED_ALL}"
+
+
+def of_clusters(gateway: Gateway) -> Iterator[str]:
+    """Yield a sentence for the router's and routes' clusters that are not in the input, and one for those without
+    servers there; the router's may be without.
+    """
+    of_router = [each.cluster for each in gateway.processors if each.cluster]
+    of_pools = [name for host in gateway.hosts for route in host.routes for name in route.clusters]
+    unknown = [name for name in dict.fromkeys([*of_router, *of_pools]) if not gateway.knows_servers(name)]
+    if missing := [name for name in unknown if name not in gateway.clusters]:
+        yield f"{gateway.place}: clusters are not in the input, {_NOT_CHECKED_ALL}: {_some(missing)}"
+    if bare := [name for name in unknown if name in gateway.clusters and name in of_pools]:
+        said = f"no servers of these clusters are in the input, {_NOT_CHECKED_ALL}"
+        yield f"{gateway.place}: {said} (a dump with ?include_eds has them): {_some(bare)}"
+
+
+def _some(names: list[str]) -> str:
+    more = [f"{len(names) - NAMED:,} more"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])

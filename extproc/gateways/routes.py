@@ -87,11 +87,16 @@ def _redirects_place(action: Part[RouteAction]) -> Place | None:
 
 
 def _clusters(message: EnvoyRoute) -> Iterator[str]:
+    """Yield the names of a route's clusters; one that each request chooses is unknown, and named by how."""
     if not message.HasField("route"):
         return
     action = message.route
     if action.cluster:
         yield action.cluster
+    elif action.cluster_header:
+        yield f"(by the header {action.cluster_header})"
+    elif action.cluster_specifier_plugin or action.HasField("inline_cluster_specifier_plugin"):
+        yield f"(by the plugin {action.cluster_specifier_plugin or 'of a route'})"
     for each in action.weighted_clusters.clusters:
         yield each.name
 

@@ -11,8 +11,9 @@ from extproc.gateways.findings import Findings, find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
-from tests.envoy.harness.gateway import Document, connection_manager, load, virtual_host
+from tests.envoy.harness.gateway import Document, cluster, connection_manager, load, route, virtual_host
 from tests.traps.bitten_chain import EXT_PROC, KINDS, insert
+from tests.unit.test_check_envoy_versions import dump_of
 
 ADS: dict[str, Any] = {"config_source": {"ads": {}}}
 MATCHER = {"@type": f"{KINDS}.common.matching.v3.ExtensionWithMatcher", "xds_matcher": {}}
@@ -115,11 +116,9 @@ def test_routes_by_scope() -> None:
     del manager["route_config"]
     manager["scoped_routes"] = {"name": "x", "scoped_rds": {"scoped_rds_config_source": {"ads": {}}}}
     assert "scoped_routes" in unseen(document)
-    (listener,) = document["static_resources"]["listeners"]
-    listener["@type"] = "type.googleapis.com/envoy.config.listener.v3.Listener"
-    dump = {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump"}
-    dump["static_listeners"] = [{"listener": listener}]  # type: ignore[assignment]
-    assert "scoped_routes" in unseen({"configs": [dump, routes_dump({"virtual_hosts": []})]})
+    dump = dump_of(document, None)
+    dump["configs"].append(routes_dump({"virtual_hosts": []}))
+    assert "scoped_routes" in unseen(dump)
 
 
 def test_virtual_hosts_on_demand() -> None:
@@ -135,3 +134,48 @@ def test_routes_in_a_matcher() -> None:
     host = virtual_host(document)
     host["routes"], host["matcher"] = [], {"matcher_list": {}}
     assert 'the routes of the host "pools" are in a matcher' in unseen(document)
+
+
+@pytest.mark.parametrize(
+    ("choice", "named"),
+    [
+        ({"cluster_header": "x-model"}, "(by the header x-model)"),
+        ({"cluster_specifier_plugin": "models"}, "(by the plugin models)"),
+        ({"inline_cluster_specifier_plugin": {"extension": {"name": "m"}}}, "(by the plugin of a route)"),
+    ],
+)
+def test_a_default_route_whose_cluster_each_request_chooses(choice: dict[str, Any], named: str) -> None:
+    """It may lead to the largest pool, or not."""
+    document = load("streamed")
+    route(document, "long")["route"] = choice | {"timeout": "0s"}
+    assert f"not in the input, and so are not checked: {named}" in unseen(document)
+
+
+def test_clusters_by_cds() -> None:
+    """Whether a cluster that is not in the input has a second pool for repairs is not known."""
+    document = load("streamed")
+    document["static_resources"]["clusters"] = [cluster(document, "pool_short")]
+    assert unseen(document).endswith("not checked: dualpool, pool_long, short_then_long")
+
+
+def test_servers_by_eds() -> None:
+    """The same if the cluster is there without its servers, as in a dump that was taken without them."""
+    document = load("streamed")
+    held = cluster(document, "short_then_long")
+    held.pop("cluster_type")
+    eds = {"type": "EDS", "lb_policy": "LEAST_REQUEST", "eds_cluster_config": {"eds_config": {"ads": {}}}}
+    held |= eds
+    router = cluster(document, "dualpool") | eds
+    del router["load_assignment"]
+    document["static_resources"]["clusters"][-1] = router
+    assert "(a dump with ?include_eds has them): short_then_long" in unseen(document)
+
+
+def test_thousands_of_clusters_are_not_all_named() -> None:
+    """Three are enough to find them by."""
+    document = load("streamed")
+    for number in range(1_003):
+        other = deepcopy(route(document, "long")) | {"name": f"app {number}", "match": {"path": f"/app{number}"}}
+        other["route"]["cluster"] = f"app {number}"
+        virtual_host(document)["routes"].insert(number, other)
+    assert unseen(document).endswith(": app 0, app 1, app 2, 1,000 more")

@@ -95,6 +95,12 @@ class Gateway:
         cluster = self.clusters.get(name)
         return cluster.priorities if cluster and cluster.priorities else (frozenset({name}),)
 
+    def knows_servers(self, name: str) -> bool:
+        """Return whether the input has a cluster's servers; manifests always say which they are, if not where."""
+        cluster = self.clusters.get(name)
+        missing = cluster is None or (cluster.discovery == "EDS" and not cluster.priorities)
+        return not (missing and self.flavour is Flavour.ENVOY)
+
     def response_timeout_ms(self, route: Route) -> float:
         """Return the shortest timeout that can cut off a response on this route; 0 means that there is none."""
         clusters = [self.clusters[name] for name in route.clusters if name in self.clusters]

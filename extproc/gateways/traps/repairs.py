@@ -26,7 +26,7 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(route.place, f'route "{route.name}" does not retry refusals (400)')
         elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
             yield Hit(retry.place, f'route "{route.name}" does not retry requests that find no server')
-        elif any(len(gateway.servers(name)) == 1 for name in _smaller(gateway, router, route)):
+        elif any(_is_alone(gateway, name) for name in _smaller(gateway, router, route)):
             yield Hit(route.place, f'route "{route.name}" retries refusals, but has only one pool')
 
 
@@ -94,6 +94,11 @@ def _smaller(gateway: Gateway, router: Router, route: Route) -> list[str]:
         for servers in gateway.first_servers(each)
     }
     return [name for name in route.clusters if gateway.servers(name)[0] not in largest]
+
+
+def _is_alone(gateway: Gateway, name: str) -> bool:
+    """Return whether a cluster has the servers of one pool only; False if that is not known."""
+    return gateway.knows_servers(name) and len(gateway.servers(name)) == 1
 
 
 def _picker_chooses(gateway: Gateway, route: Route) -> bool:
