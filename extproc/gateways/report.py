@@ -64,7 +64,10 @@ def as_json(findings: Findings) -> str:
 
 
 def as_sarif(findings: Findings) -> str:
-    """Return a SARIF 2.1.0 log with one run; every trap is a rule, whether it was found or not."""
+    """Return a SARIF 2.1.0 log with one run; every trap is a rule, whether it was found or not.
+
+    What could not be checked are notifications of the run, since without results it would look as if it had been.
+    """
     rules = [
         {
             "id": trap.name,
@@ -76,7 +79,12 @@ def as_sarif(findings: Findings) -> str:
         for trap in TRAPS
     ]
     driver = {"name": "dualpool check envoy", "version": __version__, "rules": rules}
-    run = {"tool": {"driver": driver}, "results": [_result(each) for each in _sorted(findings.found)]}
+    said = [{"level": "warning", "message": {"text": f"not checked: {each}"}} for each in findings.unchecked]
+    run = {
+        "tool": {"driver": driver},
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": said}],
+        "results": [_result(each) for each in _sorted(findings.found)],
+    }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
 
 

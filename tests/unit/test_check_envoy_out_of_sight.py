@@ -9,6 +9,7 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import Findings, find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.report import as_json, as_sarif, as_text
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, cluster, connection_manager, load, route, virtual_host
@@ -179,3 +180,18 @@ def test_thousands_of_clusters_are_not_all_named() -> None:
         other["route"]["cluster"] = f"app {number}"
         virtual_host(document)["routes"].insert(number, other)
     assert unseen(document).endswith(": app 0, app 1, app 2, 1,000 more")
+
+
+def test_every_form_of_the_report_says_it() -> None:
+    """A report of nothing found may stand for nothing seen: SARIF says so, too, as a notification of the run."""
+    document = load("streamed")
+    connection_manager(document)["route_config"]["vhds"] = ADS
+    findings = checked(document)
+    (said,) = findings.unchecked
+    (run,) = json.loads(as_sarif(findings))["runs"]
+    (invocation,) = run["invocations"]
+    assert [f"not checked: {said}"] == [
+        each["message"]["text"] for each in invocation["toolExecutionNotifications"]
+    ]
+    assert [said] == json.loads(as_json(findings))["unchecked"]
+    assert f"not checked: {said}" in as_text(findings).splitlines()
