@@ -39,6 +39,10 @@ class PathMatch:
 
     def covers(self, other: "PathMatch") -> bool:
         """Return whether all paths that match `other` match this, too; False if that is not known."""
+        if self.kind == "prefix" and other.kind in LITERAL and not (self.any_case or other.any_case):
+            return self.text in OF_ALL or other.text.startswith(
+                self.text
+            )  # the usual case, of thousands of routes
         if self.is_any or self == other:
             return True
         if other.kind not in LITERAL or (other.any_case and not self.any_case):

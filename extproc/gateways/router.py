@@ -13,9 +13,9 @@ NAMESPACE = "dualpool"
 """Namespace of the dynamic metadata that the router sends."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Router:
-    """The router that a gateway asks, with the default configuration if none is given."""
+    """The router that a gateway asks, with the default configuration if none is given; it equals no other."""
 
     configuration: Configuration = field(default_factory=Configuration)
     processes: int = 1

@@ -1,13 +1,17 @@
 """`dualpool check envoy` on a pool's route behind one that takes its requests, however that one says so."""
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from extproc.gateways.model import Route
-from tests.envoy.harness.gateway import Document, load, route, virtual_host
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.model import Gateway, Route
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from tests.envoy.harness.gateway import Document, connection_manager, load, route, virtual_host
 from tests.traps.finding import names_in
 
 HEADER = "x-token-budget-pool"
@@ -101,3 +105,33 @@ def test_thousands_of_routes_are_not_all_compared_with_each_other(monkeypatch: p
         virtual_host(document)["routes"].insert(0, other)
     assert set() == names_in(document)
     assert compared[0] < 20 * others
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_hosts_with_pools_of_their_own_are_not_compared_with_each_other(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work grows with the number of hosts, as in a gateway with one for each of a thousand teams."""
+    looked, first_servers = [0], Gateway.first_servers
+
+    def counted(*arguments: Any) -> Any:
+        looked[0] += 1
+        return first_servers(*arguments)
+
+    monkeypatch.setattr(Gateway, "first_servers", counted)
+    document, others = load(mode), 100
+    host = virtual_host(document)
+    hosts = [deepcopy(host) | {"name": f"h{number}", "domains": [f"h{number}"]} for number in range(others)]
+    connection_manager(document)["route_config"]["virtual_hosts"] += hosts
+    assert set() == names_in(document)
+    assert looked[0] < 20 * others
+
+
+def test_a_route_is_found_among_thousands_by_itself() -> None:
+    """The search for a route's place compares no contents: routes equal only themselves."""
+    document = load("buffered")
+    found = read_gateways(read(json.dumps(document), "file.yaml"), Router()).gateways
+    again = read_gateways(read(json.dumps(document), "file.yaml"), Router()).gateways
+    routes, others = (each[0].hosts[0].routes for each in (found, again))
+    assert 0 == routes.index(routes[0])
+    assert routes[0] != others[0]

@@ -47,9 +47,9 @@ class Limits:
     """A route's or host's request_body_buffer_limit replaces `buffer_bytes`; before Envoy 1.37 it does not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Gateway:
-    """One HTTP connection manager with the router's filter in it."""
+    """One HTTP connection manager with the router's filter in it; it equals no other."""
 
     flavour: Flavour
     place: Place

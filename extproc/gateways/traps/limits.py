@@ -81,7 +81,7 @@ def _bypasses(host: Host, route: Route, size: int) -> bool:
         and each.path.may_overlap(route.path)
         and (match := each.header("content-length")) is not None
         and match.matches(str(size))
-        for each in host.routes[: host.routes.index(route)]
+        for each in reversed(host.routes[: host.routes.index(route)])
     )
 
 

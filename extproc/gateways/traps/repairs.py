@@ -16,6 +16,7 @@ UNCONNECTED: Final = frozenset(["connect-failure", "reset", "reset-before-reques
 
 
 def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    largest = _largest(gateway, router)
     for route in pool_routes(gateway, router):
         if _picker_chooses(gateway, route):
             continue
@@ -26,7 +27,7 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(route.place, f'route "{route.name}" does not retry refusals (400)')
         elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
             yield Hit(retry.place, f'route "{route.name}" does not retry requests that find no server')
-        elif any(_is_alone(gateway, name) for name in _smaller(gateway, router, route)):
+        elif any(_is_alone(gateway, name) for name in _smaller(gateway, route, largest)):
             yield Hit(route.place, f'route "{route.name}" retries refusals, but has only one pool')
 
 
@@ -62,8 +63,9 @@ def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    largest = _largest(gateway, router)
     for route in pool_routes(gateway, router):
-        names = _smaller(gateway, router, route)
+        names = _smaller(gateway, route, largest)
         for cluster in (gateway.clusters[name] for name in names if name in gateway.clusters):
             if gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
                 what = f"allows {cluster.max_retries} repairs at a time"
@@ -71,13 +73,14 @@ def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    smaller = frozenset(pool_routes(gateway, router))
     for host in gateway.hosts:
         # In mode BUFFERED, bodies over the limit of the route on which they arrive are refused there.
         held = [route.body_limit_bytes for route in default_routes(host, router) if _buffers(route)]
         wanted = min((*held, router.configuration.exchange.max_held_bytes))
-        for route in pool_routes(gateway, router):
+        for route in (each for each in host.routes if each in smaller):
             limit = route.retry_limit_bytes
-            if route in host.routes and limit is not None and limit < wanted and gateway.retry(route):
+            if limit is not None and limit < wanted and gateway.retry(route):
                 yield Hit(route.place, f'route "{route.name}" keeps bodies of up to {limit:,} bytes for a retry')
 
 
@@ -85,14 +88,14 @@ def _buffers(route: Route) -> bool:
     return route.processor is not None and route.processor.modes.request_body == "BUFFERED"
 
 
-def _smaller(gateway: Gateway, router: Router, route: Route) -> list[str]:
+def _largest(gateway: Gateway, router: Router) -> frozenset[frozenset[str]]:
+    """Return the servers on which requests stay that the router sends nowhere, of each cluster."""
+    routes = (each for host in gateway.hosts for each in default_routes(host, router))
+    return frozenset(servers for each in routes for servers in gateway.first_servers(each))
+
+
+def _smaller(gateway: Gateway, route: Route, largest: frozenset[frozenset[str]]) -> list[str]:
     """Return the clusters of a pool's route but the largest pool's, which may get a share of its requests."""
-    largest = {
-        servers
-        for host in gateway.hosts
-        for each in default_routes(host, router)
-        for servers in gateway.first_servers(each)
-    }
     return [name for name in route.clusters if gateway.servers(name)[0] not in largest]
 
 

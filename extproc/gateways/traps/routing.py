@@ -1,6 +1,7 @@
 """Traps of routes: where requests end up, and what cuts them off there."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
@@ -12,8 +13,13 @@ __all__ = ["MIN_TIMEOUT_MS", "TRAPS", "default_routes", "pool_routes"]
 MIN_TIMEOUT_MS: Final = 300_000
 
 
-def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
-    """Yield the routes to which the router sends requests: those of all pools but the default."""
+@lru_cache(maxsize=1)  # many traps ask for them, one gateway after the other
+def pool_routes(gateway: Gateway, router: Router) -> tuple[Route, ...]:
+    """Return the routes to which the router sends requests: those of all pools but the default."""
+    return tuple(_pool_routes(gateway, router))
+
+
+def _pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
     header, names = router.sets[0], [pool.name for pool in router.configuration.pools[:-1]]
     for host in gateway.hosts:
         for route in host.routes:
@@ -77,14 +83,17 @@ def _mode(route: Route) -> str:
 
 def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
     largest = router.configuration.pools[-1].name
-    smaller = list(pool_routes(gateway, router))
+    smaller: dict[frozenset[frozenset[str]], Route] = {}
+    for route in pool_routes(gateway, router):
+        smaller.setdefault(gateway.first_servers(route), route)
     for host in _asking_hosts(gateway):
         found = list(default_routes(host, router))
         if not found and not any(route.matches_all and route.clusters for route in host.routes):
             what = "has no route for requests that are not sent to a smaller pool"
             yield Hit(host.place, f'host "{host.name}" {what}')
         for route in found:
-            same = (each for each in smaller if gateway.first_servers(each) <= gateway.first_servers(route))
+            servers = gateway.first_servers(route)
+            same = (each for led_to, each in smaller.items() if led_to <= servers)
             if other := next(same, None):
                 what = f'route "{route.name}" leads to the same servers as route "{other.name}"'
                 yield Hit(route.place, f'{what}, not to the pool "{largest}"')
