@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.envoy.harness.gateway import Document, load, route, virtual_host
+from tests.envoy.harness.gateway import Document, connection_manager, load, route, virtual_host
 from tests.traps.bitten_chain import KINDS, insert
 from tests.traps.finding import names_in
 from tests.unit.test_check_envoy_versions import dump_of
@@ -101,3 +101,25 @@ def test_a_route_on_which_the_router_is_not_asked() -> None:
     made = document(PROCESSOR, {}, grpc_service=SERVICE, processing_mode=NOTHING)
     route(made, "upgrade")["typed_per_filter_config"] |= modes(request_header_mode="SEND")
     assert TRAP not in names_in(made)
+
+
+@pytest.mark.parametrize("off", [True, False])
+@pytest.mark.parametrize("of_processor", [DUPLEX, {}])
+def test_routes_that_are_not_known(of_processor: dict[str, Any], *, off: bool) -> None:
+    """Without them a filter does what its own settings say, unless it is off."""
+    made = document(PROCESSOR, {}, grpc_service=SERVICE, processing_mode=of_processor)
+    manager = connection_manager(made)
+    manager["rds"] = {"route_config_name": "elsewhere"}
+    del manager["route_config"]
+    next(each for each in manager["http_filters"] if each["name"] == "other")["disabled"] = off
+    assert (TRAP in names_in(dump_of(made, (1, 37)))) == (not off)
+
+
+def test_a_picker_that_no_route_of_the_router_s_enables() -> None:
+    """It loses no body in an older Envoy."""
+    made = document(PROCESSOR, {}, grpc_service=SERVICE, processing_mode=DUPLEX)
+    held = connection_manager(made)["http_filters"]
+    next(each for each in held if each["name"] == "other")["disabled"] = True
+    assert TRAP not in names_in(dump_of(made, (1, 37)))
+    route(made, "long")["typed_per_filter_config"] = modes(**DUPLEX)
+    assert TRAP in names_in(dump_of(made, (1, 37)))
