@@ -1,6 +1,6 @@
 """The listeners, clusters and routes of a bootstrap, or of the config dump of a running Envoy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +61,10 @@ def of_config_dump(values: LocatedMap) -> Resources:
             found.version = _version(started.message.bootstrap)
         elif listeners := each.unpacked(ListenersConfigDump):
             found.listeners += _held(listeners.items("static_listeners"), "listener", Listener)
-            active = (part.field("active_state") for part in listeners.items("dynamic_listeners"))
+            dynamic = list(listeners.items("dynamic_listeners"))
+            active = (part.field("active_state") for part in dynamic)
             found.listeners += _held(active, "listener", Listener)
+            found.unchecked += _not_active(dynamic)
         elif clusters := each.unpacked(ClustersConfigDump):
             for name in ("static_clusters", "dynamic_active_clusters"):
                 found.clusters += _held(clusters.items(name), "cluster", Cluster)
@@ -73,6 +75,14 @@ def of_config_dump(values: LocatedMap) -> Resources:
             for name in ("static_endpoint_configs", "dynamic_endpoint_configs"):
                 found.endpoints += _held(endpoints.items(name), "endpoint_config", ClusterLoadAssignment)
     return found
+
+
+def _not_active(listeners: Iterable[Part[Any]]) -> Iterator[str]:
+    """Yield a sentence for each listener that is not in force, as before its routes or certificates have come."""
+    for each in listeners:
+        if not each.message.HasField("active_state"):
+            said = f'the listener "{each.message.name}" is not active'
+            yield f"{each.place}: {said} (warming, draining or refused), and so is not checked"
 
 
 def _version(bootstrap: Bootstrap) -> tuple[int, int] | None:

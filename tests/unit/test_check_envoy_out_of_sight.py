@@ -195,3 +195,23 @@ def test_every_form_of_the_report_says_it() -> None:
     ]
     assert [said] == json.loads(as_json(findings))["unchecked"]
     assert f"not checked: {said}" in as_text(findings).splitlines()
+
+
+@pytest.mark.parametrize("state", ["warming_state", "draining_state", "error_state"])
+def test_a_listener_that_is_not_active(state: str) -> None:
+    """A listener that waits for its routes, leaves, or was refused serves nobody; others are checked."""
+    dump = dump_of(load("streamed"), None)
+    dump["configs"][-1]["dynamic_listeners"] = [{"name": "new", state: {}}]
+    assert 'the listener "new" is not active (warming, draining or refused)' in unseen(dump)
+
+
+def test_a_listener_whose_update_was_refused() -> None:
+    """What was there before is in force, and is checked."""
+    dump = dump_of(load("streamed"), None)
+    listeners = dump["configs"][-1]
+    listeners["dynamic_listeners"] = [
+        {"name": "old", "active_state": each, "error_state": {"details": "no"}}
+        for each in listeners.pop("static_listeners")
+    ]
+    findings = checked(dump)
+    assert (1, (), ()) == (findings.gateways, findings.found, findings.unchecked)
