@@ -26,7 +26,7 @@ POD = "127.0.0.2"
 def line_to_add() -> str:
     """Return the line that the changelog says to add."""
     text = " ".join(CHANGELOG.read_text().split())
-    found = re.search(r"add the line `(admin: [^`]+)`", text)
+    found = re.search(r"Add `(admin: [^`]+)`", text)
     assert found
     return found[1]
 
