@@ -4,8 +4,10 @@ A pipe that is no longer read, because a collector hangs or its disk is full, bl
 thread that logs is the one that decides requests. So lines wait in a queue; lines that do not fit are dropped and
 counted, and their number is logged when there is room again.
 
-Rejected: O_NONBLOCK, which affects all processes that share the pipe and cuts lines in half; and calling poll()
-first, because other workers write to the same pipe between the poll and the write.
+Rejected: O_NONBLOCK, which affects all processes that share the pipe and cuts lines in half; calling poll() first,
+because other workers write to the same pipe between the poll and the write; and a queue with a lock, which the
+thread holds while it logs: a destructor that runs there and fails is logged, too (stray_lines.py), and would wait
+for its own thread.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import logging
 import os
 import select
 import threading
-from queue import Full, Queue
+from queue import SimpleQueue
 from typing import Final
 
 __all__ = ["LineWriter"]
@@ -30,7 +32,8 @@ class LineWriter(logging.Handler):
         self._descriptor = descriptor
         self._writable = select.poll()
         self._writable.register(descriptor, select.POLLOUT)
-        self._waiting: Queue[bytes | None] = Queue(MAX_WAITING)
+        # A line, an event to set when all before it are written, or None: the end.
+        self._waiting: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
         self._dropped = 0
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
@@ -42,30 +45,33 @@ class LineWriter(logging.Handler):
         except Exception:  # noqa: BLE001  (as in the standard library: no caller expects logging to raise)
             self.handleError(record)
             return
-        try:
-            self._waiting.put_nowait(line)
-        except Full:
+        if self._waiting.qsize() < MAX_WAITING:
+            self._waiting.put(line)
+        else:
             self._dropped += 1
 
     def flush(self) -> None:
         """Wait until all lines are written, at most FLUSHED_WITHIN_S."""
-        with self._waiting.all_tasks_done:
-            self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, FLUSHED_WITHIN_S)
+        if self._thread.is_alive():
+            written = threading.Event()
+            self._waiting.put(written)
+            written.wait(FLUSHED_WITHIN_S)
 
     def close(self) -> None:
         """Flush, and end the thread."""
         self.flush()
-        with contextlib.suppress(Full):
-            self._waiting.put_nowait(None)
+        self._waiting.put(None)
         super().close()
 
     def _write_all(self) -> None:
-        while (line := self._waiting.get()) is not None:
-            self._write(line)
+        while (each := self._waiting.get()) is not None:
+            if isinstance(each, threading.Event):
+                each.set()
+                continue
+            self._write(each)
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
                 self._write(self.format(_notice_of(dropped)).encode() + b"\n")
-            self._waiting.task_done()
 
     def _write(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # the reader has closed the pipe

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -89,6 +90,48 @@ def test_a_pipe_that_another_process_has_made_non_blocking_loses_nothing() -> No
     ending.join()
 
 
+def test_a_line_that_is_logged_while_another_one_is_being_logged_waits_for_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A destructor may run, fail and be logged anywhere in the code that logs, on the same thread."""
+    pipe = Pipe()
+    places: list[str] = []
+
+    def anywhere(_frame: object, event: str, _argument: object) -> None:
+        places.append(event)
+        sys.setprofile(None)
+        pipe.log("inner")
+        sys.setprofile(anywhere)
+
+    def log() -> None:
+        sys.setprofile(anywhere)
+        pipe.log("outer")
+        sys.setprofile(None)
+
+    logging_thread = threading.Thread(target=log, daemon=True)
+    logging_thread.start()
+    logging_thread.join(20)
+    assert not logging_thread.is_alive()
+    pipe.writer.close()
+    os.close(pipe.writes)
+    messages = [line["message"] for line in pipe.lines()]
+    assert len(places) > len("emit, format and more")
+    assert ["inner"] * len(places) == [each for each in messages if each != "outer"]
+    assert 1 == messages.count("outer")
+
+
+def test_a_writer_that_has_ended_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the exit Python flushes and closes all handlers, also those that are closed."""
+    monkeypatch.setattr("extproc.telemetry.log_writer.FLUSHED_WITHIN_S", 0.0)
+    pipe = Pipe()
+    pipe.writer.close()
+    pipe.writer._thread.join(60)
+    pipe.writer.flush()
+    assert pipe.writer._waiting.empty()
+    os.close(pipe.writes)
+    assert [] == list(pipe.lines())
+
+
 def test_a_closed_reader_is_not_an_error() -> None:
     """The lines are lost, and nothing is raised."""
     pipe = Pipe()
@@ -96,7 +139,7 @@ def test_a_closed_reader_is_not_an_error() -> None:
     for number in range(10):
         pipe.log(str(number))
     pipe.writer.flush()
-    assert not pipe.writer._waiting.unfinished_tasks
+    assert pipe.writer._waiting.empty()
     pipe.writer.close()
     os.close(pipe.writes)
 
