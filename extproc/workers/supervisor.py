@@ -170,7 +170,11 @@ class Supervisor:
         """End all workers; skip the rest of the drain when `end` is called again."""
         ends_s = time.monotonic() + within_s
         for slot in self.slots:
-            _in_background(partial(slot.end, at_once=at_once))
+            end = partial(slot.end, at_once=at_once)
+            try:
+                _in_background(end)
+            except RuntimeError:  # no thread is left: the workers drain all the same, asked one after the other
+                end()
         while time.monotonic() < ends_s and not all(slot.wait(0) for slot in self.slots):
             if self._end_requested(within_s=CHECKS_WORKERS_EVERY_S) and not at_once:
                 self._end_all(at_once=True, within_s=ENDS_WITHIN_S)

@@ -216,6 +216,24 @@ def test_a_worker_that_hangs_in_its_start_does_not_delay_the_end(
         assert not thread.is_alive()
 
 
+def test_workers_drain_when_threads_have_run_out(monkeypatch: pytest.MonkeyPatch, eventually: Eventually) -> None:
+    """They are asked without a thread for each, and not killed with their streams; nor does that end the drain."""
+
+    def no_thread(_: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with running(PATIENT, BASE.replace("drain_s: 0", "drain_s: 600")) as (supervisor, router, thread):
+        eventually(router.all_ready)
+        pids = router.pids()
+        monkeypatch.setattr("extproc.workers.supervisor._in_background", no_thread)
+        supervisor.end()
+        eventually(lambda: not any(worker["ready"] for worker in router.workers()))
+        assert [True, True, True] == [thread.is_alive(), *map(is_running, pids)]
+        supervisor.end()
+        thread.join(WITHIN_S)
+        assert not thread.is_alive()
+
+
 def test_a_worker_that_hangs_while_it_drains_is_killed(eventually: Eventually) -> None:
     """It is not replaced, and the other worker goes on draining."""
     config = BASE.replace("drain_s: 0", "drain_s: 600")
