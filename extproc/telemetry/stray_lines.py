@@ -7,6 +7,8 @@ stderr is a pipe that is not read, it waits forever, and it may be the one that 
 import logging
 import sys
 import threading
+import warnings
+from typing import TextIO
 
 __all__ = ["log_stray_lines"]
 
@@ -15,9 +17,25 @@ log = logging.getLogger("dualpool")
 
 def log_stray_lines() -> None:
     """From now on, log warnings and exceptions that nothing handles."""
-    logging.captureWarnings(True)  # noqa: FBT003  (the standard library's)
+    # Not logging.captureWarnings: its lines all come from one place, and log.py passes one a minute of each place.
+    warnings.showwarning = _warned
     sys.unraisablehook = _unraisable
     threading.excepthook = _ended_thread
+
+
+def _warned(  # noqa: PLR0917  (as warnings calls it)
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001  (nobody names one)
+    line: str | None = None,
+) -> None:
+    """Log a warning as coming from the line that it is about."""
+    logger = logging.getLogger("py.warnings")
+    if logger.isEnabledFor(logging.WARNING):
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        logger.handle(logger.makeRecord(logger.name, logging.WARNING, filename, lineno, "%s", (text,), None))
 
 
 def _unraisable(what: "sys.UnraisableHookArgs") -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 SCRIPT = """
+import logging
 import os
 import sys
 import threading
@@ -36,7 +37,12 @@ try:
         os.write(2, b"\\n")
 except BlockingIOError:
     os.set_blocking(2, True)
-warnings.warn("warned")
+for number in range(2):
+    warnings.warn(f"warned {number}")
+warnings.warn("warned elsewhere")
+logging.getLogger().setLevel("ERROR")
+warnings.warn("not asked for")
+logging.getLogger().setLevel("INFO")
 Destroyed()
 start(exits)
 start(ends)
@@ -45,7 +51,10 @@ print("went on", flush=True)
 
 
 def test_what_python_would_write_to_a_pipe_that_is_not_read_is_logged() -> None:
-    """A warning, an exception in a destructor and one that ends a thread hold up nobody; later they are read."""
+    """Warnings, an exception in a destructor and one that ends a thread hold up nobody; later they are read.
+
+    As other libraries' warnings, each is logged once a minute by the line that it is about, from log_level on.
+    """
     command = [sys.executable, "-c", SCRIPT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -56,9 +65,10 @@ def test_what_python_would_write_to_a_pipe_that_is_not_read_is_logged() -> None:
             assert 0 == process.wait(60)
         finally:
             process.kill()
-    assert ["warning", "error", "error"] == [line["level"] for line in lines]
-    warned, destroyed, ended = lines
-    assert "UserWarning: warned" in warned["message"]
+    assert ["warning", "warning", "error", "error"] == [line["level"] for line in lines]
+    warned, warned_elsewhere, destroyed, ended = lines
+    assert "UserWarning: warned 0" in warned["message"]
+    assert "UserWarning: warned elsewhere" in warned_elsewhere["message"]
     assert "LookupError: destroyed" in destroyed["traceback"]
     assert ("an exception has ended a thread", "example") == (ended["message"], ended["thread"])
     assert "ArithmeticError: ended" in ended["traceback"]
