@@ -164,7 +164,10 @@ class _LogStream:
 
     def on_message(self, message: bytes) -> None:
         """Called with each message from the gateway."""
-        self._message = message
+        if len(message) > MAX_MESSAGE_BYTES:  # not held while it waits: gRPC passes on a thousand times as much
+            self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
+        else:
+            self._message = message
         if self._logs.busy:
             self._logs.wait(self)
         else:
@@ -220,9 +223,9 @@ class _LogStream:
             self._call.send()
 
     def _decode(self, message: bytes) -> None:
-        """Take a message's entries, or count it as too large. Raises UnknownMessage."""
+        """Take a message's entries, or count it as too large if there are too many. Raises UnknownMessage."""
         self._message = None
-        entries = None if len(message) > MAX_MESSAGE_BYTES else decode_log(message, MAX_ENTRIES)
+        entries = decode_log(message, MAX_ENTRIES)
         if entries is None:
             self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
         else:

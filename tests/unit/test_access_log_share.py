@@ -10,7 +10,7 @@ import pytest
 from extproc.access_log.entry import LogEntry
 from extproc.access_log.teacher import Outcome
 from extproc.server import access_logs
-from extproc.server.access_logs import BURST_S, SLICE_S, AccessLogs
+from extproc.server.access_logs import BURST_S, MAX_MESSAGE_BYTES, SLICE_S, AccessLogs
 
 ENTRY_S = 0.0001
 EVENT_S = 0.001  # what the router does between two slices
@@ -122,6 +122,20 @@ def test_streams_that_wait_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     before_s = router.worked_s
     router.run(10.0)
     assert len(resumed) <= 2 * (router.worked_s - before_s) / SLICE_S
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_message_that_is_too_large_is_not_held(monkeypatch: pytest.MonkeyPatch, beyond: int) -> None:
+    """While a stream waits for its turn, it holds no message that will not be read; it is counted at once."""
+    router = Router(monkeypatch, streams=2, share=0.1, decode_s=0.0)
+    while not router.logs.busy:
+        router.run(router.now_s + EVENT_S)
+    waiting = next(each for each in router.calls if each.handler not in router.logs._waiting)
+    waiting.handler.on_message(bytes(MAX_MESSAGE_BYTES + beyond))
+    held: Any = router.logs._waiting[-1]
+    assert waiting.handler is held
+    assert (held._message is None) is bool(beyond)
+    assert beyond == router.logs.metrics.access_log_entries[Outcome.TOO_LARGE,]
 
 
 def test_slices_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
