@@ -7,13 +7,25 @@ import errno
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["read_file", "read_from"]
+__all__ = ["read_file", "read_followed", "read_from", "refuse_pipe"]
 
 
 def read_file(path: Path | str, most_bytes: int) -> bytes:
     """Return a file's content. Raises OSError if it cannot be read or is larger than `most_bytes`."""
     with Path(path).open("rb") as file:
         return read_from(file, most_bytes, str(path))
+
+
+def read_followed(path: Path | str, most_bytes: int) -> bytes:
+    """Return the content of a file that is read again and again, as read_file does; not of a named pipe."""
+    refuse_pipe(path)
+    return read_file(path, most_bytes)
+
+
+def refuse_pipe(path: Path | str) -> None:
+    """Raise OSError for a named pipe: whoever opens one waits for a writer, and can read its content only once."""
+    if Path(path).is_fifo():
+        raise OSError(errno.EINVAL, "a pipe, which can be read only once", str(path))
 
 
 def read_from(file: BinaryIO, most_bytes: int, name: str) -> bytes:

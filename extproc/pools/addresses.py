@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from extproc.core.errors import DualpoolError
 from extproc.core.placing.pool import Endpoints
+from extproc.files import refuse_pipe
 
 __all__ = ["MAX_ENDPOINTS", "AddressesUnknown", "Resolve", "endpoints", "resolve"]
 
@@ -65,6 +66,7 @@ async def endpoints(where: Endpoints, timeout_s: float, resolve: Resolve = resol
 
 def _read(name: str) -> list[str]:
     try:
+        refuse_pipe(name)
         with Path(name).open("rb") as file:
             lines = file.read(MAX_FILE_BYTES).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -17,6 +17,7 @@ import httpx
 
 from extproc.core.errors import DualpoolError
 from extproc.core.placing.pool import Endpoints, EndpointTls
+from extproc.files import refuse_pipe
 
 __all__ = ["KeyUnknown", "Trust", "key_of"]
 
@@ -45,6 +46,7 @@ def key_of(where: Endpoints, environment: Mapping[str, str] = os.environ) -> str
 
 def _first_line(name: str) -> str:
     try:
+        refuse_pipe(name)
         with Path(name).open("rb") as file:
             return file.readline(MAX_KEY_CHARS + 2).decode("latin-1").strip()
     except OSError as error:
@@ -85,6 +87,8 @@ class Trust:
 
 
 def _context(tls: EndpointTls) -> ssl.SSLContext:
+    for each in (tls.ca_file, tls.certificate_file, tls.private_key_file):
+        refuse_pipe(each)
     if tls.ca_file:
         context = ssl.create_default_context(cafile=tls.ca_file)
     else:

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_file
+from extproc.files import read_followed
 from extproc.server.admin import PROBES
 
 __all__ = ["OwnNamesOnly", "TokenRequired", "read_token"]
@@ -32,7 +32,7 @@ CHALLENGES = ('Bearer realm="dualpool"', 'Basic realm="dualpool", charset="UTF-8
 def read_token(path: str) -> str:
     """Return the first line of a token file. Raises ConfigurationError if it cannot be read or is not a token."""
     try:
-        token = read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
+        token = read_followed(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"admin.token_file: {error}") from error
     if not (token.isascii() and token.isprintable() and token and " " not in token):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_file
+from extproc.files import read_followed
 
 __all__ = ["KeyFile", "new_key", "read_key"]
 
@@ -83,7 +83,7 @@ def read_key(file: str) -> bytes:
     if not file:
         return b""
     try:
-        key = read_file(file, MAX_KEY_FILE_BYTES).rstrip(b"\r\n")  # an editor's or openssl's last line end
+        key = read_followed(file, MAX_KEY_FILE_BYTES).rstrip(b"\r\n")  # an editor's or openssl's last line end
     except OSError as error:
         raise ConfigurationError(f"learning.access_log.key_file: {error}") from error
     if len(key) < KEY_BYTES:

@@ -16,7 +16,7 @@ import grpc
 
 from extproc.config.schema import TlsFiles
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_file
+from extproc.files import read_followed, refuse_pipe
 from extproc.server.validity import UNKNOWN, Validity, validity_of
 
 __all__ = ["Certificates", "check_pem"]
@@ -135,6 +135,8 @@ def check_pem(files: TlsFiles) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate, key, authority = files.certificate_file, files.private_key_file, files.client_ca_file
     try:
+        for each in (certificate, key):
+            refuse_pipe(each)
         # Given a password, OpenSSL does not prompt for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
@@ -144,6 +146,7 @@ def check_pem(files: TlsFiles) -> None:
         ) from error
     try:
         if authority:
+            refuse_pipe(authority)
             context.load_verify_locations(authority)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
@@ -166,7 +169,7 @@ def _stamp(name: str) -> _Stamp | None:
 
 def _read(name: str, field: str) -> bytes:
     try:
-        content = read_file(name, MAX_PEM_BYTES)
+        content = read_followed(name, MAX_PEM_BYTES)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"listen.tls.{field}: {error}") from error
     if not content:

@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_file
+from extproc.files import read_followed
 from extproc.state.settings import StoreSettings
 
 __all__ = ["connection_to"]
@@ -49,7 +49,7 @@ class _PasswordFile(CredentialProvider):
         self._username, self._path = username, path
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        password = read_file(self._path, MAX_PASSWORD_FILE_BYTES).decode().partition("\n")[0].rstrip("\r")
+        password = read_followed(self._path, MAX_PASSWORD_FILE_BYTES).decode().partition("\n")[0].rstrip("\r")
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "access_log": {"core", "access_log"},
     "wire": {"core", "access_log", "wire"},
     "exact": {"core", "exact", "files"},
-    "pools": {"core", "pools"},
+    "pools": {"core", "files", "pools"},
     "state": {"cancelling", "core", "files", "look_ups", "state"},
     "telemetry": {"core", "access_log", "telemetry"},
     "planning": {"core", "documents", "fetching", "files", "planning"},
