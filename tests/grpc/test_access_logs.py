@@ -362,7 +362,9 @@ def test_a_key_that_is_rotated_is_used_without_a_reload(
 
 
 def test_a_key_file_that_is_gone_is_no_obstacle_to_other_changes(router: Router, tmp_path: Path) -> None:
-    """Its key stays in use, so that the mode can be changed and what was learned be forgotten."""
+    """Its key stays in use, so that the mode can be changed and what was learned be forgotten. While nothing is
+    learned from the log, no key is in use that could stay.
+    """
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     settings = "learning: {source: access_log, access_log: {key_file: %s}}"
@@ -380,6 +382,9 @@ def test_a_key_file_that_is_gone_is_no_obstacle_to_other_changes(router: Router,
                 await asyncio.to_thread(app.apply, parse(settings % (tmp_path / "other")))
             with pytest.raises(ConfigurationError, match=r"learning\.access_log\.key_file"):
                 await asyncio.to_thread(app._in_force.renew_log_key)
+            await asyncio.to_thread(app.apply, parse((settings % key).replace("access_log,", "response,")))
+            with pytest.raises(ConfigurationError, match=r"learning\.access_log\.key_file"):
+                await asyncio.to_thread(app.apply, parse(settings % key))
 
     asyncio.run(scenario())
 

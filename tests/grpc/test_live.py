@@ -155,6 +155,25 @@ def test_nothing_is_kept_when_nobody_has_watched_for_long(
     asyncio.run(scenario())
 
 
+def test_a_viewer_who_returns_in_time_keeps_what_is_known(router: Router, eventually: Callable[..., Any]) -> None:
+    """The looks are not dropped while somebody watches again, however long ago the last viewer left."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            viewed = next(each for each in gc.get_objects() if isinstance(each, Live))
+            async with watching(app) as events:
+                await asyncio.wait_for(anext(events), WITHIN_S)
+            await eventually(lambda: viewed._forgetting is not None)
+            forgetting, looks = viewed._forgetting, list(viewed._looks)
+            assert forgetting is not None
+            async with watching(app) as events:
+                await asyncio.wait_for(anext(events), WITHIN_S)
+                assert forgetting.cancelled()
+                assert looks == list(viewed._looks)[: len(looks)]
+
+    asyncio.run(scenario())
+
+
 def test_the_number_of_viewers_is_limited(router: Router) -> None:
     """A viewer beyond the limit gets a 503; the others keep receiving events."""
 

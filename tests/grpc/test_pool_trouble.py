@@ -76,9 +76,12 @@ def test_servers_that_fail_now_and_then_do_not_fill_the_log(caplog: pytest.LogCa
         fails = False
         for watched.now_s in (50.0, 79.0, 80.0, 81.0):
             await watched.round()
+            lines.append(sum(each.name == "dualpool" for each in caplog.records))
 
+    lines: list[int] = []
     serving(scenario, now_and_then)
     assert ["WARNING", "INFO"] == [each.levelname for each in caplog.records if each.name == "dualpool"]
+    assert [1, 1, 2, 2] == lines
 
 
 @pytest.mark.parametrize("path", ["", "/" + "x" * 1_000])

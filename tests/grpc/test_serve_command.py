@@ -178,15 +178,18 @@ def test_sigterm_during_the_start_ends_it(module: str, name: str, workers: str) 
     assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
 
 
-def test_a_worker_ignores_sighup_from_its_first_moment_on() -> None:
-    """A worker that still loads its code is not ended by a SIGHUP to all processes of the router."""
+def test_a_worker_is_not_disturbed_from_its_first_moment_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that still loads its code is not ended by a SIGHUP to all processes of the router, nor writes a
+    traceback for a Ctrl-C.
+    """
+    monkeypatch.setattr("extproc.workers.process._PYTHON", ["/bin/sh", "-c", "exec sleep 600"])
     process, channel = start_process(0)
     status = Path(f"/proc/{process.pid}/status").read_text()
     process.kill()
     process.wait()
     channel.close()
     blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
-    assert int(blocked, 16) & 1 << signal.SIGHUP - 1
+    assert [True, True] == [bool(int(blocked, 16) & 1 << each - 1) for each in (signal.SIGHUP, signal.SIGINT)]
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 

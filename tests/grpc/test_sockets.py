@@ -124,6 +124,22 @@ def test_a_port_that_is_in_use_on_ipv4_is_named() -> None:
             asyncio.run(App(configuration(f"address: '[::]:{port}'")).start())
 
 
+def test_two_routers_cannot_share_a_port_for_probes() -> None:
+    """Otherwise each would answer a part of the probes, and nobody would notice."""
+
+    async def scenario() -> None:
+        app = App(configuration("address: '127.0.0.1:0', health_address: '127.0.0.1:0'"))
+        await app.start()
+        try:
+            both = configuration(f"address: '127.0.0.1:0', health_address: '{app.health_address}'")
+            with pytest.raises(ConfigurationError, match=r"listen\.health_address"):
+                await App(both).start()
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
 def test_probes_have_a_port_without_tls(tmp_path: Path, call: type[Any]) -> None:
     """health_address serves health checks in plaintext, and nothing else."""
     authority = trustme.CA()

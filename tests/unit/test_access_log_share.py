@@ -138,6 +138,18 @@ def test_a_message_that_is_too_large_is_not_held(monkeypatch: pytest.MonkeyPatch
     assert beyond == router.logs.metrics.access_log_entries[Outcome.TOO_LARGE,]
 
 
+def test_a_message_does_not_overtake_the_streams_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when there is time again: the stream that has waited longest is the first to be resumed."""
+    router = Router(monkeypatch, streams=2, share=0.1, decode_s=0.0)
+    while not router.logs.busy:
+        router.run(router.now_s + EVENT_S)
+    first, before = router.logs._waiting[0], router.taken.copy()
+    other = next(each.handler for each in router.calls if each.handler is not first)
+    router.now_s += 1.0
+    other.on_message(b"1")
+    assert (before, [first, other]) == (router.taken, list(router.logs._waiting))
+
+
 def test_slices_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two slices of about half a millisecond other events are handled, though more would be allowed."""
     router = Router(monkeypatch, 2, 1.0, decode_s=0.0)

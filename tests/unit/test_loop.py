@@ -114,6 +114,14 @@ def test_work_ends_idleness(work: str, ticks: int, clocked: Clocked) -> None:
     assert max(clock.waits_s[polls : polls + ticks]) <= TICK_S < clock.waits_s[polls + ticks]
 
 
+def test_a_loop_that_is_asked_something_is_not_idle_sooner(clocked: Clocked) -> None:
+    """A function for another thread shortens no time without work that has to pass before the longer waits."""
+    clock, _, loop = clocked(0, inf)
+    loop.post(lambda: None)
+    loop.run(lambda: len(clock.waits_s) == IDLE_AFTER + 1)
+    assert pytest.approx([TICK_S] * IDLE_AFTER) == clock.waits_s[:IDLE_AFTER]
+
+
 def test_what_nobody_waits_for_any_more_is_not_run(clocked: Clocked) -> None:
     """A function whose caller got a TimeoutError is not run later: a reload that failed changes nothing."""
     clock, _, loop = clocked(3, inf)

@@ -211,7 +211,9 @@ def test_a_configuration_that_a_busy_router_did_not_apply_is_retried(watched: Wa
 def test_a_configuration_that_met_an_exception_is_retried(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever kept it from being applied, such as a lack of threads, it is reported once, and tried again."""
+    """Whatever kept it from being applied, such as a lack of threads, it is reported once, and tried again; so is
+    another cause that follows.
+    """
     watched.fails = RuntimeError("can't start new thread")
     watched.file.write_text(OTHER)
     for _ in range(3):
@@ -221,9 +223,15 @@ def test_a_configuration_that_met_an_exception_is_retried(
     assert (0, 1, 1) == watched.metrics()
     assert "exception in the router: can't start new thread" in str(watched.reloader.report()["refused"])
     assert 1 == len(caplog.records)
+    watched.fails = MemoryError()
+    watched.check(1)
+    with pytest.raises(MemoryError):
+        watched.check(1)
+    assert "exception in the router: MemoryError" in str(watched.reloader.report()["refused"])
+    assert 2 == len(caplog.records)
     watched.fails = None
     watched.check()
-    assert ([parse(OTHER)], (1, 1, 0)) == (watched.applied, watched.metrics())
+    assert ([parse(OTHER)], (1, 2, 0)) == (watched.applied, watched.metrics())
 
 
 def test_settings_that_wait_for_a_restart_are_reported(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
