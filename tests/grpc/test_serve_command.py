@@ -84,10 +84,16 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+def _signals(name: str, pid: int) -> int:
+    """Return a set of signals of a process, as the kernel shows it."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in status if line.startswith(f"{name}:")), 16)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_signals_that_were_blocked_or_ignored_at_the_start_work(tmp_path: Path, workers: str) -> None:
-    """Whatever the program that starts the router blocks or ignores, SIGTERM ends it, and a worker that is killed
-    is an error in the log.
+    """Whatever the program that starts the router blocks or ignores, SIGTERM ends it, a worker's alarm works, and
+    one that is killed is an error in the log.
     """
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0")
@@ -98,6 +104,7 @@ def test_signals_that_were_blocked_or_ignored_at_the_start_work(tmp_path: Path, 
             lines = map(json.loads, process.stderr)
             admin = next(line["admin"] for line in lines if line["message"] == "serving")
             for worker in httpx.get(f"http://{admin}/config").json().get("workers", ())[:1]:
+                assert not _signals("SigIgn", worker["pid"]) & 1 << signal.SIGALRM - 1
                 os.kill(worker["pid"], signal.SIGKILL)
                 replaced = next(line for line in lines if line["message"] == "a worker is replaced")
                 assert ("error", -signal.SIGKILL) == (replaced["level"], replaced["exit_code"])
@@ -184,12 +191,11 @@ def test_a_worker_is_not_disturbed_from_its_first_moment_on(monkeypatch: pytest.
     """
     monkeypatch.setattr("extproc.workers.process._PYTHON", ["/bin/sh", "-c", "exec sleep 600"])
     process, channel = start_process(0)
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    blocked = _signals("SigBlk", process.pid)
     process.kill()
     process.wait()
     channel.close()
-    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
-    assert [True, True] == [bool(int(blocked, 16) & 1 << each - 1) for each in (signal.SIGHUP, signal.SIGINT)]
+    assert [True, True] == [bool(blocked & 1 << each - 1) for each in (signal.SIGHUP, signal.SIGINT)]
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
