@@ -45,3 +45,33 @@ def test_a_terminal_that_lacks_characters_shows_their_numbers(
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding="latin-1"))
     assert 0 == main(["estimate", str(body)])
     assert rb"\u6a21" in out.getvalue()
+
+
+def test_a_fault_of_our_own_is_not_taken_for_a_lack_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that error of Python's is one line; any other keeps its traceback."""
+
+    def failing(_: object) -> None:
+        raise RuntimeError("another fault")
+
+    monkeypatch.setattr("extproc.config.loading.parse", failing)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("signal.pthread_sigmask", lambda *_: None)
+    with pytest.raises(RuntimeError, match="another fault"):
+        main(["serve"])
+
+
+def test_what_serve_would_write_to_stderr_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings and unhandled exceptions are log lines from before the router is made."""
+    done: list[str] = []
+
+    def made(*_: object) -> None:
+        done.append("app")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extproc.telemetry.log.configure_logging", lambda *_: done.append("logging"))
+    monkeypatch.setattr("extproc.telemetry.stray_lines.log_stray_lines", lambda: done.append("stray lines"))
+    monkeypatch.setattr("extproc.server.app.App", made)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("signal.pthread_sigmask", lambda *_: None)
+    assert 130 == main(["serve"])
+    assert ["logging", "stray lines", "app"] == done

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from extproc.config.schema import Configuration
 from extproc.workers import worker
 from extproc.workers.channel import Question
 
@@ -92,3 +93,19 @@ def test_a_worker_that_nobody_has_checked_for_a_minute_is_ended_by_the_kernel(al
             assert ask is hung
         minutes.append(list(alarms))
     assert [[60], [60], [60, 60]] == minutes
+
+
+def test_what_a_worker_would_write_to_stderr_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its warnings and unhandled exceptions are log lines from before its router is made."""
+    done: list[str] = []
+
+    def made(*_: object, **_named: object) -> None:
+        done.append("app")
+        raise InterruptedError
+
+    monkeypatch.setattr(worker, "configure_logging", lambda *_, **_named: done.append("logging"))
+    monkeypatch.setattr(worker, "log_stray_lines", lambda: done.append("stray lines"))
+    monkeypatch.setattr(worker, "App", made)
+    with pytest.raises(InterruptedError):
+        worker._Worker(0)._start(Configuration())
+    assert ["logging", "stray lines", "app"] == done
