@@ -39,6 +39,51 @@ def test_values_for_a_chat_template_may_be_part_of_the_prompt(api: Api, body: di
         assert is_unseen(api, body | values), values
 
 
+THOUGHT = {"type": "thinking", "thinking": "Two"}
+ASKED_TWICE: dict[Api, list[dict[str, Any]]] = {
+    Api.CHAT: [{"role": "assistant", "reasoning": "Two", "content": "4"}],
+    Api.MESSAGES: [{"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "4"}]}],
+    Api.RESPONSES: [
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Two"}]},
+        {"role": "assistant", "content": "4"},
+    ],
+}
+
+
+@pytest.mark.parametrize("api", ASKED_TWICE)
+@pytest.mark.parametrize(
+    ("switches", "kept"),
+    [
+        ({"preserve_thinking": True}, True),
+        ({"enable_thinking": True, "clear_thinking": False}, True),
+        ({"truncate_history_thinking": False}, True),
+        ({"keep_past_thinking": 1}, True),
+        ({"preserve_reasoning": "true"}, True),
+        ({"preserve_thinking": False}, False),
+        ({"clear_thinking": True}, False),
+        ({"enable_thinking": False, "keep_blank_lines": True, "reasoning_effort": "high"}, False),
+        ({}, False),
+        (None, False),
+        (["preserve_thinking"], False),
+        ("preserve_thinking", False),
+    ],
+)
+def test_reasoning_of_earlier_turns_is_text_if_the_client_has_it_kept(
+    api: Api, switches: object, *, kept: bool
+) -> None:
+    """A switch for the template decides; without one the reasoning is separate, since most templates drop it."""
+    turns = [{"role": "user", "content": "2 + 2?"}, *ASKED_TWICE[api], {"role": "user", "content": "Why?"}]
+    field = "input" if api is Api.RESPONSES else "messages"
+    facts = read_request(api, json.dumps({field: turns, "chat_template_kwargs": switches}).encode())
+    assert (b"Two" in facts.text, facts.dropped_text) == ((True, b"") if kept else (False, b"Two"))
+
+
+def test_switches_that_are_not_json_keep_nothing() -> None:
+    """The server refuses them; the rest of the body is read."""
+    body = b'{"messages":[{"role":"user","content":"Hi"}],"chat_template_kwargs":{"preserve_thinking":"\xff"}}'
+    assert read_request(Api.CHAT, body).text == b"Hi"
+
+
 @pytest.mark.parametrize(
     ("api", "body", "endless", "limited"),
     [

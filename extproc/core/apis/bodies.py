@@ -16,7 +16,6 @@ __all__ = [
     "Flag",
     "Number",
     "TokenId",
-    "adds_to_prompt",
     "check_count",
     "compact_json",
     "costly_numbers",
@@ -170,18 +169,6 @@ def forces_output(ignore_eos: Flag, *at_least: Number) -> bool:
     vLLM and SGLang then go on to a minimum, to the limit, or without one until the pool's context is full.
     """
     return read_flag(ignore_eos, "ignore_eos") or any(read_number(each, "min_tokens", 0) for each in at_least)
-
-
-def adds_to_prompt(template_kwargs: msgspec.Raw) -> bool:
-    """Return whether the values for a chat template hold more than switches, such as `enable_thinking`.
-
-    vLLM passes all of them to the template, also documents, tools and another template.
-    """
-    text = bytes(template_kwargs)
-    return len(text) > MAX_SWITCHES_BYTES or b"[" in text or text.count(b"{") > 1 or b"chat_template" in text
-
-
-MAX_SWITCHES_BYTES: Final = 256
 
 
 def prompt_cap(value: Number) -> int | None:

@@ -12,7 +12,6 @@ import msgspec
 from extproc.core.apis.bodies import (
     Flag,
     Number,
-    adds_to_prompt,
     decode_body,
     forces_output,
     is_set,
@@ -26,6 +25,7 @@ from extproc.core.apis.chunks import ChunkReader, read_response
 from extproc.core.apis.conversation import Message, add_messages
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.template_values import adds_to_prompt, keeps_thoughts
 from extproc.core.facts import Api, RequestFacts
 
 __all__ = ["FAMILY", "StreamOptions", "read_sequences", "reports_usage"]
@@ -83,7 +83,7 @@ def read_request(body: bytes) -> RequestFacts:
     """
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
-    add_messages(prompt, request.messages)
+    add_messages(prompt, request.messages, keeps_thoughts=keeps_thoughts(request.chat_template_kwargs))
     if request.tools or request.functions:
         prompt.add_tools(request.tools)
         prompt.add_tools(request.functions)

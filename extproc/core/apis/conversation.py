@@ -78,13 +78,15 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     tools: msgspec.Raw = msgspec.Raw()
 
 
-def add_messages(prompt: Prompt, messages: list[Message]) -> None:
+def add_messages(prompt: Prompt, messages: list[Message], *, keeps_thoughts: bool = False) -> None:
     """Add a conversation to a prompt. Raises BodyNotUnderstood if it has too many parts.
 
-    Chat templates of reasoning models drop reasoning before the last user message and keep it after that.
+    Chat templates of reasoning models drop reasoning before the last user message and keep it after that;
+    with `keeps_thoughts` they were asked to keep all of it.
     """
     prompt.step(len(messages))
-    last_question = _last_question(prompt, messages)
+    asked = _last_question(prompt, messages)
+    last_question = 0 if keeps_thoughts else asked
     for position, message in enumerate(messages):
         thoughts = prompt.dropped if position < last_question else prompt.texts
         if type(content := message.content) is str:

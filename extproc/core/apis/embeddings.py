@@ -6,7 +6,6 @@ import msgspec
 
 from extproc.core.apis.bodies import (
     Number,
-    adds_to_prompt,
     decode_body,
     is_set,
     model_key,
@@ -18,6 +17,7 @@ from extproc.core.apis.conversation import Message, add_messages
 from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import read_prompts
 from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.template_values import adds_to_prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.usages import decode_response

@@ -13,7 +13,6 @@ import msgspec
 from extproc.core.apis.bodies import (
     Flag,
     Number,
-    adds_to_prompt,
     decode_body,
     holds_any,
     model_key,
@@ -23,6 +22,7 @@ from extproc.core.apis.bodies import (
 from extproc.core.apis.family import Family
 from extproc.core.apis.messages_usage import MessageReader, read_response
 from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.template_values import adds_to_prompt, keeps_thoughts
 from extproc.core.facts import Api, RequestFacts
 
 __all__ = ["FAMILY"]
@@ -81,7 +81,7 @@ def read_request(body: bytes) -> RequestFacts:
     texts_before = len(prompt.texts)
     prompt.marks.append(("system", texts_before))
     prompt.step(len(request.messages))
-    last_question = _last_question(request.messages)
+    last_question = 0 if keeps_thoughts(request.chat_template_kwargs) else _last_question(request.messages)
     for position, message in enumerate(request.messages):
         _add_content(prompt, message.content, prompt.dropped if position < last_question else prompt.texts)
         prompt.end_message(message.role)

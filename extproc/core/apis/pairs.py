@@ -12,7 +12,6 @@ import msgspec
 
 from extproc.core.apis.bodies import (
     Number,
-    adds_to_prompt,
     check_count,
     compact_json,
     decode_body,
@@ -23,6 +22,7 @@ from extproc.core.apis.bodies import (
 )
 from extproc.core.apis.family import Family
 from extproc.core.apis.shares import longest_share
+from extproc.core.apis.template_values import adds_to_prompt
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.usages import checked_usage, decode_response

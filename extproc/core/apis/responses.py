@@ -14,7 +14,6 @@ import msgspec
 from extproc.core.apis.bodies import (
     Flag,
     Number,
-    adds_to_prompt,
     decode_body,
     forces_output,
     is_set,
@@ -25,6 +24,7 @@ from extproc.core.apis.bodies import (
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.apis.responses_usage import ResponseReader, read_response
+from extproc.core.apis.template_values import adds_to_prompt, keeps_thoughts
 from extproc.core.facts import Api, RequestFacts
 
 __all__ = ["FAMILY"]
@@ -97,7 +97,7 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.marks.append(("system", texts_before))
     items = [request.input] if isinstance(request.input, str) else request.input or []
     prompt.step(len(items))
-    last_question = _last_question(items)
+    last_question = 0 if keeps_thoughts(request.chat_template_kwargs) else _last_question(items)
     for position, item in enumerate(items):
         if isinstance(item, str):
             prompt.texts.append(item)
