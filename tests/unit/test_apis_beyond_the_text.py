@@ -78,6 +78,41 @@ def test_reasoning_of_earlier_turns_is_text_if_the_client_has_it_kept(
     assert (b"Two" in facts.text, facts.dropped_text) == ((True, b"") if kept else (False, b"Two"))
 
 
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES, Api.RESPONSES])
+@pytest.mark.parametrize(
+    ("answer", "said", "dropped"),
+    [
+        ("<think>Two</think>Four", "Four", "<think>Two</think>"),
+        ("Two</think>Four", "Four", "Two</think>"),
+        ("\n<think>\nTwo\n</think>\n\nFour", "\n\nFour", "\n<think>\nTwo\n</think>"),
+        ("a</think>b</think>Four", "Four", "a</think>b</think>"),
+        ("Two</think>", "", "Two</think>"),
+        ([{"type": "text", "text": "Two</think>Four"}], "Four", "Two</think>"),
+        (
+            [
+                {"type": "text", "text": "T"},
+                {"type": "text", "text": "wo</think>Fo"},
+                {"type": "text", "text": "ur"},
+            ],
+            "Four",
+            "Two</think>",
+        ),
+        ("<think>Four", "<think>Four", ""),
+        ([{"type": "text", "text": "Four"}], "Four", ""),
+    ],
+)
+def test_reasoning_in_an_earlier_answer_ends_at_its_tag(api: Api, answer: object, said: str, dropped: str) -> None:
+    """Without a reasoning parser it stays in the content, often without its opening tag, which the prompt has."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    field = "input" if api is Api.RESPONSES else "messages"
+    latest = read_request(api, json.dumps({field: turns}).encode())
+    assert (latest.text.decode(), latest.dropped_text) == ("?" + dropped + said, b"")
+    asked_again = [*turns, {"role": "user", "content": "Why? </think>"}]
+    earlier = read_request(api, json.dumps({field: asked_again}).encode())
+    assert (earlier.text.decode(), earlier.dropped_text.decode()) == (f"?{said}Why? </think>", dropped)
+    assert [end for _, end in earlier.turns[-2:]] == [1 + len(said.encode()), len(earlier.text)]
+
+
 def test_switches_that_are_not_json_keep_nothing() -> None:
     """The server refuses them; the rest of the body is read."""
     body = b'{"messages":[{"role":"user","content":"Hi"}],"chat_template_kwargs":{"preserve_thinking":"\xff"}}'

@@ -83,7 +83,8 @@ def read_request(body: bytes) -> RequestFacts:
     """
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
-    add_messages(prompt, request.messages, keeps_thoughts=keeps_thoughts(request.chat_template_kwargs))
+    values = request.chat_template_kwargs
+    add_messages(prompt, request.messages, keeps_thoughts=bool(values) and keeps_thoughts(values))
     if request.tools or request.functions:
         prompt.add_tools(request.tools)
         prompt.add_tools(request.functions)

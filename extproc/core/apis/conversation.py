@@ -88,13 +88,14 @@ def add_messages(prompt: Prompt, messages: list[Message], *, keeps_thoughts: boo
     asked = _last_question(prompt, messages)
     last_question = 0 if keeps_thoughts else asked
     for position, message in enumerate(messages):
-        thoughts = prompt.dropped if position < last_question else prompt.texts
+        is_earlier, texts_before = position < last_question, len(prompt.texts)
+        thoughts = prompt.dropped if is_earlier else prompt.texts
         if type(content := message.content) is str:
-            if content.startswith(THINK) and message.role == "assistant":
-                content = _without_thought(content, thoughts)
             prompt.texts.append(content)
         elif content:
             _add_parts(prompt, content)
+        if is_earlier and message.role == "assistant":
+            prompt.drop_thoughts(texts_before)
         if message.name or message.refusal:
             prompt.add(message.name, message.refusal)
         if reasoning := message.reasoning or message.reasoning_content:
@@ -153,17 +154,6 @@ def _last_question(prompt: Prompt, messages: list[Message]) -> int:
             prompt.opening = _first_text(message.content)
             break
     return last
-
-
-def _without_thought(content: str, thoughts: list[str]) -> str:
-    thought, end, said = content.rpartition(END_OF_THOUGHT)
-    thoughts.append(thought + end)
-    return said
-
-
-# The tags of Qwen3 and DeepSeek-R1, which stay in the content if the server runs no reasoning parser.
-THINK = "<think>"
-END_OF_THOUGHT = "</think>"
 
 
 def _add_part(prompt: Prompt, part: _Part | str) -> None:

@@ -83,7 +83,10 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.step(len(request.messages))
     last_question = 0 if keeps_thoughts(request.chat_template_kwargs) else _last_question(request.messages)
     for position, message in enumerate(request.messages):
-        _add_content(prompt, message.content, prompt.dropped if position < last_question else prompt.texts)
+        is_earlier, first = position < last_question, len(prompt.texts)
+        _add_content(prompt, message.content, prompt.dropped if is_earlier else prompt.texts)
+        if is_earlier and message.role == "assistant":
+            prompt.drop_thoughts(first)
         prompt.end_message(message.role)
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)

@@ -28,6 +28,9 @@ MAX_MEASURED_IMAGES: Final = 32
 # Those of usual roles, types of items and ids of calls; they are part of a message's constant number of tokens.
 MAX_ROLE_CHARS: Final = 24
 MAX_ID_CHARS: Final = 64
+# The tag of Qwen3 and DeepSeek-R1, which stays in the content if the server runs no reasoning parser. The opening
+# tag need not be there: many templates put it into the prompt.
+END_OF_THOUGHT: Final = "</think>"
 
 
 class Prompt(msgspec.Struct):
@@ -92,6 +95,18 @@ class Prompt(msgspec.Struct):
     def add(self, *texts: str | None) -> None:
         """Add the texts that are not None or empty."""
         self.texts += filter(None, texts)
+
+    def drop_thoughts(self, first: int) -> None:
+        """Set apart what a template may drop of an earlier answer: all up to its last END_OF_THOUGHT.
+
+        The answer is in the texts from index `first` on.
+        """
+        for place in range(len(self.texts) - 1, first - 1, -1):
+            thought, end, said = self.texts[place].rpartition(END_OF_THOUGHT)
+            if end:
+                self.dropped += (*self.texts[first:place], thought + end)
+                self.texts[first : place + 1] = (said,)
+                return
 
     def add_json(self, values: msgspec.Raw) -> None:
         """Add a list of values that models see as JSON text. Raises BodyNotUnderstood."""

@@ -104,7 +104,10 @@ def read_request(body: bytes) -> RequestFacts:
         elif item.type == "reasoning":
             _add_reasoning(prompt, item, is_earlier=position < last_question)
         else:
+            first = len(prompt.texts)
             _add_item(prompt, item)
+            if item.role == "assistant" and position < last_question:
+                prompt.drop_thoughts(first)
         prompt.end_message(_said_by(item))
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)
