@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from extproc.planning.hardware.published import LARGEST_GAP_GIB
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import FEWEST_JUDGED
+from extproc.planning.model.reach import refused_share
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.as_arrived import ArrivedRun
@@ -114,6 +115,11 @@ def _part(requests: int, left_out: LeftOut) -> str:
 def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
     """Return the caveats about the lengths, the instances and the cost model."""
     notes = [*([lengths.note] if lengths.note else []), *_left_out_notes(lengths.left_out)]
+    if setup.measured is None and (refused := refused_share(lengths, setup)):
+        notes.append(
+            f"{round(refused * len(lengths)):,} of {len(lengths):,} requests ({refused:.2%}) are longer than "
+            f"{setup.long_context:,} tokens (--long-context): servers refuse them, so they are no load."
+        )
     if (ranks := setup.instance.data_parallel) > 1:
         notes.append(
             f"The attention is replicated: KV cache and max_num_seqs are per replica; the {ranks} replicas run in "

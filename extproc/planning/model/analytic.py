@@ -16,10 +16,10 @@ from math import ceil, inf
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.model.reach import check_reach
+from extproc.planning.model.reach import check_reach, refused_share, served
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis, Baseline, Split
-from extproc.planning.model.throughput import Throughput, throughput
+from extproc.planning.model.throughput import throughput
 from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.workload.lengths import Lengths, Tokens
 
@@ -44,7 +44,10 @@ def default_thresholds(long_context: int) -> tuple[int, ...]:
 
 
 def right_sized_context(lengths: Lengths, rule: DeclaredRule, long_context: int) -> int:
-    """Return the smallest usual context that holds every request as declared; at most the long context."""
+    """Return the smallest usual context that holds every request as declared; at most the long context.
+
+    A request that the long context does not hold is refused in either, and needs none.
+    """
     declared = declared_tokens(lengths, rule)
     longest = int((lengths.prompt + (np.maximum(lengths.output, 1) if declared is None else declared)).max())
     return min(long_context, next((c for c in USUAL_CONTEXTS if c >= longest), long_context))
@@ -65,17 +68,20 @@ def analyse(
         raise ConfigurationError(
             f"thresholds {wrong}: must be positive and below the long context {setup.long_context:,}"
         )
-    right_context = right_sized_context(lengths, rule, setup.long_context)
+    load = served(lengths, setup)
+    if load is None:
+        raise ConfigurationError(
+            f"{lengths.source}: all requests are longer than {setup.long_context:,} tokens (--long-context)"
+        )
+    right_context = right_sized_context(load, rule, setup.long_context)
     measured = setup.measured
-    long_rate = (
-        measured.homogeneous if measured else _throughput(lengths, setup, setup.long_context).requests_per_s
-    )
+    long_rate = measured.homogeneous if measured else _rate(lengths, setup, setup.long_context)
     right_rate = (
-        (measured.right_sized or measured.homogeneous)
-        if measured
-        else _throughput(lengths, setup, right_context).requests_per_s
+        (measured.right_sized or measured.homogeneous) if measured else _rate(lengths, setup, right_context)
     )
     check_reach(lengths, setup)
+    assert long_rate is not None, "some requests are served"
+    assert right_rate is not None, "some requests are served"
     long = _baseline("homogeneous, long", setup.long_context, long_rate, rate, setup)
     right = _baseline("homogeneous, right-sized", right_context, right_rate, rate, setup)
     budget = budgets(lengths, rule)
@@ -133,9 +139,21 @@ def _tpot(setup: Setup) -> str:
     return f"TPOT {setup.objective.tightest_tpot_s * 1e3:g} ms"
 
 
-def _throughput(lengths: Lengths, setup: Setup, context_tokens: int, *, short: bool = False) -> Throughput:
+def _or(rate: float | None, otherwise: float) -> float:
+    return otherwise if rate is None else rate
+
+
+def _rate(lengths: Lengths, setup: Setup, context_tokens: int, *, short: bool = False) -> float | None:
+    """Return how many requests per second of these lengths one instance takes; None if it serves none of them.
+
+    Requests that are refused because of their length arrive, but take no time.
+    """
+    load = served(lengths, setup)
+    if load is None:
+        return None
     limits = setup.limits(context_tokens, short=short)
-    return throughput(lengths, setup.cost, limits, setup.objective.tightest_tpot_s)
+    found = throughput(load, setup.cost, limits, setup.objective.tightest_tpot_s)
+    return found.requests_per_s / (1 - refused_share(lengths, setup))
 
 
 def _baseline(name: str, context_tokens: int, per_instance: float, rate: float, setup: Setup) -> Baseline:
@@ -156,15 +174,16 @@ def _split(
     fits = budget <= threshold
     alpha = float(fits.mean())
     long_base, right = baselines
-    # A pool without requests has no rate; its share is 0, so any rate works.
+    # A pool without requests has no rate; its share is 0, so any rate works. Nor has one whose requests are all
+    # refused: it needs hardly an instance.
     short = long = long_base.rate_per_instance
     if setup.measured is not None:
         short, long = setup.measured.short, setup.measured.long
     else:
         if alpha > 0:
-            short = _throughput(lengths.subset(fits), setup, threshold, short=True).requests_per_s
+            short = _or(_rate(lengths.subset(fits), setup, threshold, short=True), short)
         if alpha < 1:
-            long = _throughput(lengths.subset(~fits), setup, setup.long_context).requests_per_s
+            long = _or(_rate(lengths.subset(~fits), setup, setup.long_context), long)
     if 0 in (short, long):
         return None
     one = long_base.rate_per_instance

@@ -13,7 +13,7 @@ from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import prefill_s, throughput
 from extproc.planning.workload.lengths import Lengths, Tokens
 
-__all__ = ["check_reach", "reaching"]
+__all__ = ["check_reach", "reaching", "refused_share", "served"]
 
 TAIL = 99  # the percentile of the objective
 SHORTEST_CLASS = 256  # tokens: proposed classes are this times a power of two
@@ -38,7 +38,7 @@ def check_reach(lengths: Lengths, setup: Setup) -> None:
     prefill. Measured rates do not contain these times, so TTFT and TPOT are not checked with them.
     """
     objective = setup.objective
-    refused = float((_total(lengths) > setup.long_context).mean())
+    refused = refused_share(lengths, setup)
     if 1 - refused < objective.success:
         raise ConfigurationError(
             f"objective success {objective.success:.2%}: no fleet meets it, the best is {1 - refused:.3%}; "
@@ -48,6 +48,19 @@ def check_reach(lengths: Lengths, setup: Setup) -> None:
     missed = _shortfall(lengths, setup)
     if missed is not None:
         raise ConfigurationError(missed.sentence)
+
+
+def refused_share(lengths: Lengths, setup: Setup) -> float:
+    """Return the share of requests that every instance refuses because they are longer than the long context."""
+    return float((_total(lengths) > setup.long_context).mean())
+
+
+def served(lengths: Lengths, setup: Setup) -> Lengths | None:
+    """Return the requests that are not refused, which alone are load; None if all are refused."""
+    fits = _total(lengths) <= setup.long_context
+    if bool(fits.all()):
+        return lengths
+    return lengths.subset(fits) if bool(fits.any()) else None
 
 
 def reaching(lengths: Lengths, setup: Setup, gpus: Gpus = ()) -> Setup:
@@ -84,7 +97,8 @@ def _shortfall(lengths: Lengths, setup: Setup) -> Shortfall | None:
     """Return the worst of the objectives that an idle instance misses, or None if it meets all."""
     if setup.measured is not None:
         return None
-    missed = list(_missed(lengths, setup))
+    load = served(lengths, setup)
+    missed = [] if load is None else list(_missed(load, setup))
     return max(missed, key=lambda each: each.times_too_slow) if missed else None
 
 
