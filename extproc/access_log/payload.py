@@ -184,7 +184,6 @@ class Payloads:
                 budget=budget,
                 stream=bool(said.flags & 2),
                 learnable=bool(said.flags & 4),
-                text_bytes=evidence.text_bytes,
                 counted=None if said.counted is None else Counted(said.counted),
                 stratum=stratum_of(
                     evidence.output_limit, evidence.prompt_tokens / PARTS, stream=bool(said.flags & 2)

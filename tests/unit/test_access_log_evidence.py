@@ -77,7 +77,6 @@ def test_a_decision_survives_sealing_and_opening() -> None:
         budget=TokenBudget(21, 32, 44, 3, 63),
         stream=True,
         learnable=True,
-        text_bytes=77,
         counted=Counted((9, 8, 7, 1, 2, 1, 2, 3)),
         stratum=stratum_of(300, 20.5, stream=True),
     )

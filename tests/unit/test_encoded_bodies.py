@@ -129,10 +129,10 @@ def test_too_many_compressed_bytes_are_not_read(encoding: str, encode: Encode) -
 def test_a_compressed_request_is_placed_by_its_content(encoding: str, encode: Encode) -> None:
     """A short prompt goes to the short pool as it would uncompressed; one that is long after decoding does not."""
 
-    def place(text: str) -> tuple[str, Reason, int]:
+    def place(text: str) -> tuple[str, Reason, bool]:
         body = encode(json.dumps({"model": "m", "messages": [{"content": text}], "max_tokens": 9}).encode())
         decision = PLACER.decide(Api.CHAT, RequestHead("POST", content_encoding=encoding), body)
-        return decision.pool.name, decision.reason, decision.text_bytes
+        return decision.pool.name, decision.reason, decision.estimate is not None
 
-    assert ("short", Reason.FITS, 2) == place("Hi")
-    assert ("long", Reason.EARLY, 0) == place("word " * 60_000)
+    assert ("short", Reason.FITS, True) == place("Hi")
+    assert ("long", Reason.EARLY, False) == place("word " * 60_000)

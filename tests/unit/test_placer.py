@@ -38,7 +38,7 @@ def test_a_decision_says_everything_about_itself(mode: Mode, *, routed: bool) ->
     decision = placer(mode).place(replace(FACTS, usage_in_response=False), "tenant", body_bytes=70)
     assert (SHORT, Reason.FITS, mode, routed) == (decision.pool, decision.reason, decision.mode, decision.routed)
     assert (Api.CHAT, "m", True, False) == (decision.api, decision.model, decision.stream, decision.learnable)
-    assert (70, 12, None) == (decision.body_bytes, decision.text_bytes, decision.fault)
+    assert (70, None) == (decision.body_bytes, decision.fault)
     assert decision.estimate is not None
     assert decision.budget is not None
     assert ("tenant", 50) == (decision.estimate.category.key, decision.budget.output_tokens)
@@ -104,11 +104,11 @@ def test_of_three_pools_the_largest_is_the_default() -> None:
 
 def test_a_decision_about_a_request_of_which_nothing_is_known() -> None:
     """A request that was not read completely counts as not streaming and not
-    learnable; sizes that were not passed are 0.
+    learnable; a size that was not passed is 0.
     """
     bare = Decision(LONG, Reason.EARLY, Mode.ENFORCE, routed=False, api=Api.CHAT)
     assert bare == placer().unsure(Api.CHAT, Reason.EARLY, 0)
-    assert (False, False, 0, 0) == (bare.stream, bare.learnable, bare.body_bytes, bare.text_bytes)
+    assert (False, False, 0) == (bare.stream, bare.learnable, bare.body_bytes)
     assert 0 == placer().place(FACTS, "").body_bytes
 
 

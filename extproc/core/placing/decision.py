@@ -49,7 +49,6 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     learnable: bool = False
     fault: BodyFault | None = None
     body_bytes: int = 0
-    text_bytes: int = 0
     head: RequestHead = NO_HEAD
     counted: Counted | None = None
     stratum: Stratum | None = None

@@ -99,7 +99,6 @@ class Placer:
             stream=facts.stream,
             learnable=facts.usage_in_response,
             body_bytes=body_bytes,
-            text_bytes=len(facts.text),
             head=head,
             counted=counted,
             stratum=stratum_of(facts.max_output_tokens, estimate.prompt_tokens, stream=facts.stream),
