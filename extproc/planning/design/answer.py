@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from extproc.planning.design.day import DayOfFleet
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.as_arrived import ArrivedRun
 from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
-from extproc.planning.workload.lengths import LeftOut
+from extproc.planning.workload.lengths import LeftOut, Lengths
 
 __all__ = ["Plan", "PoolPlan", "SearchedDesign", "WorkloadFigures"]
 
@@ -25,6 +27,21 @@ class WorkloadFigures:
     p99_total: int
     max_total: int
     left_out: LeftOut
+
+    @classmethod
+    def of(cls, lengths: Lengths) -> "WorkloadFigures":
+        """Return the figures of a workload."""
+        median, tail = np.percentile(lengths.total, [50, 99])
+        return cls(
+            source=lengths.source,
+            requests=len(lengths),
+            mean_prompt=float(lengths.prompt.mean()),
+            mean_output=float(lengths.output.mean()),
+            p50_total=round(median),
+            p99_total=round(tail),
+            max_total=int(lengths.total.max()),
+            left_out=lengths.left_out,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def make_plan(
         rate=rate,
         objective=str(setup.objective),
         balancing=" or ".join(map(str, (runs.balancing, *runs.also))) if runs else "",
-        workload=_figures(lengths),
+        workload=WorkloadFigures.of(lengths),
         analysis=analysis,
         sensitivity=sensitivity,
         searched=tuple(_searched(each) for each in searched),
@@ -245,17 +245,3 @@ def _searched(sized: Sized) -> SearchedDesign:
         gpus = pool.setup.instance.gpus
         pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, gpus, pool.instances, flags))
     return SearchedDesign(sized.limits, sized.gpus, tuple(pools), sized.balancing)
-
-
-def _figures(lengths: Lengths) -> WorkloadFigures:
-    median, tail = np.percentile(lengths.total, [50, 99])
-    return WorkloadFigures(
-        source=lengths.source,
-        requests=len(lengths),
-        mean_prompt=float(lengths.prompt.mean()),
-        mean_output=float(lengths.output.mean()),
-        p50_total=round(median),
-        p99_total=round(tail),
-        max_total=int(lengths.total.max()),
-        left_out=lengths.left_out,
-    )
