@@ -87,15 +87,15 @@ _PIECE_BYTES = 6
 class BytePairs:
     """A byte-pair vocabulary: `encode` returns the ids of a text, `token_bytes` the bytes of an id."""
 
+    max_chars_per_token = 128  # the longest token of each of the three is a run of 128 blanks
+
     def __init__(
         self,
         name: TokenizerName,
         encode: Callable[[str], list[int]],
         token_bytes: Callable[[int], bytes],
-        max_chars_per_token: int = 128,  # the longest token of each of the three is a run of 128 blanks
     ) -> None:
         self.name = name
-        self.max_chars_per_token = max_chars_per_token
         self._encode, self._token_bytes = encode, token_bytes
 
     def split(self, text: str) -> list[bytes]:

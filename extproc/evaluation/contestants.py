@@ -103,17 +103,13 @@ class PaperEma(Ours):
         return self._predict(request, tenant=request.kind if self._with_kinds else "")
 
 
-def byte_class(
-    epsilon: float = 0.01, *, left_out: str = "", with_tenants: bool = False, memory: bool = True
-) -> Contestant:
-    """Return this project's estimator with the miss rate `epsilon`.
+def byte_class(*, left_out: str = "", with_tenants: bool = False, memory: bool = True) -> Contestant:
+    """Return this project's estimator, with its usual settings.
 
     Its prior omits the vocabulary `left_out`, if one is given; without `memory` it remembers no prefixes.
     """
     prefixes = ByteClassSettings().max_prefixes if memory else 0
-    settings = EstimatorSettings(
-        kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon, max_prefixes=prefixes)
-    )
+    settings = EstimatorSettings(kind="byteclass", byteclass=ByteClassSettings(max_prefixes=prefixes))
     return Ours(ByteClassEstimator(settings, left_out), with_tenants=with_tenants)
 
 

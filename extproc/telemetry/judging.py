@@ -81,7 +81,7 @@ def _models(
             error_p50=_error(errors, 0.5),
             error_p90=_error(errors, 0.9),
             under_counted=under.get(name, 0.0) / seen if seen else None,
-            bound_ratio=_quantile(bounds, 0.5),
+            bound_ratio=_median(bounds),
         )
 
 
@@ -110,15 +110,15 @@ def _all_of(models: Mapping[str, Buckets]) -> Buckets:
     return tuple(found.items())
 
 
-def _quantile(counts: Buckets, q: float) -> float | None:
-    """Return a quantile, interpolated within its bucket; in the open last bucket, its lower bound."""
-    total = sum(count for _, count in counts)
-    if not total:
+def _median(counts: Buckets) -> float | None:
+    """Return the median, interpolated within its bucket; in the open last bucket, its lower bound."""
+    half = sum(count for _, count in counts) / 2
+    if not half:
         return None
     below, lower = 0.0, 0.0
     for bound, count in counts:
-        if below + count >= q * total and count:
-            return lower if bound is None else lower + (bound - lower) * (q * total - below) / count
+        if below + count >= half and count:
+            return lower if bound is None else lower + (bound - lower) * (half - below) / count
         below, lower = below + count, lower if bound is None else bound
     return lower
 
