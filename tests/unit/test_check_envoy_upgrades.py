@@ -77,3 +77,21 @@ def test_a_route_for_tunnels_is_none_that_requests_arrive_on() -> None:
     action = {"cluster": "pool_long", "timeout": "0s", "upgrade_configs": [tunnel]}
     virtual_host(document)["routes"].insert(0, {"name": "t", "match": {"connect_matcher": {}}, "route": action})
     assert set() == names_in(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"prefix": "/chat"}, TRAP),
+        ({"runtime_fraction": {"default_value": {"numerator": 0}}}, TRAP),
+        ({"prefix": "/v1/chat/"}, set()),
+    ],
+)
+def test_a_route_around_the_filter_that_the_upgrades_do_not_take(change: Document, found: set[str]) -> None:
+    """One for other paths, or one that takes no request, leaves upgrades of the API with the router's filter."""
+    document = load("buffered")
+    connection_manager(document)["upgrade_configs"] = [WEBSOCKET]
+    route(document, "long")["match"] = {"prefix": "/v1/"}
+    around = route(document, "upgrade")
+    around["match"] |= change
+    assert found == names_in(document)

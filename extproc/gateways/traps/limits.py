@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import Gateway, Host, Route
 from extproc.gateways.router import Router
-from extproc.gateways.traps.routing import default_routes
+from extproc.gateways.traps.routes import body_mode, bypasses, default_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -52,7 +52,7 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
         limit = route.body_limit_bytes
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
-        elif not _bypasses(host, route, limit + 1):
+        elif not bypasses(host, route, "content-length", str(limit + 1)):
             what = f'bodies over {limit:,} bytes do not bypass the router on route "{route.name}"'
             yield Hit(route.body_limit_place, what)
 
@@ -69,20 +69,8 @@ def _buffering(gateway: Gateway, router: Router) -> Iterator[tuple[Host, Route]]
     """Yield the routes on which requests arrive in mode BUFFERED: their limits decide which bodies are held."""
     for host in gateway.hosts:
         for route in default_routes(host, router):
-            if route.processor and route.processor.modes.request_body == "BUFFERED":
+            if body_mode(route) == "BUFFERED":
                 yield host, route
-
-
-def _bypasses(host: Host, route: Route, size: int) -> bool:
-    """Return whether a body whose content-length is this size takes another route, on which the filter is off."""
-    return any(
-        each.processor is None
-        and each.percent > 0
-        and each.path.may_overlap(route.path)
-        and (match := each.header("content-length")) is not None
-        and match.matches(str(size))
-        for each in reversed(host.routes[: host.routes.index(route)])
-    )
 
 
 def _head_limits(gateway: Gateway, _: Router) -> Iterator[Hit]:

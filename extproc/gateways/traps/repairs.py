@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import NUMBER_HEADER, Gateway, Kind, Retry, Route
 from extproc.gateways.router import Router, pools_from
-from extproc.gateways.traps.routing import default_routes, pool_routes
+from extproc.gateways.traps.routes import body_mode, default_routes, pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -76,16 +76,12 @@ def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     smaller = frozenset(pool_routes(gateway, router))
     for host in gateway.hosts:
         # In mode BUFFERED, bodies over the limit of the route on which they arrive are refused there.
-        held = [route.body_limit_bytes for route in default_routes(host, router) if _buffers(route)]
+        held = [route.body_limit_bytes for route in default_routes(host, router) if body_mode(route) == "BUFFERED"]
         wanted = min((*held, router.configuration.exchange.max_held_bytes))
         for route in (each for each in host.routes if each in smaller):
             limit = route.retry_limit_bytes
             if limit is not None and limit < wanted and gateway.retry(route):
                 yield Hit(route.place, f'route "{route.name}" keeps bodies of up to {limit:,} bytes for a retry')
-
-
-def _buffers(route: Route) -> bool:
-    return route.processor is not None and route.processor.modes.request_body == "BUFFERED"
 
 
 def _largest(gateway: Gateway, router: Router) -> frozenset[frozenset[str]]:

@@ -1,55 +1,30 @@
 """Traps of routes: where requests end up, and what cuts them off there."""
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Final
 
 from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
 from extproc.gateways.router import Router
+from extproc.gateways.traps.routes import (
+    asking_hosts,
+    body_mode,
+    bypasses,
+    default_routes,
+    is_reached,
+    pool_routes,
+)
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
-__all__ = ["MIN_TIMEOUT_MS", "TRAPS", "default_routes", "pool_routes"]
+__all__ = ["MIN_TIMEOUT_MS", "TRAPS"]
 
 MIN_TIMEOUT_MS: Final = 300_000
-
-
-@lru_cache(maxsize=1)  # many traps ask for them, one gateway after the other
-def pool_routes(gateway: Gateway, router: Router) -> tuple[Route, ...]:
-    """Return the routes to which the router sends requests: those of all pools but the default."""
-    return tuple(_pool_routes(gateway, router))
-
-
-def _pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
-    header, names = router.sets[0], [pool.name for pool in router.configuration.pools[:-1]]
-    for host in gateway.hosts:
-        for route in host.routes:
-            match = route.header(header)
-            if (
-                match
-                and route.clusters
-                and any(match.matches(name) and _is_reached(route, host, {header: name}) for name in names)
-            ):
-                yield route
-
-
-def default_routes(host: Host, router: Router) -> Iterator[Route]:
-    """Yield the routes on which requests arrive, and stay unless the router sets a header."""
-    for route in host.routes:
-        said = {match.name for match in route.headers} & set(router.sets)
-        absent = all(match.inverted or match.present is False for match in route.headers)
-        if route.processor and route.clusters and not route.path.is_tunnel and (absent or not said):
-            yield route
-
-
-def _asking_hosts(gateway: Gateway) -> list[Host]:
-    return [host for host in gateway.hosts if any(route.processor for route in host.routes)]
 
 
 def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in _half_sent(gateway, router):
         if retry := gateway.retry(route):
             conditions = ",".join(sorted(retry.conditions))
-            yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode {_mode(route)}')
+            yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode {body_mode(route)}')
 
 
 def _retries_by_clients(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -59,26 +34,22 @@ def _retries_by_clients(gateway: Gateway, router: Router) -> Iterator[Hit]:
         kept = [name for name in RETRY_HEADERS if name not in gateway.stripped | route.removed]
         if kept:
             what = f'{" and ".join(kept)} of internal clients give route "{route.name}" retries'
-            yield Hit(gateway.trusting_place, f"{what} in mode {_mode(route)}")
+            yield Hit(gateway.trusting_place, f"{what} in mode {body_mode(route)}")
 
 
 def _redirects_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in _half_sent(gateway, router):
         if route.redirects_place:
-            yield Hit(route.redirects_place, f'route "{route.name}" follows redirects in mode {_mode(route)}')
+            yield Hit(route.redirects_place, f'route "{route.name}" follows redirects in mode {body_mode(route)}')
 
 
 def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
     """Yield the routes that can get requests before their bodies have ended."""
     for host in gateway.hosts:
         for route in host.routes:
-            in_pieces = _mode(route) in {"STREAMED", "FULL_DUPLEX_STREAMED"}
+            in_pieces = body_mode(route) in {"STREAMED", "FULL_DUPLEX_STREAMED"}
             if in_pieces and not route.waits_for_whole_body and route.header(router.sets[0]) is None:
                 yield route
-
-
-def _mode(route: Route) -> str:
-    return route.processor.modes.request_body if route.processor else "NONE"
 
 
 def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -86,7 +57,7 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
     smaller: dict[frozenset[frozenset[str]], Route] = {}
     for route in pool_routes(gateway, router):
         smaller.setdefault(gateway.first_servers(route), route)
-    for host in _asking_hosts(gateway):
+    for host in asking_hosts(gateway):
         found = list(default_routes(host, router))
         if not found and not any(route.matches_all and route.clusters for route in host.routes):
             what = "has no route for requests that are not sent to a smaller pool"
@@ -101,16 +72,16 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
 
 def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
     header = router.sets[0]
-    if gateway.hosts and not _asking_hosts(gateway):
+    if gateway.hosts and not asking_hosts(gateway):
         yield Hit(
             gateway.processor.place, f'the router\'s filter "{gateway.processor.name}" is off on every route'
         )
-    for host in _asking_hosts(gateway):
+    for host in asking_hosts(gateway):
         for pool in router.configuration.pools[:-1]:
             leading = [
                 route
                 for route in host.routes
-                if _leads_to(route, header, pool.name) and _is_reached(route, host, {header: pool.name})
+                if _leads_to(route, header, pool.name) and is_reached(route, host, {header: pool.name})
             ]
             if not leading:
                 yield Hit(host.place, f'host "{host.name}" has no reachable route for {header}: {pool.name}')
@@ -132,9 +103,9 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
         and any(route.path.may_overlap(each.path) for each in leading)
     ]
     # Whether a route is reached comes last: it is compared with all routes before it, of which there may be many.
-    if any(route.processor and _is_reached(route, host, {}) for route in near):
+    if any(route.processor and is_reached(route, host, {}) for route in near):
         return None
-    return next((route for route in near if route.takes_path and _is_reached(route, host, {})), None)
+    return next((route for route in near if route.takes_path and is_reached(route, host, {})), None)
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
@@ -142,13 +113,8 @@ def _leads_to(route: Route, header: str, pool: str) -> bool:
     return match is not None and match.matches(pool) and route.percent > 0
 
 
-def _is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:
-    """Return whether no route before this one takes all of its requests that have the headers `sent`."""
-    return not any(each.takes_all_of(route, sent) for each in host.routes[: host.routes.index(route)])
-
-
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for host in _asking_hosts(gateway):
+    for host in asking_hosts(gateway):
         for route in host.routes:
             wanted = route.processor is not None or route.header(router.sets[0]) is not None
             timeout_ms = gateway.response_timeout_ms(route)
@@ -157,20 +123,12 @@ def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for host in _asking_hosts(gateway):
+    for host in asking_hosts(gateway):
         for route in default_routes(host, router):
-            held = sorted(name for name in route.upgrades if not _bypasses(host, route, name))
-            if held and _mode(route) == "BUFFERED":
+            held = sorted(name for name in route.upgrades if not bypasses(host, route, "upgrade", name))
+            if held and body_mode(route) == "BUFFERED":
                 what = f"holds bodies of requests that ask for an upgrade ({', '.join(held)})"
                 yield Hit(route.place, f'route "{route.name}" {what}')
-
-
-def _bypasses(host: Host, route: Route, upgrade: str) -> bool:
-    """Return whether requests that ask for an upgrade take another route, on which the filter is off."""
-    return any(
-        each.processor is None and (match := each.header("upgrade")) and match.matches(upgrade)
-        for each in host.routes[: host.routes.index(route)]
-    )
 
 
 TRAPS: Final = (

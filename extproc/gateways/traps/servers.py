@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import Cluster, Flavour, Gateway
 from extproc.gateways.router import Router
-from extproc.gateways.traps.routing import pool_routes
+from extproc.gateways.traps.routes import pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]

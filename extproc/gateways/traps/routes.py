@@ -1,0 +1,64 @@
+"""Routes of a gateway: which requests arrive on them, and which lead to pools. Several groups of traps ask."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from extproc.gateways.model import Gateway, Host, Route
+from extproc.gateways.router import Router
+
+__all__ = ["asking_hosts", "body_mode", "bypasses", "default_routes", "is_reached", "pool_routes"]
+
+
+@lru_cache(maxsize=1)  # many traps ask for them, one gateway after the other
+def pool_routes(gateway: Gateway, router: Router) -> tuple[Route, ...]:
+    """Return the routes to which the router sends requests: those of all pools but the default."""
+    return tuple(_pool_routes(gateway, router))
+
+
+def _pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
+    header, names = router.sets[0], [pool.name for pool in router.configuration.pools[:-1]]
+    for host in gateway.hosts:
+        for route in host.routes:
+            match = route.header(header)
+            if (
+                match
+                and route.clusters
+                and any(match.matches(name) and is_reached(route, host, {header: name}) for name in names)
+            ):
+                yield route
+
+
+def default_routes(host: Host, router: Router) -> Iterator[Route]:
+    """Yield the routes on which requests arrive, and stay unless the router sets a header."""
+    for route in host.routes:
+        said = {match.name for match in route.headers} & set(router.sets)
+        absent = all(match.inverted or match.present is False for match in route.headers)
+        if route.processor and route.clusters and not route.path.is_tunnel and (absent or not said):
+            yield route
+
+
+def asking_hosts(gateway: Gateway) -> list[Host]:
+    """Return the virtual hosts on some of whose routes the router is asked."""
+    return [host for host in gateway.hosts if any(route.processor for route in host.routes)]
+
+
+def body_mode(route: Route) -> str:
+    """Return the mode in which the router gets bodies on a route; NONE if the filter is off."""
+    return route.processor.modes.request_body if route.processor else "NONE"
+
+
+def is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:
+    """Return whether no route before this one takes all of its requests that have the headers `sent`."""
+    return not any(each.takes_all_of(route, sent) for each in host.routes[: host.routes.index(route)])
+
+
+def bypasses(host: Host, route: Route, header: str, value: str) -> bool:
+    """Return whether requests with this header take a route before this one, on which the filter is off."""
+    return any(
+        each.processor is None
+        and each.percent > 0
+        and each.path.may_overlap(route.path)
+        and (match := each.header(header)) is not None
+        and match.matches(value)
+        for each in reversed(host.routes[: host.routes.index(route)])
+    )
