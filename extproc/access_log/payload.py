@@ -1,10 +1,9 @@
 """Serialisation of a decision for the gateway's access log: all that learning needs, and no text.
 
 The decision is reconstructed from it, so learning needs no memory of the request: any replica with the same pools
-and kind of estimator can learn from any entry. There is one exception: what is known about the beginning of a
-conversation (prefixes.py) stays in the process that knows it, and only its key is sent. The key is left out if it
-does not fit, or if counts are sent as single bytes, which are too coarse to subtract a beginning from; then
-nothing is remembered about the conversation.
+and kind of estimator can learn from any entry. There is one exception: of the beginning of a conversation only the
+key is sent (recalled.py). It is left out if it does not fit, or if counts are sent as single bytes, which are too
+coarse to subtract a beginning from; then nothing is remembered about the conversation.
 """
 
 from collections.abc import Sequence
@@ -12,14 +11,13 @@ from hashlib import blake2b
 from typing import Final
 
 import msgspec
-import numpy as np
 from msgspec.structs import replace
 
 from extproc.access_log.counts import FINE_BYTES, counts_from, packed_counts
+from extproc.access_log.recalled import PackedRecalled, packed_recalled, recalled_from
 from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES
-from extproc.core.estimator.prefixes import Known, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Refused, Source
 from extproc.core.facts import Api
 from extproc.core.placing.budget import TokenBudget
@@ -57,17 +55,6 @@ class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     number: int
 
 
-class _Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Recalled`; `origin` identifies the process, since each process has different keys."""
-
-    origin: int
-    key: int
-    messages: int
-    messages_bytes: int
-    known_key: int
-    known_tokens: int
-
-
 class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
     made_s: int
     pool: int
@@ -79,7 +66,7 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str
     budget: tuple[int, int, int, int, int]
     evidence: _Evidence
-    recalled: _Recalled | None
+    recalled: PackedRecalled | None
     counted: tuple[int, ...] | None
     counts: bytes | None
 
@@ -124,7 +111,7 @@ class Payloads:
                 budget.all_prompts_tokens,
             ),
             _packed(estimate, evidence),
-            _packed_recalled(evidence.recalled),
+            packed_recalled(evidence.recalled),
             None if decision.counted is None else decision.counted.features,
             None,
         )
@@ -166,7 +153,7 @@ class Payloads:
                     bool(evidence.flags & _ONE_PROMPT),
                     x,
                     evidence.media_tokens,
-                    _recalled(said.recalled, continued=bool(evidence.flags & _CONTINUED)),
+                    recalled_from(said.recalled, continued=bool(evidence.flags & _CONTINUED)),
                     bool(evidence.flags & _OF_TENANT),
                     evidence.who,
                     evidence.number,
@@ -202,10 +189,6 @@ _REASON = {value: number for number, value in enumerate(_REASONS)}
 _REFUSAL = {value: number for number, value in enumerate(_REFUSALS)}
 _MODE = {value: number for number, value in enumerate(_MODES)}
 _ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT, _FORCED = 1, 2, 4, 8, 16
-# Identifies the process: Python's hash of bytes is keyed randomly when the process starts, and the keys of
-# conversations are such hashes.
-_ORIGIN: Final = hash(b"dualpool") & 0xFFFFFFFF
-
 _encode = msgspec.msgpack.Encoder().encode
 _DECODER = msgspec.msgpack.Decoder(_Payload)
 
@@ -229,24 +212,3 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         evidence.source,
         evidence.number,
     )
-
-
-def _packed_recalled(recalled: Recalled | None) -> _Recalled | None:
-    if recalled is None:
-        return None
-    known_tokens = 0 if recalled.known is None else recalled.known.tokens
-    return _Recalled(
-        _ORIGIN, recalled.key, recalled.messages, recalled.messages_bytes, recalled.known_key, known_tokens
-    )
-
-
-def _recalled(said: _Recalled | None, *, continued: bool) -> Recalled | None:
-    """Return the keys of a conversation; if another process packed them, only whether its beginning was known."""
-    if said is None or said.origin != _ORIGIN:
-        return Recalled(0, 0, 0, _KNOWN_ELSEWHERE) if continued else None
-    known = Known(said.known_tokens, 0, 0, _NOTHING) if continued else None
-    return Recalled(said.key, said.messages, said.messages_bytes, known, said.known_key)
-
-
-_NOTHING: Final = np.empty(0, np.float32)
-_KNOWN_ELSEWHERE: Final = Known(0, 0, 0, _NOTHING)

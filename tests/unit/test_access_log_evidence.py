@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from extproc.access_log import payload
+from extproc.access_log import payload, recalled
 from extproc.access_log.counts import FINE_BYTES, SIZE, counts_from, packed_counts
 from extproc.access_log.payload import Payloads
 from extproc.access_log.seal import MAX_SEALED_BYTES, Keys, Seal, Unsealed, Untrusted
@@ -187,7 +187,7 @@ def test_conversations_of_another_process_are_not_remembered(monkeypatch: pytest
     """Keys of conversations differ from process to process: another one's entry teaches prices, but no prefix."""
     evidence = sealed(decided())
     assert evidence_in(evidence).recalled is not None
-    monkeypatch.setattr(payload, "_ORIGIN", payload._ORIGIN ^ 1)
+    monkeypatch.setattr(recalled, "_ORIGIN", recalled._ORIGIN ^ 1)
     assert evidence_in(evidence).recalled is None
 
 
