@@ -2,6 +2,7 @@
 invalid ones are refused in one sentence.
 """
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -61,6 +62,20 @@ def test_json_lines_are_read() -> None:
     assert (lengths.total.tolist(), lengths.arrival_s) == ([10, 10], None)
 
 
+@pytest.mark.parametrize(
+    "name", ["timestamp", "arrival_time", "time", "start_time", "startTime", "request_created_at", "created_at"]
+)
+def test_times_have_many_names(name: str) -> None:
+    """Exports of other gateways have their own; they are the same for JSON lines and CSV."""
+    row = {"prompt_tokens": 7, "completion_tokens": 3}
+    lines = [json.dumps(row | {name: f"2026-11-16T18:15:{second}Z"}) for second in (20, 50)]
+    cells = [f"prompt_tokens,completion_tokens,{name}", "7,3,2026-11-16 18:15:20", "7,3,2026-11-16 18:15:50"]
+    for trace in (lines, cells):
+        arrival_s = parse_trace(trace, "x").arrival_s
+        assert arrival_s is not None
+        assert arrival_s.tolist() == [0, 30]
+
+
 def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
     """Lengths drawn from CDF points have these points as their quantiles."""
     lengths = parse_trace(["fraction,input_tokens,output_tokens", "0,0,0", "0.5,100,10", "1,1000,20"], "cdf.csv")
@@ -86,7 +101,10 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5,x\n",
             "t.csv: line 2: .*'x' is not a number",
         ),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,5\n", "t.csv: line 2: .*Invalid isoformat"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,5\n",
+            "t.csv: line 2: .*'yesterday' is neither seconds nor an ISO",
+        ),
         (
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,-5,5\n",
             "t.csv: line 2: -5 tokens are negative",
@@ -96,6 +114,16 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
             "t.csv: line 2: ",
         ),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999,5\n", "beyond 10,000,000"),
+        (
+            '[{"input_tokens": 5, "output_tokens": 5}]',
+            "t.csv: .*line 1 is an array of objects: one object in each",
+        ),
+        (
+            "input_tokens,output_tokens,num_model_requests\n10,5,1\n9000,50,7\n",
+            "line 3: .*: the sum of 7 requests",
+        ),
+        ('{"input_tokens": 9000, "output_tokens": 50, "num_requests": 7}', "line 1: .*: the sum of 7.0 requests"),
+        ("input_tokens,output_tokens,num_requests\n5,5\n", "line 2: .* 2 columns"),
         ('{"input_tokens": 5}\n', "t.csv: line 1: .*needs input_tokens and output_tokens"),
         ('{"input_tokens": 5, "output_tokens": 5}\n{"input\n', "t.csv: line 2"),
         ('{"a":' * 200_000, "t.csv: (line 1: .*recursion|the file ends too early)"),

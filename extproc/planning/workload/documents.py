@@ -1,5 +1,7 @@
 """Request lengths from one JSON document: a CDF of totals (fleet-sim), or a benchmark's requests (vLLM)."""
 
+import re
+
 import msgspec
 import numpy as np
 
@@ -13,6 +15,7 @@ CDF_REQUESTS = 100_000
 FEWEST_POINTS = 2
 FLEET_SIM_INPUT = 0.8  # prompt's share of the total: fleet-sim's default for its CDF files
 TRUNCATED = "Input data was truncated"  # msgspec's message
+_ARRAY_OF_OBJECTS = re.compile(r"\[\s*\{")
 
 
 def is_document(first: str) -> bool:
@@ -57,6 +60,11 @@ def parse_document(text: str, name: str, line: int) -> Lengths:
         else:
             document = msgspec.json.decode(text, type=Document)
     except (msgspec.DecodeError, RecursionError) as error:
+        if _ARRAY_OF_OBJECTS.match(text):
+            raise ConfigurationError(
+                f"{name}: the JSON that begins in line {line} is an array of objects: one object in each line is "
+                "needed, as `jq -c '.[]'` writes them"
+            ) from error
         if ends_early(text):
             raise ConfigurationError(
                 f"{name}: the file ends too early: the JSON that begins in line {line} is not complete"

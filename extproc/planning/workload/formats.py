@@ -19,30 +19,53 @@ from extproc.core.placing.policy import Reason
 
 __all__ = [
     "KNOWN",
+    "Columns",
     "Document",
     "JsonRow",
     "Row",
     "cells_of",
     "columns_of",
+    "expect_one_request",
     "read_seconds",
     "separator_of",
     "whole_tokens",
 ]
 
-PROMPT_NAMES = ("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len")
+PROMPT_NAMES = (
+    *("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len"),
+    *("inputtokens", "prompttokens"),
+)
 OUTPUT_NAMES = (
     *("generatedtokens", "output_length", "output_tokens", "completion_tokens", "response tokens"),
-    *("response_tokens", "output_len"),
+    *("response_tokens", "output_len", "outputtokens", "completiontokens"),
 )
 SEPARATORS = (",", ";", "\t")
-TIME_NAMES = ("timestamp", "arrival_time", "time")
+# Also those of LiteLLM's, Langfuse's and Helicone's exports.
+TIME_NAMES = ("timestamp", "arrival_time", "time", "start_time", "starttime", "request_created_at", "created_at")
+# OpenAI's usage reports have them: rows that are sums of several requests would be taken for long ones.
+COUNT_NAMES = ("num_model_requests", "num_requests", "api_requests")
 MILLISECONDS = 1e-3
 KNOWN = (
-    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others; separated "
-    "by commas, semicolons or tabs), "
+    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens; prompt_tokens and "
+    "completion_tokens, or input_... and output_..., are known, too; separated by commas, semicolons or tabs), "
     "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
     "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Indices of the columns of a CSV; those of times and of numbers of requests may be missing."""
+
+    time: int | None
+    prompt: int
+    output: int
+    requests: int | None
+
+    @property
+    def last(self) -> int:
+        """The last of them."""
+        return max(self.prompt, self.output, self.time or 0, self.requests or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +90,42 @@ class JsonRow(msgspec.Struct):
     estimate: float | UnsetType | None = UNSET
     reason: str | None = None
     timestamp: float | str | None = None
+    arrival_time: float | str | None = None
     time: float | str | None = None
+    start_time: float | str | None = None
+    started_at: float | str | None = msgspec.field(default=None, name="startTime")
+    request_created_at: float | str | None = None
+    created_at: float | str | None = None
+    num_model_requests: float | None = None
+    num_requests: float | None = None
+    api_requests: float | None = None
     hash_ids: tuple[int, ...] = ()
 
     def row(self) -> Row:
-        """Return the request; raises ValueError if lengths are missing."""
-        seconds = nan if self.timestamp is None else read_seconds(self.timestamp)
+        """Return the request; raises ValueError if lengths are missing, or it is a sum of several requests."""
+        expect_one_request(self.num_model_requests or self.num_requests or self.api_requests)
+        seconds = self._seconds()
         if self.input_length is not None and self.output_length is not None:  # Mooncake: times in milliseconds
             prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
-            unit = 1 if isinstance(self.timestamp, str) else MILLISECONDS  # a date is a date
+            unit = MILLISECONDS if isinstance(self.timestamp, float) else 1  # a date is a date
             return Row(seconds * unit, prompt, output, self.hash_ids)
         if self.input_tokens is not None and self.output_tokens is not None:
             return Row(seconds, whole_tokens(self.input_tokens), whole_tokens(self.output_tokens))
         if self.prompt_tokens is not None and self.completion_tokens is not None:
             return Row(seconds, round(self.prompt_tokens), whole_tokens(self.completion_tokens))
         if self.prompt_tokens is not None and isinstance(self.estimate, float):  # access log of our Envoy files
-            at = nan if self.time is None else read_seconds(self.time)
-            return Row(at, round(self.prompt_tokens), max(1, round(self.estimate - self.prompt_tokens)))
+            return Row(seconds, round(self.prompt_tokens), max(1, round(self.estimate - self.prompt_tokens)))
         raise ValueError(
             "needs input_tokens and output_tokens, or input_length and output_length "
             "(benchmark_serving writes lengths with --save-detailed)"
         )
+
+    def _seconds(self) -> float:
+        names = self.timestamp, self.arrival_time, self.time, self.start_time, self.started_at
+        for stamp in (*names, self.request_created_at, self.created_at):
+            if stamp is not None:
+                return read_seconds(stamp)
+        return nan
 
     @property
     def is_access_log(self) -> bool:
@@ -119,14 +157,14 @@ def separator_of(header: str) -> str:
     return max(SEPARATORS, key=bare.count)
 
 
-def columns_of(header: Sequence[str]) -> tuple[int | None, int, int] | None:
-    """Return the column indices of time, prompt and output tokens in a CSV, or None if it has no such columns."""
+def columns_of(header: Sequence[str]) -> Columns | None:
+    """Return the columns of a CSV, or None if it has none of prompt and output tokens."""
     names = [name.strip().lower() for name in header]
-    prompt = next((names.index(name) for name in PROMPT_NAMES if name in names), None)
-    output = next((names.index(name) for name in OUTPUT_NAMES if name in names), None)
-    if prompt is None or output is None:
-        return None
-    return next((names.index(name) for name in TIME_NAMES if name in names), None), prompt, output
+    time, prompt, output, requests = (
+        next((names.index(name) for name in known if name in names), None)
+        for known in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES, COUNT_NAMES)
+    )
+    return None if prompt is None or output is None else Columns(time, prompt, output, requests)
 
 
 def cells_of(row: str, separator: str = ",") -> list[str]:
@@ -137,6 +175,12 @@ def cells_of(row: str, separator: str = ",") -> list[str]:
         return next(csv.reader([row], delimiter=separator, skipinitialspace=True, strict=True))
     except csv.Error as error:
         raise ValueError(str(error)) from error
+
+
+def expect_one_request(requests: float | str | None) -> None:
+    """Raise ValueError if a row is the sum of several requests: it would be taken for one long request."""
+    if requests and float(requests) != 1:
+        raise ValueError(f"the sum of {requests} requests: one row for each request is needed")
 
 
 def whole_tokens(cell: float | str) -> int:
@@ -158,5 +202,9 @@ def read_seconds(stamp: float | str) -> float:
     try:
         return float(stamp)
     except ValueError:
+        pass
+    try:
         at = datetime.fromisoformat(str(stamp).strip())
+    except ValueError as error:
+        raise ValueError(f"{stamp!r} is neither seconds nor an ISO date (2026-11-16 18:15:46.5+01:00)") from error
     return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()

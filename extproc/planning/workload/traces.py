@@ -27,10 +27,12 @@ from extproc.planning.workload.documents import (
 )
 from extproc.planning.workload.formats import (
     KNOWN,
+    Columns,
     JsonRow,
     Row,
     cells_of,
     columns_of,
+    expect_one_request,
     read_seconds,
     separator_of,
     whole_tokens,
@@ -162,15 +164,16 @@ def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
     return cached
 
 
-def _csv_row(row: str, *, places: tuple[int | None, int, int], separator: str) -> Row:
+def _csv_row(row: str, *, places: Columns, separator: str) -> Row:
     cells = cells_of(row, separator)
-    time, prompt, output = places
-    if len(cells) <= max(prompt, output, time or 0):
+    if len(cells) <= places.last:
         raise ValueError(f"{len(cells)} columns; the header has more")
+    if places.requests is not None:
+        expect_one_request(cells[places.requests].strip())
     return Row(
-        nan if time is None else read_seconds(cells[time]),
-        whole_tokens(cells[prompt]),
-        whole_tokens(cells[output]),
+        nan if places.time is None else read_seconds(cells[places.time]),
+        whole_tokens(cells[places.prompt]),
+        whole_tokens(cells[places.output]),
     )
 
 
