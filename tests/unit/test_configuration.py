@@ -268,7 +268,7 @@ SETTINGS = (
 
 
 @given(st.dictionaries(st.sampled_from(SETTINGS), VALUES | st.dictionaries(st.sampled_from(SETTINGS), VALUES)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_value_is_accepted_or_reported(document: dict[str, object]) -> None:
     """Any value of a setting leads either to a Configuration or to a ConfigurationError of at most 2 KB."""
     try:
