@@ -5,18 +5,39 @@ To the proxy that is its own 127.0.0.1, and it would be sent the router's token.
 """
 
 import ipaddress
+from contextlib import suppress
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-__all__ = ["fetched"]
+__all__ = ["RequestRefused", "fetched"]
+
+MAX_MESSAGE_BYTES = 64 << 10
+
+
+class RequestRefused(OSError):
+    """The response has a status other than 2xx: the status, its reason, and the text that came with it."""
+
+    def __init__(self, status: int, reason: str, text: str) -> None:
+        super().__init__(f"HTTP Error {status}: {reason}")
+        self.status = status
+        self.reason = reason
+        self.text = text
 
 
 def fetched(request: Request | str, timeout_s: float) -> Any:  # noqa: ANN401  (as urlopen)
-    """Return the response of an http:// or https:// address, as urlopen does and with its exceptions; this machine
-    is asked without a proxy.
+    """Return the response of an http:// or https:// address, as urlopen does and with its exceptions, but
+    RequestRefused instead of HTTPError, which holds a connection; this machine is asked without a proxy.
     """
-    return build_opener(_ForOthers()).open(request, timeout=timeout_s)
+    try:
+        return build_opener(_ForOthers()).open(request, timeout=timeout_s)
+    except HTTPError as error:
+        data = b""
+        with error, suppress(OSError, HTTPException):  # the status says enough if the text does not come
+            data = error.read(MAX_MESSAGE_BYTES)
+        raise RequestRefused(error.code, str(error.reason), data.decode(errors="replace").strip()) from None
 
 
 class _ForOthers(ProxyHandler):

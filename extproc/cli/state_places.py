@@ -5,11 +5,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
 
 from extproc.cli.token import PAGE_ERRORS, authorized_request, page, why
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import fetched
+from extproc.fetching import RequestRefused, fetched
 
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
@@ -78,8 +77,8 @@ def changed(url: str, token: str, data: bytes) -> str:
     try:
         with fetched(request, CHANGES_WITHIN_S) as response:
             body: bytes = response.read()
-    except HTTPError as error:
-        message = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
+    except RequestRefused as error:
+        message = "" if error.status == HTTPStatus.UNAUTHORIZED else error.text
         raise ConfigurationError(f"{url}: {message or why(error)}") from error
     except PAGE_ERRORS as error:
         raise ConfigurationError(f"{url}: {why(error)}") from error

@@ -5,11 +5,10 @@ from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final
-from urllib.error import HTTPError
 from urllib.request import Request
 
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import fetched
+from extproc.fetching import RequestRefused, fetched
 from extproc.files import read_file, read_from
 
 __all__ = ["PAGE_ERRORS", "add_token", "authorized_request", "bearer_of", "page", "why"]
@@ -58,6 +57,6 @@ def page(url: str, token: str) -> bytes:
 
 def why(error: Exception) -> str:
     """Return why an admin port did not return a page, and what to do if it requires a token."""
-    if isinstance(error, HTTPError) and error.code == HTTPStatus.UNAUTHORIZED:
+    if isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED:
         return "the router requires its token: give it with --token-file"
     return str(getattr(error, "reason", None) or error) or type(error).__name__

@@ -1,6 +1,5 @@
 """Reading the live configuration from the admin ports of an Envoy and of the router."""
 
-import urllib.error
 import urllib.request
 from http import HTTPStatus
 from http.client import HTTPException
@@ -9,7 +8,7 @@ from typing import Final
 from extproc.config.loading import parse_shown
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import fetched
+from extproc.fetching import RequestRefused, fetched
 from extproc.gateways.sources import LocatedMap, read
 
 __all__ = ["dump_of", "router_configuration"]
@@ -48,7 +47,7 @@ def _get(address: str, token: str = "") -> str:
         with fetched(request, TIMEOUT_S) as response:
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
-        asks = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED
+        asks = isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED
         why = "it requires a token: give it with --token-file" if asks else error
         raise ConfigurationError(f"{address}: {why}") from error
     if len(data) > MAX_BYTES:

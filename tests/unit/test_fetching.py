@@ -1,4 +1,4 @@
-"""Proxies that the environment names: for other machines than this one."""
+"""Addresses of admin ports: proxies that the environment names, and refusals."""
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -7,7 +7,7 @@ from threading import Thread
 import pytest
 
 from extproc.cli.main import main
-from extproc.fetching import fetched
+from extproc.fetching import RequestRefused, fetched
 from tests.unit.test_wrong_addresses import COMMANDS
 
 WITHIN_S = 10.0
@@ -57,3 +57,30 @@ def test_a_proxy_is_asked_for_other_machines(host: str, asked: list[str]) -> Non
     with fetched(f"http://{host}/config", WITHIN_S) as response:
         assert 200 == response.status
     assert [f"http://{host}/config"] == asked
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "text"),
+    [("Content-Length", "7", "not yet"), ("Transfer-Encoding", "chunked", "")],
+    ids=["a text", "a text that cannot be read"],
+)
+def test_a_refusal_holds_what_the_server_said_and_no_connection(header: str, value: str, text: str) -> None:
+    """Its status and reason are there in any case."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(b"not yet")
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(RequestRefused, match="HTTP Error 503: Service Unavailable") as refused:
+            fetched(f"http://127.0.0.1:{server.server_port}/", WITHIN_S)
+        thread.join()
+    assert (503, "Service Unavailable", text) == (refused.value.status, refused.value.reason, refused.value.text)
