@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import io
 import json
 import tracemalloc
@@ -138,15 +137,28 @@ def test_watching_for_long_takes_little_memory(monkeypatch: pytest.MonkeyPatch) 
     assert event["per_s"] == pytest.approx(200)
 
 
+@pytest.fixture
+def lives(monkeypatch: pytest.MonkeyPatch) -> list[Live]:
+    """Return the live pages of routers that start from now on."""
+    made: list[Live] = []
+
+    def make(*args: Any, **options: Any) -> Live:
+        made.append(Live(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr("extproc.server.app.Live", make)
+    return made
+
+
 def test_nothing_is_kept_when_nobody_has_watched_for_long(
-    router: Router, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    router: Router, lives: list[Live], eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The looks of the window are dropped once no viewer has been there for its length."""
     monkeypatch.setattr(live, "WINDOW_S", 0.05)
 
     async def scenario() -> None:
         async with router() as app:
-            viewed = next(each for each in gc.get_objects() if isinstance(each, Live))
+            (viewed,) = lives
             async with watching(app) as events:
                 await asyncio.wait_for(anext(events), WITHIN_S)
                 assert viewed._looks
@@ -155,12 +167,14 @@ def test_nothing_is_kept_when_nobody_has_watched_for_long(
     asyncio.run(scenario())
 
 
-def test_a_viewer_who_returns_in_time_keeps_what_is_known(router: Router, eventually: Callable[..., Any]) -> None:
+def test_a_viewer_who_returns_in_time_keeps_what_is_known(
+    router: Router, lives: list[Live], eventually: Callable[..., Any]
+) -> None:
     """The looks are not dropped while somebody watches again, however long ago the last viewer left."""
 
     async def scenario() -> None:
         async with router() as app:
-            viewed = next(each for each in gc.get_objects() if isinstance(each, Live))
+            (viewed,) = lives
             async with watching(app) as events:
                 await asyncio.wait_for(anext(events), WITHIN_S)
             await eventually(lambda: viewed._forgetting is not None)
