@@ -44,7 +44,7 @@ def toy(tmp_path: Path) -> Tokenizer:
 def small_texts(seed: int) -> Texts:
     """Return about 30 KB of each kind of generated text."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("extproc.evaluation.made.MADE_BYTES", 30_000)
+        patch.setattr("extproc.evaluation.made.MADE_BYTES", 8_000)
         return made_texts(np.random.default_rng(seed))
 
 
@@ -306,7 +306,7 @@ def test_the_command_compares_and_writes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quick run prints its report, writes it and the plot, and names the command that repeats it."""
-    monkeypatch.setattr("extproc.evaluation.made.MADE_BYTES", 30_000)
+    monkeypatch.setattr("extproc.evaluation.made.MADE_BYTES", 8_000)
     monkeypatch.setattr("extproc.evaluation.sampled.TIMES_AS_MANY", 1)
     pytest.importorskip("tiktoken", reason="the extra dualpool[tokenizers] is not installed")
     pytest.importorskip("matplotlib", reason="the extra dualpool[plots] is not installed")
