@@ -4,9 +4,9 @@ bad input as one sentence with exit code 2.
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -355,7 +355,9 @@ def test_the_objective_that_is_proposed_can_be_met(run: Run, trace: Path) -> Non
     arguments = ("--trace", trace, "--rate", 20, *SMALL, "--tp", 1)
     refused = run(*arguments, "--ttft", 0.1)
     proposed = refused[2].split("--objective '")[1].split("'")[0]
-    assert re.match(r"<=\d+: ttft 0.1s; else: ", proposed)
+    # The times that were measured are shorter than those that are computed without the extra dualpool[measured].
+    reached = 4096 if find_spec("aiconfigurator_core") else 2048
+    assert proposed.startswith(f"<={reached}: ttft 0.1s; else: ")
     assert run(*arguments, "--objective", proposed)[0] == 0
     missed = run(*arguments, "--objective", "<=4096: ttft 1s; else: ttft 100ms")
     expect_sentence(missed, "objective TTFT 0.1 s of longer requests: no fleet of llama-3-8b on 1 x h100")

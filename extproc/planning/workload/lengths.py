@@ -108,7 +108,7 @@ def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.ra
     """
     if not all(1 <= mean <= MAX_TOKENS for mean in (mean_prompt, mean_output)):
         raise ConfigurationError(
-            f"means {mean_prompt:g} and {mean_output:g}: both must be from 1 to {MAX_TOKENS:,} tokens"
+            f"--mean-tokens {mean_prompt:g},{mean_output:g}: both must be from 1 to {MAX_TOKENS:,} tokens"
         )
     prompt = rng.geometric(1 / mean_prompt, requests)
     output = rng.geometric(1 / mean_output, requests)
