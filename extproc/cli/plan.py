@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     setup = setup_of(profile_options(args), catalogue)
     lengths, rate = workload_of(workload_options(args))
     if args.tp is None:
-        setup = reaching(lengths, setup, tuning.gpus)
+        setup = reaching(lengths, rate, setup, tuning.gpus)
     day = load_day(args.day_curve, lengths, as_arrived=args.arrivals == "trace")
     asked = simulation_options(args)
     runs = None if asked is None else runs_of(asked, lengths, rate)

@@ -113,7 +113,7 @@ def _add_parallelism(group: "argparse._ArgumentGroup") -> None:
         "--tp",
         type=int,
         metavar="N",
-        help="GPUs per instance (default: the fewest that fit and prefill fast enough; searched when simulating)",
+        help="GPUs per instance (default: those with which one pool is cheapest; searched when simulating)",
     )
     group.add_argument(
         "--dp",

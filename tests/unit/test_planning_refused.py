@@ -30,7 +30,7 @@ def test_a_request_that_every_server_refuses_is_no_load() -> None:
 def test_a_request_that_every_server_refuses_asks_for_no_faster_instance() -> None:
     """The prefill of a refused prompt is not held against an instance, though it is the tail of its class."""
     few = Lengths(np.append(np.full(2_000, 500), 9_000_000), np.append(np.full(2_000, 50), 3), "only one is long")
-    assert reaching(few, SETUP).instance == SETUP.instance
+    assert reaching(few, 1.0, SETUP).instance == SETUP.instance
 
 
 def test_a_note_counts_the_requests_that_servers_refuse() -> None:

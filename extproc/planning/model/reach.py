@@ -63,34 +63,46 @@ def served(lengths: Lengths, setup: Setup) -> Lengths | None:
     return lengths.subset(fits) if bool(fits.any()) else None
 
 
-def reaching(lengths: Lengths, setup: Setup, gpus: Gpus = ()) -> Setup:
-    """Return the setup itself, or the first instance of `gpus`, fewest GPUs first, that can meet the objective.
+def reaching(lengths: Lengths, rate: float, setup: Setup, gpus: Gpus = ()) -> Setup:
+    """Return the instance that serves `rate` requests per second in one pool at the least cost.
 
-    If none can, return the one that comes nearest. Called when the user did not choose the number of GPUs: the
-    fewest that hold a model may prefill too slowly.
+    Tried are all sizes of the first of `gpus` (default: the setup's own) that can meet the objective with one of
+    them. If none can, return the instance that comes nearest. Called when the user did not choose the number of
+    GPUs: the fewest that hold a model may prefill too slowly, or leave so little memory or time for a batch that
+    the fleet is several times as large as with more GPUs per instance.
     """
     nearest, least = setup, inf
-    for candidate in _larger(setup, gpus):
-        missed = _shortfall(lengths, candidate)
-        if missed is None:
-            return candidate
-        if missed.times_too_slow < least:
-            nearest, least = candidate, missed.times_too_slow
+    for gpu in gpus or ((setup.gpu_name, setup.instance.gpu, setup.price_usd_h),):
+        reach = []
+        for candidate in _sizes(setup, *gpu):
+            missed = _shortfall(lengths, candidate)
+            if missed is None:
+                reach.append(candidate)
+            elif missed.times_too_slow < least:
+                nearest, least = candidate, missed.times_too_slow
+        if reach:
+            return min(reach, key=lambda candidate: _cost_of_one_pool(lengths, rate, candidate))
     return nearest
 
 
-def _larger(setup: Setup, gpus: Gpus) -> Iterator[Setup]:
-    yield setup
-    own = setup.instance
-    for name, gpu, price in gpus or ((setup.gpu_name, own.gpu, setup.price_usd_h),):
-        for size in TENSOR_PARALLEL_SIZES:
-            instance = replace(own, gpu=gpu, tensor_parallel=size)
-            if instance.gpus > MOST_GPUS:
-                continue
-            try:
-                yield replace(setup, gpu_name=name, price_usd_h=price, instance=instance)
-            except ConfigurationError:  # it does not fit
-                continue
+def _sizes(setup: Setup, name: str, gpu: GpuProfile, price_usd_h: float | None) -> Iterator[Setup]:
+    for size in TENSOR_PARALLEL_SIZES:
+        instance = replace(setup.instance, gpu=gpu, tensor_parallel=size)
+        if instance.gpus > MOST_GPUS:
+            continue
+        try:
+            yield replace(setup, gpu_name=name, price_usd_h=price_usd_h, instance=instance)
+        except ConfigurationError:  # it does not fit
+            continue
+
+
+def _cost_of_one_pool(lengths: Lengths, rate: float, setup: Setup) -> float:
+    load = served(lengths, setup)
+    if load is None or setup.measured is not None:
+        return setup.instance_cost
+    limits = setup.limits(setup.long_context)
+    each = throughput(load, setup.cost, limits, setup.objective.tightest_tpot_s).requests_per_s
+    return (ceil(rate * (1 - refused_share(lengths, setup)) / each) + setup.spare) * setup.instance_cost
 
 
 def _shortfall(lengths: Lengths, setup: Setup) -> Shortfall | None:

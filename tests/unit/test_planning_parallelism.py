@@ -1,0 +1,112 @@
+"""The number of GPUs per instance that `dualpool plan` takes where the user gives none."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.analytic import analyse
+from extproc.planning.model.options import ProfileOptions, setup_of
+from extproc.planning.model.reach import reaching
+from extproc.planning.model.setup import Setup
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
+
+LENGTHS = Lengths(np.tile([400, 1_000, 3_000], 300), np.tile([500, 100, 300], 300), "lengths")
+BY_LENGTH = "<=4096: ttft 2s; else: ttft 30s"
+
+
+def options(**changes: object) -> ProfileOptions:
+    """Return options of a model that one B200 holds with little memory and time left."""
+    return replace(ProfileOptions(gpu="b200", times="roofline", objective=BY_LENGTH), **changes)  # type: ignore[arg-type]
+
+
+def gpus_of_one_pool(setup: Setup, rate: float, lengths: Lengths = LENGTHS) -> int:
+    """Return the GPUs that one pool of the right size needs."""
+    one = analyse(lengths, rate, setup, DeclaredRule.TRUTH, (4_096,)).right_sized
+    return one.instances * setup.instance.gpus
+
+
+@pytest.mark.parametrize("rate", [2.0, 200.0])
+@pytest.mark.parametrize("tpot_ms", [80, 40, 25])
+@pytest.mark.parametrize("model", ["llama-3-8b", "llama-3-70b"])
+def test_no_other_parallelism_needs_fewer_gpus(model: str, tpot_ms: int, rate: float) -> None:
+    """Whichever --tp the user gave instead, one pool of all requests would not be smaller."""
+    chosen = reaching(LENGTHS, rate, setup_of(options(model=model, tpot_ms=tpot_ms), built_in()))
+    others = []
+    for size in (1, 2, 4, 8):
+        try:
+            setup = setup_of(options(model=model, tpot_ms=tpot_ms, tp=size), built_in())
+            others.append(gpus_of_one_pool(setup, rate))
+        except ConfigurationError:  # it does not reach the objective
+            continue
+    assert others
+    assert gpus_of_one_pool(chosen, rate) == min(others)
+
+
+def test_the_choice_weighs_the_rate() -> None:
+    """A few requests need one instance and a spare of the fewest GPUs; many take the size that suits them."""
+    setup = setup_of(options(), built_in())
+    few, many = (reaching(LENGTHS, rate, setup).instance.tensor_parallel for rate in (0.1, 200.0))
+    assert few == 1
+    assert many > 1
+
+
+def test_the_spares_count() -> None:
+    """Spares are whole instances: with many of them smaller instances are cheaper."""
+    few, many = (setup_of(options(spare=spare), built_in()) for spare in (0, 200))
+    assert reaching(LENGTHS, 200.0, few).instance.gpus > reaching(LENGTHS, 200.0, many).instance.gpus
+
+
+def test_a_looser_objective_does_not_multiply_the_fleet() -> None:
+    """The size that a loose objective allows is not taken where a larger one needs far less.
+
+    A tenth more is possible: the batch is the largest that the objective allows, which is not always the best.
+    """
+    tpots_ms = (18, 20, 22, 25, 30, 40, 60, 80)
+    sizes = []
+    for tpot_ms in tpots_ms:
+        setup = setup_of(options(tpot_ms=tpot_ms), built_in())
+        sizes.append(gpus_of_one_pool(reaching(LENGTHS, 200.0, setup), 200.0))
+    assert all(looser <= 1.15 * tighter for tighter, looser in pairwise(sizes)), dict(
+        zip(tpots_ms, sizes, strict=True)
+    )
+
+
+def test_the_first_gpu_that_reaches_the_objective_is_taken() -> None:
+    """Of several GPUs the one that was named first, where one of its sizes reaches; else the next."""
+    catalogue = built_in()
+    setup = setup_of(options(gpu="l40s", tpot_ms=25), catalogue)
+    gpus = tuple((name, catalogue.gpu(name), 1.0) for name in ("l40s", "h200"))
+    for tpot_ms, name in ((80, "l40s"), (12, "h200")):
+        objective = setup_of(options(tpot_ms=tpot_ms), catalogue).objective
+        chosen = reaching(LENGTHS, 20.0, replace(setup, objective=objective), gpus)
+        assert (chosen.gpu_name, chosen.price_usd_h) == (name, 1.0)
+
+
+def test_measured_rates_are_of_the_instance_that_was_measured() -> None:
+    """With --measured nothing is compared: the rates would be wrong for any other size."""
+    setup = setup_of(options(measured="2.8,11.2,2.8"), built_in())
+    assert reaching(LENGTHS, 200.0, setup) == setup
+
+
+def test_requests_that_servers_refuse_do_not_weigh() -> None:
+    """A rate of which 99 % are refused needs as few instances as the rest, and these count."""
+    refused = Lengths(np.full(89_100, 9_000_000), np.full(89_100, 3), "refused")
+    both = Lengths(np.append(LENGTHS.prompt, refused.prompt), np.append(LENGTHS.output, refused.output), "both")
+    setup = setup_of(options(success=0.01), built_in())
+    assert reaching(both, 200.0, setup).instance == reaching(LENGTHS, 2.0, setup).instance
+    assert reaching(both, 200.0, setup).instance != reaching(LENGTHS, 200.0, setup).instance
+
+
+def test_an_instance_of_more_than_one_server_is_kept_if_nothing_less_holds_the_model() -> None:
+    """Sizes beyond eight GPUs are not proposed, except where the model needs them."""
+    setup = setup_of(options(model="deepseek-v3", gpu="a100-80g", weight_bytes=1, objective=BY_LENGTH), built_in())
+    assert setup.instance.gpus == 16
+    assert reaching(LENGTHS, 200.0, setup).instance == setup.instance
+    for tpot_ms in (10, 8, 6, 4):
+        tight = setup_of(options(tpot_ms=tpot_ms), built_in())
+        assert reaching(LENGTHS, 200.0, tight).instance.gpus <= 8
