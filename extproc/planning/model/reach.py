@@ -1,4 +1,4 @@
-"""Detection of objectives that no fleet can meet, however large, before anything is computed or simulated."""
+"""Objectives that no fleet can meet, found before anything is simulated; the cheapest instance that meets one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
