@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_followed
+from extproc.files import read_followed, refuse_pipe
 from extproc.state.settings import StoreSettings
 
 __all__ = ["connection_to"]
@@ -19,7 +19,7 @@ MAX_PASSWORD_FILE_BYTES: Final = 64 << 10
 
 
 def connection_to(settings: StoreSettings) -> redis.Redis:
-    """Return a client that tries each command once. Raises ConfigurationError for an invalid URL."""
+    """Return a client that tries each command once. Raises ConfigurationError for an invalid URL or file."""
     options: dict[str, Any] = {}
     if settings.password_file:
         options["credential_provider"] = _PasswordFile(settings.username, Path(settings.password_file))
@@ -30,6 +30,7 @@ def connection_to(settings: StoreSettings) -> redis.Redis:
         if settings.ca_file:
             options["ssl_ca_certs"] = settings.ca_file
     try:
+        refuse_pipe(settings.ca_file)
         return redis.Redis.from_url(
             settings.url,
             socket_timeout=settings.timeout_s,
@@ -40,6 +41,8 @@ def connection_to(settings: StoreSettings) -> redis.Redis:
         )
     except ValueError as error:
         raise ConfigurationError(f"state.store.url: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"state.store.ca_file: {error}") from error
 
 
 class _PasswordFile(CredentialProvider):

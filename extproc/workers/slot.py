@@ -148,18 +148,25 @@ class Slot:
         """Watch the process and replace it. Called on the slot's own thread."""
         wait_s = 0.0
         while not self._ending.is_set():
-            began_s = time.monotonic()
-            cause = self._watch()
-            if self._ending.is_set():
-                return
-            self._retire(cause)
-            steady = (
-                cause is not Replaced.NOT_STARTED and time.monotonic() - began_s >= self._patience.steady_after_s
-            )
-            wait_s = 0.0 if steady else wait_s
-            self._ending.wait(wait_s)
-            wait_s = min(max(2 * wait_s, self._patience.first_wait_s), self._patience.longest_wait_s)
-            self._restart()
+            try:
+                wait_s = self._keep_one(wait_s)
+            except Exception as error:  # noqa: BLE001  (it would end this thread, and nothing else watches)
+                self._failed("a worker could not be watched", error)
+                self._ending.wait(self._patience.longest_wait_s)
+
+    def _keep_one(self, wait_s: float) -> float:
+        """Watch the process until it ends, and replace it after a wait; return the wait for the next one."""
+        began_s = time.monotonic()
+        cause = self._watch()
+        if self._ending.is_set():
+            return wait_s
+        self._retire(cause)
+        lasted_s = time.monotonic() - began_s
+        if cause is not Replaced.NOT_STARTED and lasted_s >= self._patience.steady_after_s:
+            wait_s = 0.0
+        self._ending.wait(wait_s)
+        self._restart()
+        return min(max(2 * wait_s, self._patience.first_wait_s), self._patience.longest_wait_s)
 
     def _restart(self) -> None:
         """Start another process, unless `apply` has; if that fails, the next `_watch` returns NOT_STARTED."""
@@ -168,9 +175,12 @@ class Slot:
                 return
             try:
                 self._start(self._configuration())
-            except Exception as error:  # noqa: BLE001  (it would end this thread, and nothing else tries again)
-                why = str(error) or type(error).__name__
-                log.error("a worker did not start: %s", why, extra={"fields": {"worker": self.number}})  # noqa: TRY400
+            except Exception as error:  # noqa: BLE001  (it is tried again)
+                self._failed("a worker did not start", error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        log.error("%s: %s", what, why, extra={"fields": {"worker": self.number}})
 
     def _start(self, configuration: Configuration) -> None:
         if self._ending.is_set():

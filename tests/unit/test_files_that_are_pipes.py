@@ -49,6 +49,7 @@ READS: dict[str, Callable[[str], object]] = {
     "listen.tls.private_key_file": lambda file: check_pem(_tls(file, "private_key_file")),
     "listen.tls at a handshake": lambda file: Certificates(_tls(file, "private_key_file"), print).credentials(),
     "state.store.password_file": _password,
+    "state.store.ca_file": lambda file: connection_to(StoreSettings(url="rediss://127.0.0.1:1", ca_file=file)),
     "endpoints.file": _endpoints,
     "endpoints.api_key_file": _key_of,
     "endpoints.tls.ca_file": lambda file: _trust(file, "ca_file"),

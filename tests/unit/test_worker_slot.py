@@ -92,6 +92,32 @@ def test_a_worker_is_replaced_when_what_had_run_out_is_there_again(
     assert [f"a worker did not start: {said}"] * 2 == errors
 
 
+@pytest.mark.parametrize("place", ["_watch", "_retire"])
+def test_a_slot_goes_on_watching_when_it_failed_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """If the supervisor has no memory for a moment, or cannot decode an answer, the thread logs that, waits,
+    and watches again: without it a worker that ends would not be replaced.
+    """
+    slot = Slot(0, 1, Configuration, WorkerMetrics(CollectorRegistry(), 1), PATIENCE)
+    ending, restarted = Ending(3), []
+
+    def fail_once(*_: object) -> Replaced:
+        if not ending.waited_s:
+            raise MemoryError
+        return Replaced.ENDED
+
+    monkeypatch.setattr(slot, "_ending", ending)
+    monkeypatch.setattr(slot, "_watch", lambda: Replaced.ENDED)
+    monkeypatch.setattr(slot, "_retire", lambda _cause: None)
+    monkeypatch.setattr(slot, "_restart", lambda: restarted.append(True))
+    monkeypatch.setattr(slot, place, fail_once)
+    slot._keep()
+    assert ending.waited_s[0] == PATIENCE.longest_wait_s
+    assert [True, True] == restarted
+    assert "a worker could not be watched: MemoryError" in caplog.text
+
+
 @pytest.mark.parametrize("started", [0, 1])
 def test_a_worker_without_a_channel_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, started: int) -> None:
     """If the channel's threads cannot be started, the process is ended and the descriptors are closed."""
