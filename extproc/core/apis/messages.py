@@ -83,10 +83,12 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.step(len(request.messages))
     last_question = 0 if keeps_thoughts(request.chat_template_kwargs) else _last_question(request.messages)
     for position, message in enumerate(request.messages):
-        is_earlier, first = position < last_question, len(prompt.texts)
-        _add_content(prompt, message.content, prompt.dropped if is_earlier else prompt.texts)
-        if is_earlier and message.role == "assistant":
-            prompt.drop_thoughts(first)
+        if position >= last_question:
+            _add_content(prompt, message.content, prompt.texts)
+        elif message.role == "assistant":
+            _add_earlier_answer(prompt, message.content)
+        else:
+            _add_content(prompt, message.content, prompt.dropped)
         prompt.end_message(message.role)
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)
@@ -159,6 +161,23 @@ def _add_content(prompt: Prompt, content: _Content, thoughts: list[str]) -> None
         prompt.step(len(content))
         for block in content:
             _add_block(prompt, block, thoughts)
+
+
+def _add_earlier_answer(prompt: Prompt, content: _Content) -> None:
+    """Add an answer of an earlier turn without its reasoning, which ends before its first call of a tool.
+
+    What a call writes, such as the code of a parser, may contain the tag that ends reasoning, and is kept.
+    """
+    first, calls = len(prompt.texts), None
+    if isinstance(content, list):
+        at = next((place for place, block in enumerate(content) if block.type not in _SAID), len(content))
+        content, calls = content[:at], content[at:]
+    _add_content(prompt, content, prompt.dropped)
+    prompt.drop_thoughts(first)
+    _add_content(prompt, calls, prompt.dropped)
+
+
+_SAID: Final = (None, "", "text", "thinking", "redacted_thinking")
 
 
 def _add_block(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
