@@ -122,7 +122,7 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
             "input_tokens,output_tokens,num_model_requests\n10,5,1\n9000,50,7\n",
             "line 3: .*: the sum of 7 requests",
         ),
-        ('{"input_tokens": 9000, "output_tokens": 50, "num_requests": 7}', "line 1: .*: the sum of 7.0 requests"),
+        ('{"input_tokens": 9000, "output_tokens": 50, "num_requests": 7}', "line 1: .*: the sum of 7 requests"),
         ("input_tokens,output_tokens,num_requests\n5,5\n", "line 2: .* 2 columns"),
         ('{"input_tokens": 5}\n', "t.csv: line 1: .*needs input_tokens and output_tokens"),
         ('{"input_tokens": 5, "output_tokens": 5}\n{"input\n', "t.csv: line 2"),
@@ -140,6 +140,35 @@ def test_a_malformed_trace_is_refused_in_one_sentence(tmp_path: Path, text: str,
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         load_traces([str(path)])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["num_model_requests", "num_requests", "api_requests", "requests", "total_requests", "request_count"],
+)
+def test_rows_that_are_sums_of_several_requests_are_refused(name: str) -> None:
+    """They would be taken for long requests; what is not a number under such a name is not a count."""
+    row = {"prompt_tokens": 50_000, "completion_tokens": 900}
+    for count in (1, 1.0, "1", None, "", "of a session", ["a"]):
+        assert len(parse_trace([json.dumps(row | {name: count})], "x")) == 1
+    for count in ("1", "1.0", " ", "of a session"):
+        assert len(parse_trace([f"prompt_tokens,completion_tokens,{name}", f"50000,900,{count}"], "x")) == 1
+    for count in (0, 5, 5.0, "5"):
+        with pytest.raises(ConfigurationError, match=f"line 1: .* the sum of {count} requests"):
+            parse_trace([json.dumps(row | {name: count})], "x")
+        with pytest.raises(ConfigurationError, match=f"line 2: .* the sum of {count} requests"):
+            parse_trace([f"prompt_tokens,completion_tokens,num_steps,{name}", f"50000,900,7,{count}"], "x")
+
+
+def test_a_row_with_two_counts_is_a_sum_if_either_says_so() -> None:
+    """Which of them a report fills is its own affair."""
+    for counts in ((1, 5), (5, 1), (None, 5)):
+        row = dict(zip(("num_model_requests", "requests"), counts, strict=True))
+        with pytest.raises(ConfigurationError, match="the sum of 5 requests"):
+            parse_trace([json.dumps(row | {"input_tokens": 9, "output_tokens": 1})], "x")
+        cells = ",".join("" if count is None else str(count) for count in counts)
+        with pytest.raises(ConfigurationError, match="the sum of 5 requests"):
+            parse_trace(["num_model_requests,requests,input_tokens,output_tokens", f"{cells},9,1"], "x")
 
 
 def test_a_trace_of_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -42,8 +42,12 @@ OUTPUT_NAMES = (
 SEPARATORS = (",", ";", "\t")
 # Also those of LiteLLM's, Langfuse's and Helicone's exports.
 TIME_NAMES = ("timestamp", "arrival_time", "time", "start_time", "starttime", "request_created_at", "created_at")
-# OpenAI's usage reports have them: rows that are sums of several requests would be taken for long ones.
-COUNT_NAMES = ("num_model_requests", "num_requests", "api_requests")
+# Usage reports have them, OpenAI's, LiteLLM's and OpenRouter's: rows that are sums of several requests would be
+# taken for long ones.
+COUNT_NAMES = (
+    *("num_model_requests", "num_requests", "api_requests"),
+    *("requests", "total_requests", "request_count"),
+)
 MILLISECONDS = 1e-3
 KNOWN = (
     "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens; prompt_tokens and "
@@ -60,12 +64,12 @@ class Columns:
     time: int | None
     prompt: int
     output: int
-    requests: int | None
+    requests: tuple[int, ...]
 
     @property
     def last(self) -> int:
         """The last of them."""
-        return max(self.prompt, self.output, self.time or 0, self.requests or 0)
+        return max(self.prompt, self.output, self.time or 0, *self.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +100,18 @@ class JsonRow(msgspec.Struct):
     started_at: float | str | None = msgspec.field(default=None, name="startTime")
     request_created_at: float | str | None = None
     created_at: float | str | None = None
-    num_model_requests: float | None = None
-    num_requests: float | None = None
-    api_requests: float | None = None
+    num_model_requests: object = None
+    num_requests: object = None
+    api_requests: object = None
+    requests: object = None
+    total_requests: object = None
+    request_count: object = None
     hash_ids: tuple[int, ...] = ()
 
     def row(self) -> Row:
         """Return the request; raises ValueError if lengths are missing, or it is a sum of several requests."""
-        expect_one_request(self.num_model_requests or self.num_requests or self.api_requests)
+        expect_one_request(self.num_model_requests, self.num_requests, self.api_requests)
+        expect_one_request(self.requests, self.total_requests, self.request_count)
         seconds = self._seconds()
         if self.input_length is not None and self.output_length is not None:  # Mooncake: times in milliseconds
             prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
@@ -160,10 +168,11 @@ def separator_of(header: str) -> str:
 def columns_of(header: Sequence[str]) -> Columns | None:
     """Return the columns of a CSV, or None if it has none of prompt and output tokens."""
     names = [name.strip().lower() for name in header]
-    time, prompt, output, requests = (
+    time, prompt, output = (
         next((names.index(name) for name in known if name in names), None)
-        for known in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES, COUNT_NAMES)
+        for known in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES)
     )
+    requests = tuple(names.index(name) for name in COUNT_NAMES if name in names)
     return None if prompt is None or output is None else Columns(time, prompt, output, requests)
 
 
@@ -177,10 +186,21 @@ def cells_of(row: str, separator: str = ",") -> list[str]:
         raise ValueError(str(error)) from error
 
 
-def expect_one_request(requests: float | str | None) -> None:
-    """Raise ValueError if a row is the sum of several requests: it would be taken for one long request."""
-    if requests and float(requests) != 1:
-        raise ValueError(f"the sum of {requests} requests: one row for each request is needed")
+def expect_one_request(*counts: object) -> None:
+    """Raise ValueError if a row is the sum of several requests, or of none: it would be taken for a long one.
+
+    Values that are no numbers do not count: other logs may have other things under these names.
+    """
+    for count in counts:
+        if count is not None and _number_in(count) not in (None, 1):
+            raise ValueError(f"the sum of {count} requests: one row for each request is needed")
+
+
+def _number_in(value: object) -> float | None:
+    try:
+        return float(value) if isinstance(value, int | float | str) else None
+    except ValueError:
+        return None
 
 
 def whole_tokens(cell: float | str) -> int:

@@ -168,8 +168,7 @@ def _csv_row(row: str, *, places: Columns, separator: str) -> Row:
     cells = cells_of(row, separator)
     if len(cells) <= places.last:
         raise ValueError(f"{len(cells)} columns; the header has more")
-    if places.requests is not None:
-        expect_one_request(cells[places.requests].strip())
+    expect_one_request(*(cells[place] for place in places.requests))
     return Row(
         nan if places.time is None else read_seconds(cells[places.time]),
         whole_tokens(cells[places.prompt]),
