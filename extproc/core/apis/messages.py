@@ -83,12 +83,10 @@ def read_request(body: bytes) -> RequestFacts:
     prompt.step(len(request.messages))
     last_question = 0 if keeps_thoughts(request.chat_template_kwargs) else _last_question(request.messages)
     for position, message in enumerate(request.messages):
-        if position >= last_question:
-            _add_content(prompt, message.content, prompt.texts)
-        elif message.role == "assistant":
+        if position < last_question and message.role == "assistant":
             _add_earlier_answer(prompt, message.content)
         else:
-            _add_content(prompt, message.content, prompt.dropped)
+            _add_content(prompt, message.content, prompt.texts)
         prompt.end_message(message.role)
     prompt.open_with(texts_before)
     prompt.add_tools(request.tools)
