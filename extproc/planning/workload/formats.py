@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from extproc.core.placing.policy import Reason
 
 __all__ = [
+    "CACHED_NOTE",
     "KNOWN",
     "Columns",
     "Document",
@@ -48,6 +49,13 @@ COUNT_NAMES = (
     *("num_model_requests", "num_requests", "api_requests"),
     *("requests", "total_requests", "request_count"),
 )
+# Anthropic counts the cached part of a prompt apart from these; everywhere else it is included.
+APART_NAMES = ("input_tokens", "inputtokens")
+CACHED_NAMES = (
+    *("cache_read_input_tokens", "cache_creation_input_tokens"),
+    *("cachereadinputtokens", "cachewriteinputtokens"),
+)
+CACHED_NOTE = "The cached part of each prompt is added to its input_tokens, in which Anthropic does not count it."
 MILLISECONDS = 1e-3
 KNOWN = (
     "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens; prompt_tokens and "
@@ -59,17 +67,18 @@ KNOWN = (
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Indices of the columns of a CSV; those of times and of numbers of requests may be missing."""
+    """Indices of the columns of a CSV; those of times, numbers of requests and cached tokens may be missing."""
 
     time: int | None
     prompt: int
     output: int
     requests: tuple[int, ...]
+    cached: tuple[int, ...]
 
     @property
     def last(self) -> int:
         """The last of them."""
-        return max(self.prompt, self.output, self.time or 0, *self.requests)
+        return max(self.prompt, self.output, self.time or 0, *self.requests, *self.cached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,8 @@ class JsonRow(msgspec.Struct):
 
     input_tokens: float | None = None
     output_tokens: float | None = None
+    cache_read_input_tokens: float | None = None
+    cache_creation_input_tokens: float | None = None
     input_length: float | None = None
     output_length: float | None = None
     prompt_tokens: float | None = None
@@ -118,7 +129,8 @@ class JsonRow(msgspec.Struct):
             unit = MILLISECONDS if isinstance(self.timestamp, float) else 1  # a date is a date
             return Row(seconds * unit, prompt, output, self.hash_ids)
         if self.input_tokens is not None and self.output_tokens is not None:
-            return Row(seconds, whole_tokens(self.input_tokens), whole_tokens(self.output_tokens))
+            prompt = whole_tokens(self.input_tokens) + whole_tokens(self.cached_apart)
+            return Row(seconds, prompt, whole_tokens(self.output_tokens))
         if self.prompt_tokens is not None and self.completion_tokens is not None:
             return Row(seconds, round(self.prompt_tokens), whole_tokens(self.completion_tokens))
         if self.prompt_tokens is not None and isinstance(self.estimate, float):  # access log of our Envoy files
@@ -134,6 +146,11 @@ class JsonRow(msgspec.Struct):
             if stamp is not None:
                 return read_seconds(stamp)
         return nan
+
+    @property
+    def cached_apart(self) -> float:
+        """The cached tokens of the prompt, which its input_tokens do not contain."""
+        return (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
 
     @property
     def is_access_log(self) -> bool:
@@ -173,7 +190,10 @@ def columns_of(header: Sequence[str]) -> Columns | None:
         for known in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES)
     )
     requests = tuple(names.index(name) for name in COUNT_NAMES if name in names)
-    return None if prompt is None or output is None else Columns(time, prompt, output, requests)
+    if prompt is None or output is None:
+        return None
+    cached = [names.index(name) for name in CACHED_NAMES if name in names and names[prompt] in APART_NAMES]
+    return Columns(time, prompt, output, requests, tuple(cached))
 
 
 def cells_of(row: str, separator: str = ",") -> list[str]:

@@ -26,6 +26,7 @@ from extproc.planning.workload.documents import (
     parse_document,
 )
 from extproc.planning.workload.formats import (
+    CACHED_NOTE,
     KNOWN,
     Columns,
     JsonRow,
@@ -72,25 +73,28 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
         raise ConfigurationError(
             f"{name}: line {number} is {first[:80]!r}, not a header or a JSON object; {KNOWN}"
         )
-    return _columns(rows, name, number + 1, partial(_csv_row, places=places, separator=separator))
+    lengths = _columns(rows, name, number + 1, partial(_csv_row, places=places, separator=separator))
+    return lengths.noted(CACHED_NOTE) if places.cached else lengths
 
 
 def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
     logged = early = undecided = 0
+    has_cached = False
 
     def read(text: str) -> Row | None:
-        nonlocal logged, early, undecided
+        nonlocal logged, early, undecided, has_cached
         decoded = _DECODER.decode(text)
         logged += decoded.is_access_log
         early += decoded.is_early
         if decoded.is_undecided:
             undecided += not decoded.is_early
             return None
+        has_cached = has_cached or (decoded.cached_apart > 0 and decoded.input_tokens is not None)
         return decoded.row()
 
     lengths = _columns(rows, name, first_line, read)
     if not logged:
-        return lengths
+        return lengths.noted(CACHED_NOTE) if has_cached else lengths
     return replace(
         lengths,
         note="Lengths of an access log are the router's estimates: the output is what was declared or expected.",
@@ -171,7 +175,8 @@ def _csv_row(row: str, *, places: Columns, separator: str) -> Row:
     expect_one_request(*(cells[place] for place in places.requests))
     return Row(
         nan if places.time is None else read_seconds(cells[places.time]),
-        whole_tokens(cells[places.prompt]),
+        whole_tokens(cells[places.prompt])
+        + sum(whole_tokens(cells[place].strip() or 0) for place in places.cached),
         whole_tokens(cells[places.output]),
     )
 
