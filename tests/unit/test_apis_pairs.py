@@ -209,6 +209,7 @@ def test_an_incomplete_prompt_is_unseen(fields: dict[str, Any]) -> None:
     [
         ({"type": "length", "length": 3}, True),
         ("length", True),
+        ({"type": "abort", "message": "Abort before prefill"}, True),
         ({"type": "stop", "matched": 2}, False),
         ("stop", False),
         ({}, False),
@@ -216,7 +217,7 @@ def test_an_incomplete_prompt_is_unseen(fields: dict[str, Any]) -> None:
     ],
 )
 def test_an_output_that_sglang_cut_is_recognised(reason: object, *, cut: bool) -> None:
-    """SGLang's reason is an object; an output cut by any limit says nothing about the length that was wanted."""
+    """SGLang's reason is an object; a cut or aborted output says nothing about the length that was wanted."""
     meta = {"prompt_tokens": 9, "completion_tokens": 3, "finish_reason": reason}
     response = json.dumps({"meta_info": meta}).encode()
     assert Usage(9, 3, 0, cut) == FAMILIES[Api.GENERATE].read_response(response)

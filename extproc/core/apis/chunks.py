@@ -19,7 +19,7 @@ from extproc.core.reading.sse import SseEvent
 from extproc.core.reading.usages import Cached, checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["ChunkReader", "TokenCounts", "read_response"]
+__all__ = ["CUTS", "ChunkReader", "TokenCounts", "read_response"]
 
 
 class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
@@ -58,11 +58,11 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
         return self.object == "error" or is_set(self.error)
 
     def was_cut(self) -> bool:
-        return any(choice.finish_reason in _CUTS for choice in self.choices or ())
+        return any(choice.finish_reason in CUTS for choice in self.choices or ())
 
 
 # Reasons for which an output is shorter than it would have been; the last two are vLLM's and SGLang's.
-_CUTS: Final = ("length", "abort", "error")
+CUTS: Final = ("length", "abort", "error")
 _RESPONSE = msgspec.json.Decoder(_Response)
 
 

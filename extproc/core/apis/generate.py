@@ -21,6 +21,7 @@ from extproc.core.apis.bodies import (
     read_number,
 )
 from extproc.core.apis.chat import read_sequences
+from extproc.core.apis.chunks import CUTS
 from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import read_prompts
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
@@ -121,7 +122,7 @@ class _Meta(msgspec.Struct, frozen=True, gc=False):
 
     def was_cut(self) -> bool:
         reason = self.finish_reason
-        return (reason.type if isinstance(reason, _Reason) else reason) == "length"
+        return (reason.type if isinstance(reason, _Reason) else reason) in CUTS
 
 
 class _Response(msgspec.Struct, frozen=True, gc=False):
