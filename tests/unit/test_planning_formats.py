@@ -237,8 +237,8 @@ def test_an_access_log_of_undecided_requests_only_is_refused(tmp_path: Path) -> 
     [
         ("1,7.5,3", "'7.5' is not a whole number of tokens"),
         ("1,nan,3", "'nan' is not a number of tokens"),
-        ("1,,3", "'' is not a number of tokens"),
-        ('1,"7,3', "unexpected end of data"),
+        ("1,,3", "'' is not a number of tokens .leave out rows of requests that failed"),
+        ('1,"7,3', "unexpected end of data: quotes must end on their line"),
         ("1700000000000,7,3", "not milliseconds"),
     ],
 )

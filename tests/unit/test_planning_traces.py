@@ -125,6 +125,7 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
         ('{"input_tokens": 9000, "output_tokens": 50, "num_requests": 7}', "line 1: .*: the sum of 7 requests"),
         ("input_tokens,output_tokens,num_requests\n5,5\n", "line 2: .* 2 columns"),
         ('{"input_tokens": 5}\n', "t.csv: line 1: .*needs input_tokens and output_tokens"),
+        ('{"prompt_tokens": null, "completion_tokens": null}', ".*leave out requests that failed"),
         ('{"input_tokens": 5, "output_tokens": 5}\n{"input\n', "t.csv: line 2"),
         ('{"a":' * 200_000, "t.csv: (line 1: .*recursion|the file ends too early)"),
         ("[" * 200_000, "t.csv: (.*recursion|.*Expected|the file ends too early)"),

@@ -46,3 +46,34 @@ def test_cached_tokens_that_a_prompt_contains_are_not_added() -> None:
     for text in (json.dumps(row), ",".join(row) + "\n" + ",".join(map(str, row.values()))):
         lengths = parse_trace(text.splitlines(), "x")
         assert (lengths.prompt.tolist(), lengths.note) == ([30_412], "")
+
+
+@pytest.mark.parametrize("name", ["arrival_time", "time", "start_time", "startTime", "created_at"])
+def test_only_a_timestamp_next_to_lengths_is_in_milliseconds(name: str) -> None:
+    """It is Mooncake's; times by other names are in seconds, whatever the tokens are called."""
+    rows = [{"input_length": 7, "output_length": 3, name: second} for second in (20.0, 50.0)]
+    arrival_s = parse_trace(map(json.dumps, rows), "x").arrival_s
+    assert arrival_s is not None
+    assert arrival_s.tolist() == [0, 30]
+
+
+def test_of_two_times_the_first_known_name_counts() -> None:
+    """A row that was written later has the time of the writing in created_at."""
+    row = {"prompt_tokens": 7, "completion_tokens": 3}
+    times = [{"created_at": 1_700_009_000, "startTime": 1_700_000_000 + second} for second in (0, 30)]
+    cells = [f"7,3,{each['created_at']},{each['startTime']}" for each in times]
+    for text in (
+        [json.dumps(row | each) for each in times],
+        ["prompt_tokens,completion_tokens,created_at,startTime", *cells],
+    ):
+        arrival_s = parse_trace(text, "x").arrival_s
+        assert arrival_s is not None
+        assert arrival_s.tolist() == [0, 30]
+
+
+def test_a_date_may_have_spaces_around_it() -> None:
+    """As rows that people write by hand have."""
+    cells = ["prompt_tokens, completion_tokens, time", "7, 3, 2026-11-16 18:15:20 ", "7, 3, 2026-11-16 18:15:50 "]
+    arrival_s = parse_trace(cells, "x").arrival_s
+    assert arrival_s is not None
+    assert arrival_s.tolist() == [0, 30]

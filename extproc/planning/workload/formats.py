@@ -18,7 +18,6 @@ from msgspec import UNSET, UnsetType
 from extproc.core.placing.policy import Reason
 
 __all__ = [
-    "CACHED_NOTE",
     "KNOWN",
     "Columns",
     "Document",
@@ -55,7 +54,6 @@ CACHED_NAMES = (
     *("cache_read_input_tokens", "cache_creation_input_tokens"),
     *("cachereadinputtokens", "cachewriteinputtokens"),
 )
-CACHED_NOTE = "The cached part of each prompt is added to its input_tokens, in which Anthropic does not count it."
 MILLISECONDS = 1e-3
 KNOWN = (
     "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens; prompt_tokens and "
@@ -136,8 +134,8 @@ class JsonRow(msgspec.Struct):
         if self.prompt_tokens is not None and isinstance(self.estimate, float):  # access log of our Envoy files
             return Row(seconds, round(self.prompt_tokens), max(1, round(self.estimate - self.prompt_tokens)))
         raise ValueError(
-            "needs input_tokens and output_tokens, or input_length and output_length "
-            "(benchmark_serving writes lengths with --save-detailed)"
+            "needs input_tokens and output_tokens, prompt_tokens and completion_tokens, or input_length and "
+            "output_length (leave out requests that failed without any; benchmark_serving: --save-detailed)"
         )
 
     def _seconds(self) -> float:
@@ -203,7 +201,7 @@ def cells_of(row: str, separator: str = ",") -> list[str]:
     try:
         return next(csv.reader([row], delimiter=separator, skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{error}: quotes must end on their line (leave out columns of long texts)") from error
 
 
 def expect_one_request(*counts: object) -> None:
@@ -231,7 +229,8 @@ def whole_tokens(cell: float | str) -> int:
         number = float(cell)
         tokens = int(number)
     except ValueError as error:
-        raise ValueError(f"{cell!r} is not a number of tokens") from error
+        hint = "" if str(cell).strip() else " (leave out rows of requests that failed before they had any)"
+        raise ValueError(f"{cell!r} is not a number of tokens{hint}") from error
     if tokens != number:
         raise ValueError(f"{cell!r} is not a whole number of tokens")
     return tokens

@@ -26,7 +26,6 @@ from extproc.planning.workload.documents import (
     parse_document,
 )
 from extproc.planning.workload.formats import (
-    CACHED_NOTE,
     KNOWN,
     Columns,
     JsonRow,
@@ -43,6 +42,7 @@ from extproc.planning.workload.lengths import MAX_TOKENS, LeftOut, Lengths, Toke
 __all__ = ["parse_trace"]
 
 CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
+CACHED_NOTE = "The cached part of each prompt is added to its input_tokens, in which Anthropic does not count it."
 MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit or a mistake
 PREFIX_BLOCK = 512  # tokens per id in Mooncake's hash_ids
 VLLM_BLOCK = 16
