@@ -1,10 +1,12 @@
 """Rows with the usage objects of servers and the exports of gateways, as a trace."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.inputs import load_traces
 from extproc.planning.workload.traces import parse_trace
 
 
@@ -77,3 +79,23 @@ def test_a_date_may_have_spaces_around_it() -> None:
     arrival_s = parse_trace(cells, "x").arrival_s
     assert arrival_s is not None
     assert arrival_s.tolist() == [0, 30]
+
+
+def test_a_note_counts_requests_without_input_tokens(tmp_path: Path) -> None:
+    """Gateways log requests that fail with 0 tokens; they are hardly any load, and each meets the objective."""
+    rows = [(0, 0), (700, 30), (0, 0), (90, 0)]
+    texts = {
+        "rows.csv": "\n".join(["prompt_tokens,completion_tokens", *(f"{each[0]},{each[1]}" for each in rows)]),
+        "rows.jsonl": "\n".join(
+            json.dumps({"prompt_tokens": each[0], "completion_tokens": each[1]}) for each in rows
+        ),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        note = f"2 of 4 requests of {name} have no input tokens, as gateways log those that fail"
+        assert load_traces([str(tmp_path / name)]).note.startswith(note)
+    both = load_traces([str(tmp_path / name) for name in texts]).note
+    assert all(f"requests of {name} have no input tokens" in both for name in texts)
+    cached = parse_trace(["input_tokens,output_tokens,cache_read_input_tokens", "0,0,0", "0,3,90"], "x").note
+    assert "is added to its input_tokens" in cached
+    assert "1 of 2 requests of x have no input tokens" in cached

@@ -43,6 +43,7 @@ __all__ = ["parse_trace"]
 
 CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
 CACHED_NOTE = "The cached part of each prompt is added to its input_tokens, in which Anthropic does not count it."
+LOG_NOTE = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
 MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit or a mistake
 PREFIX_BLOCK = 512  # tokens per id in Mooncake's hash_ids
 VLLM_BLOCK = 16
@@ -74,7 +75,7 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
             f"{name}: line {number} is {first[:80]!r}, not a header or a JSON object; {KNOWN}"
         )
     lengths = _columns(rows, name, number + 1, partial(_csv_row, places=places, separator=separator))
-    return lengths.noted(CACHED_NOTE) if places.cached else lengths
+    return _also_noted(lengths, CACHED_NOTE) if places.cached else lengths
 
 
 def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
@@ -94,12 +95,12 @@ def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
 
     lengths = _columns(rows, name, first_line, read)
     if not logged:
-        return lengths.noted(CACHED_NOTE) if has_cached else lengths
-    return replace(
-        lengths,
-        note="Lengths of an access log are the router's estimates: the output is what was declared or expected.",
-        left_out=LeftOut(early, undecided, logged),
-    )
+        return _also_noted(lengths, CACHED_NOTE) if has_cached else lengths
+    return replace(_also_noted(lengths, LOG_NOTE), left_out=LeftOut(early, undecided, logged))
+
+
+def _also_noted(lengths: Lengths, note: str) -> Lengths:
+    return lengths.noted(f"{note} {lengths.note}".strip())
 
 
 def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row | None]) -> Lengths:
@@ -140,8 +141,20 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
         np.array(output, np.int64)[order],
         name,
         arrival[order] - start_s if timed else None,
+        _note_on_empty(prompts, name),
         cached=_cached(prompts, [blocks[at] for at in order]) if any(blocks) else None,
         start_s=start_s,
+    )
+
+
+def _note_on_empty(prompts: Tokens, name: str) -> str:
+    """Return a note on prompts without tokens, or "" if there are none: no server was asked, or it refused."""
+    empty = int(np.count_nonzero(prompts == 0))
+    if not empty:
+        return ""
+    return (
+        f"{empty:,} of {len(prompts):,} requests of {name} have no input tokens, as gateways log those that fail: "
+        "they count as requests of one token, which every pool serves at once. Leave them out, also of --rate."
     )
 
 
