@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from extproc.core.errors import ConfigurationError
 from extproc.planning.design.notes import workload_notes
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.analytic import analyse
@@ -41,3 +43,28 @@ def test_a_note_counts_the_requests_that_servers_refuse() -> None:
     assert "--long-context" not in " ".join(
         workload_notes(replace(ONE_HUGE, prompt=ONE_HUGE.prompt % 7_000), SETUP, analysis)
     )
+
+
+def test_refused_requests_are_part_of_the_rate() -> None:
+    """If every second request is refused, a fleet for 100 requests per second is one for 50 of the others."""
+    half = Lengths(
+        np.append(USUAL.prompt, np.full(2_000, 70_000)), np.append(USUAL.output, np.full(2_000, 3)), "half refused"
+    )
+    setup = replace(SETUP, objective=replace(SETUP.objective, success=0.4))
+    mixed = analyse(half, 100.0, setup, DeclaredRule.TRUTH, THRESHOLDS)
+    usual = analyse(USUAL, 50.0, setup, DeclaredRule.TRUTH, THRESHOLDS)
+    assert mixed.long.instances == usual.long.instances
+    assert mixed.right_sized.instances == usual.right_sized.instances
+
+
+@pytest.mark.parametrize(("output", "refused"), [(1_000, False), (1_001, True)])
+def test_a_request_as_long_as_the_long_context_is_served(output: int, *, refused: bool) -> None:
+    """Prompt and output of 65,536 tokens fit; with one more, and nothing else, there is nothing to plan."""
+    longest = Lengths(np.full(10, 64_536), np.full(10, output), "only long ones")
+    if refused:
+        with pytest.raises(
+            ConfigurationError, match=r"only long ones: all requests are longer than 65,536 tokens"
+        ):
+            analyse(longest, 1.0, SETUP, DeclaredRule.TRUTH, THRESHOLDS)
+    else:
+        assert analyse(longest, 1.0, SETUP, DeclaredRule.TRUTH, THRESHOLDS).long.instances > 0

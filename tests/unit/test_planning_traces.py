@@ -118,6 +118,7 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
             '[{"input_tokens": 5, "output_tokens": 5}]',
             "t.csv: .*line 1 is an array of objects: one object in each",
         ),
+        ('[\n  {"input_tokens": 5, "output_tokens": 5}\n]', "line 1 is an array of objects"),
         (
             "input_tokens,output_tokens,num_model_requests\n10,5,1\n9000,50,7\n",
             "line 3: .*: the sum of 7 requests",
