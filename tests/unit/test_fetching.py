@@ -1,11 +1,16 @@
 """Addresses of admin ports: proxies that the environment names, and refusals."""
 
+import socket
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
 from threading import Thread
+from urllib.error import HTTPError
 
 import pytest
 
+import extproc.fetching
 from extproc.cli.main import main
 from extproc.fetching import RequestRefused, fetched
 from tests.unit.test_wrong_addresses import COMMANDS
@@ -60,6 +65,36 @@ def test_a_proxy_is_asked_for_other_machines(host: str, asked: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("host", "connects_to"),
+    [
+        ("127.9.9.9", "127.9.9.9"),
+        ("0.0.0.0", "0.0.0.0"),  # noqa: S104  (where a router that listens there is reached)
+        ("[::]", "::"),
+        ("router.localhost", "router.localhost"),
+        ("localhost.example", "proxy.example"),
+        ("notlocalhost", "proxy.example"),
+    ],
+)
+def test_all_addresses_and_names_of_this_machine_are_known(
+    host: str, connects_to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the whole network 127.0.0.0/8, the address of all interfaces, and names below localhost (RFC 6761)."""
+    hosts: list[str] = []
+
+    def refused(address: tuple[str, int], *_: object, **__: object) -> None:
+        hosts.append(address[0])
+        raise ConnectionRefusedError("refused")
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy.example:8080")
+    monkeypatch.setattr(socket, "create_connection", refused)
+    with pytest.raises(OSError, match="refused"):
+        fetched(f"http://{host}:9090/", WITHIN_S)
+    assert [connects_to] == hosts
+
+
+@pytest.mark.parametrize(
     ("header", "value", "text"),
     [("Content-Length", "7", "not yet"), ("Transfer-Encoding", "chunked", "")],
     ids=["a text", "a text that cannot be read"],
@@ -84,3 +119,40 @@ def test_a_refusal_holds_what_the_server_said_and_no_connection(header: str, val
             fetched(f"http://127.0.0.1:{server.server_port}/", WITHIN_S)
         thread.join()
     assert (503, "Service Unavailable", text) == (refused.value.status, refused.value.reason, refused.value.text)
+
+
+@pytest.mark.parametrize("raised", [None, ConnectionResetError("reset"), TimeoutError("too late")])
+def test_the_connection_of_a_refusal_is_closed_even_if_its_text_does_not_come(
+    raised: OSError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open one is a warning at the end of the command; the status says enough."""
+
+    class Text(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if raised is not None:
+                raise raised
+            return super().read(size)
+
+    class Opener:
+        def open(self, *_: object, **__: object) -> None:
+            raise HTTPError("http://router/", 503, "Service Unavailable", Message(), text)
+
+    text = Text(b" not yet\xff\n")
+    monkeypatch.setattr(extproc.fetching, "build_opener", lambda *_: Opener())
+    with pytest.raises(RequestRefused, match="HTTP Error 503") as refused:
+        fetched("http://router/", WITHIN_S)
+    assert ("not yet\ufffd" if raised is None else "") == refused.value.text
+    assert text.closed
+
+
+def test_of_the_text_of_a_refusal_a_part_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for an error message; a server may send any amount."""
+
+    class Opener:
+        def open(self, *_: object, **__: object) -> None:
+            raise HTTPError("http://router/", 400, "Bad Request", Message(), BytesIO(b"x" * 1_000_000))
+
+    monkeypatch.setattr(extproc.fetching, "build_opener", lambda *_: Opener())
+    with pytest.raises(RequestRefused) as refused:
+        fetched("http://router/", WITHIN_S)
+    assert len(refused.value.text) == 64 << 10

@@ -11,6 +11,7 @@ from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.analytic import analyse
 from extproc.planning.model.options import ProfileOptions, setup_of
 from extproc.planning.model.reach import reaching
+from extproc.planning.model.setup import MeasuredRates
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 
@@ -36,13 +37,18 @@ def test_a_request_that_every_server_refuses_asks_for_no_faster_instance() -> No
 
 
 def test_a_note_counts_the_requests_that_servers_refuse() -> None:
-    """The plan says how many requests are longer than the long context, and nothing where there are none."""
+    """The plan says how many requests are longer than the long context, and nothing where there are none.
+
+    Rates that were measured are those of all requests.
+    """
     analysis = analyse(ONE_HUGE, 50.0, SETUP, DeclaredRule.TRUTH, THRESHOLDS)
     text = " ".join(workload_notes(ONE_HUGE, SETUP, analysis))
     assert "1 of 2,001 requests (0.05%) are longer than 65,536 tokens" in text
     assert "--long-context" not in " ".join(
         workload_notes(replace(ONE_HUGE, prompt=ONE_HUGE.prompt % 7_000), SETUP, analysis)
     )
+    measured = replace(SETUP, measured=MeasuredRates(1.0, 1.0, 1.0))
+    assert "are no load" not in " ".join(workload_notes(ONE_HUGE, measured, analysis))
 
 
 def test_refused_requests_are_part_of_the_rate() -> None:
