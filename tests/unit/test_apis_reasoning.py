@@ -81,15 +81,19 @@ def test_blocks_before_the_tag_are_part_of_the_reasoning(before: dict[str, str])
         ({"preservePastThoughts": True}, True),
         ({"KEEP_REASONING": True}, True),
         ({"drop_thinking": True}, False),
+        ({"think_render_option": "preserved"}, True),
+        ({"think_render_option": "ALL"}, True),
+        ({"think_render_option": "lastthink"}, False),
+        ({"reasoning_effort": "minimal", "note": "keep all"}, False),
         # More than switches is not looked into: such requests go to the default pool, and this takes time.
         ({"preserve_thinking": True, "note": "x" * 256}, False),
         ({"preserve_thinking": True, "names": ["x"]}, False),
     ],
 )
-def test_switches_that_keep_reasoning_are_known_by_the_parts_of_their_names(
+def test_switches_that_keep_reasoning_are_known_by_the_parts_of_their_names_or_words(
     switches: dict[str, object], *, kept: bool
 ) -> None:
-    """Each maker has another name; the case of letters does not matter."""
+    """Each maker has another name, or a word as the value; the case of letters does not matter."""
     turns = [{"role": "assistant", "reasoning": "Two", "content": "4"}, {"role": "user", "content": "Why?"}]
     facts = read_request(Api.CHAT, json.dumps({"messages": turns, "chat_template_kwargs": switches}).encode())
     assert facts.dropped_text == (b"" if kept else b"Two")
