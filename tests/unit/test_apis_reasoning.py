@@ -58,7 +58,10 @@ def test_of_several_parts_with_the_tag_the_last_ends_the_reasoning(api: Api) -> 
     assert (facts.text, facts.dropped_text) == (b"Four!Why?", b"Two</think>no, four</think>")
 
 
-@pytest.mark.parametrize("before", [{"type": "redacted_thinking", "data": "AAAA"}, {"text": "Three, "}, THOUGHT])
+@pytest.mark.parametrize(
+    "before",
+    [{"type": "redacted_thinking", "data": "AAAA"}, {"text": "Three, "}, {"type": "", "text": "3, "}, THOUGHT],
+)
 def test_blocks_before_the_tag_are_part_of_the_reasoning(before: dict[str, str]) -> None:
     """Also those without a type, and those that are not shown; thoughts after a call are dropped, too."""
     call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}

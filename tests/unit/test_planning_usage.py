@@ -29,7 +29,7 @@ def test_cached_tokens_that_anthropic_counts_apart_belong_to_the_prompt() -> Non
     bedrock = "inputTokens,cacheReadInputTokens,cacheWriteInputTokens,outputTokens"
     for text in (
         "\n".join(map(json.dumps, rows)),
-        f"{names}\n12,400,30000,9\n7,,,3\n",
+        f"{names}\n12,400,30000,9\n7,, ,3\n",
         f"{bedrock}\n12,30000,400,9\n7,0,0,3\n",
         "input_tokens,output_tokens,cache_read_input_tokens\n12,9,30400\n7,3,0\n",
     ):
@@ -48,6 +48,7 @@ def test_cached_tokens_that_a_prompt_contains_are_not_added() -> None:
     for text in (json.dumps(row), ",".join(row) + "\n" + ",".join(map(str, row.values()))):
         lengths = parse_trace(text.splitlines(), "x")
         assert (lengths.prompt.tolist(), lengths.note) == ([30_412], "")
+    assert parse_trace(['{"input_tokens": 7, "output_tokens": 3}'], "x").note == ""
 
 
 @pytest.mark.parametrize("name", ["arrival_time", "time", "start_time", "startTime", "created_at"])
@@ -83,7 +84,7 @@ def test_a_date_may_have_spaces_around_it() -> None:
 
 def test_a_note_counts_requests_without_input_tokens(tmp_path: Path) -> None:
     """Gateways log requests that fail with 0 tokens; they are hardly any load, and each meets the objective."""
-    rows = [(0, 0), (700, 30), (0, 0), (90, 0)]
+    rows = [(0, 0), (700, 30), (0, 0), (1, 0)]
     texts = {
         "rows.csv": "\n".join(["prompt_tokens,completion_tokens", *(f"{each[0]},{each[1]}" for each in rows)]),
         "rows.jsonl": "\n".join(
@@ -99,3 +100,6 @@ def test_a_note_counts_requests_without_input_tokens(tmp_path: Path) -> None:
     cached = parse_trace(["input_tokens,output_tokens,cache_read_input_tokens", "0,0,0", "0,3,90"], "x").note
     assert "is added to its input_tokens" in cached
     assert "1 of 2 requests of x have no input tokens" in cached
+    logged = parse_trace([json.dumps({"estimate": 50, "prompt_tokens": count}) for count in (0, 9)], "x").note
+    assert "are the router's estimates" in logged
+    assert "1 of 2 requests of x have no input tokens" in logged

@@ -185,7 +185,8 @@ def _csv_row(row: str, *, places: Columns, separator: str) -> Row:
     cells = cells_of(row, separator)
     if len(cells) <= places.last:
         raise ValueError(f"{len(cells)} columns; the header has more")
-    expect_one_request(*(cells[place] for place in places.requests))
+    if places.requests:
+        expect_one_request(*(cells[place] for place in places.requests))
     return Row(
         nan if places.time is None else read_seconds(cells[places.time]),
         whole_tokens(cells[places.prompt])
