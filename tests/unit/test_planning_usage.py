@@ -103,3 +103,47 @@ def test_a_note_counts_requests_without_input_tokens(tmp_path: Path) -> None:
     logged = parse_trace([json.dumps({"estimate": 50, "prompt_tokens": count}) for count in (0, 9)], "x").note
     assert "are the router's estimates" in logged
     assert "1 of 2 requests of x have no input tokens" in logged
+
+
+def _chat(number: int, parent: int, seconds: float, tokens: int, blocks: range) -> str:
+    row = {"chat_id": number, "parent_chat_id": parent, "timestamp": seconds, "type": "text", "turn": 1}
+    return json.dumps(row | {"input_length": tokens, "output_length": 7, "hash_ids": list(blocks)})
+
+
+def test_the_traces_of_bailian_have_seconds_and_short_blocks() -> None:
+    """They have Mooncake's keys, and chat_id: times in seconds, and blocks of 16 tokens, not of 512."""
+    rows = [
+        _chat(1, -1, 0.0, 521, range(33)),
+        _chat(2, -1, 61.114, 521, range(4, 37)),
+        _chat(3, 1, 122.5, 600, range(38)),
+        _chat(4, -1, 130.0, 600, range(500, 538)),
+    ]
+    lengths = parse_trace(rows, "x")
+    assert lengths.arrival_s is not None
+    assert lengths.arrival_s.tolist() == [0, 61.114, 122.5, 130]
+    assert lengths.cached is not None
+    assert lengths.cached.tolist() == [0, 464, 592, 0]
+
+
+@pytest.mark.parametrize("block_tokens", [16, 64, 256, 512, 1024])
+@pytest.mark.parametrize("partial", [True, False])
+def test_the_size_of_blocks_is_that_which_fits_the_prompts(block_tokens: int, *, partial: bool) -> None:
+    """Whether the last block, which is not full, has an id or not."""
+    known, rows = 3 * block_tokens, []
+    for number, tokens in enumerate((known + 5, 9 * block_tokens + 1, known), 1):
+        blocks = (tokens + (block_tokens - 1 if partial else 0)) // block_tokens
+        ids = [block if block < 3 else 100 * number + block for block in range(blocks)]
+        rows.append(json.dumps({"input_length": tokens, "output_length": 7, "hash_ids": ids}))
+    lengths = parse_trace(rows, "x")
+    assert lengths.cached is not None
+    assert lengths.cached.tolist() == [0, known, known - 16]
+
+
+def test_blocks_that_fit_no_size_are_those_of_mooncake() -> None:
+    """So are those of prompts that are all in one block: any size above their length fits them."""
+    odd = [json.dumps({"input_length": 3_000, "output_length": 7, "hash_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]})] * 2
+    short = [json.dumps({"input_length": 200, "output_length": 7, "hash_ids": [1]})] * 2
+    for rows, known in ((odd, 2_992), (short, 192)):
+        cached = parse_trace(rows, "x").cached
+        assert cached is not None
+        assert cached.tolist() == [0, known]

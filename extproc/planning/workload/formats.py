@@ -116,15 +116,16 @@ class JsonRow(msgspec.Struct):
     total_requests: object = None
     request_count: object = None
     hash_ids: tuple[int, ...] = ()
+    chat_id: object = None  # of Bailian's traces, whose timestamps are in seconds; Mooncake's are in milliseconds
 
     def row(self) -> Row:
         """Return the request; raises ValueError if lengths are missing, or it is a sum of several requests."""
         expect_one_request(self.num_model_requests, self.num_requests, self.api_requests)
         expect_one_request(self.requests, self.total_requests, self.request_count)
         seconds = self._seconds()
-        if self.input_length is not None and self.output_length is not None:  # Mooncake: times in milliseconds
+        if self.input_length is not None and self.output_length is not None:  # Mooncake, Bailian
             prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
-            unit = MILLISECONDS if isinstance(self.timestamp, float) else 1  # a date is a date
+            unit = MILLISECONDS if isinstance(self.timestamp, float) and self.chat_id is None else 1
             return Row(seconds * unit, prompt, output, self.hash_ids)
         if self.input_tokens is not None and self.output_tokens is not None:
             prompt = whole_tokens(self.input_tokens) + whole_tokens(self.cached_apart)

@@ -45,7 +45,7 @@ CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
 CACHED_NOTE = "The cached part of each prompt is added to its input_tokens, in which Anthropic does not count it."
 LOG_NOTE = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
 MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit or a mistake
-PREFIX_BLOCK = 512  # tokens per id in Mooncake's hash_ids
+PREFIX_BLOCKS = (512, 16, 32, 64, 128, 256, 1024)  # tokens per id in hash_ids: Mooncake's, Bailian's, others
 VLLM_BLOCK = 16
 
 
@@ -167,9 +167,21 @@ def _reason(text: str, error: Exception, *, last: bool) -> str:
     return "the JSON of this line is not complete"
 
 
+def _block_tokens(prompts: Tokens, blocks: list[tuple[int, ...]]) -> int:
+    """Return how many tokens each block has: the size that fits most prompts; of several the first.
+
+    Bailian's traces have Mooncake's keys but other blocks. The last one, which is not full, may lack its id.
+    """
+    ids = np.fromiter(map(len, blocks), np.int64, len(blocks))
+    asked, ids = prompts[ids > 0], ids[ids > 0]
+    fits = [np.count_nonzero((asked // size == ids) | (-(-asked // size) == ids)) for size in PREFIX_BLOCKS]
+    return PREFIX_BLOCKS[int(np.argmax(fits))]
+
+
 def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
     """Return how many leading tokens of each prompt an unlimited prefix cache would hold from earlier prompts."""
     seen: set[int] = set()
+    block_tokens = _block_tokens(prompts, blocks)
     cached = np.zeros_like(prompts)
     for request, ids in enumerate(blocks):
         same = 0
@@ -177,7 +189,7 @@ def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
             same += 1
         seen.update(ids)
         most = (int(prompts[request]) - 1) // VLLM_BLOCK * VLLM_BLOCK  # the last token is always computed
-        cached[request] = max(0, min(same * PREFIX_BLOCK, most))
+        cached[request] = max(0, min(same * block_tokens, most))
     return cached
 
 
