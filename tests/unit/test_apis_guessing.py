@@ -15,7 +15,23 @@ from extproc.core.facts import Api
         (b'{"messages": [], "system": "Be brief."}', Api.MESSAGES),
         (b'{"messages": [], "stop_sequences": ["."]}', Api.MESSAGES),
         (b'{"messages": [], "anthropic_version": "bedrock-2023-05-31"}', Api.MESSAGES),
-        (b'{"messages": [], "thinking": {"type": "enabled"}}', Api.MESSAGES),
+        (b'{"messages": [], "thinking": {"type": "enabled", "budget_tokens": 1024}}', Api.MESSAGES),
+        (b'{"messages": [], "thinking": {"type": "adaptive"}}', Api.MESSAGES),
+        # GLM's, DeepSeek's and Kimi's switch in chat, and Claude's through LiteLLM
+        (b'{"messages": [], "thinking": {"type": "enabled"}}', Api.CHAT),
+        (b'{"messages": [], "thinking": {"type": "disabled", "clear_thinking": false}}', Api.CHAT),
+        (
+            b'{"messages": [{"tool_calls": []}], "thinking": {"type": "enabled", "budget_tokens": 1024}}',
+            Api.CHAT,
+        ),
+        (
+            b'{"messages": [], "thinking": {"budget_tokens": 1}, "tools": [{"type": "function", "function": {}}]}',
+            Api.CHAT,
+        ),
+        (
+            b'{"messages": [], "thinking": {"type": "adaptive"}, "tools": [{"input_schema": {"function": {}}}]}',
+            Api.MESSAGES,
+        ),
         (b'{"messages": [], "mcp_servers": []}', Api.MESSAGES),
         (b'{"messages": [], "tools": [{"name": "f", "input_schema": {}}]}', Api.MESSAGES),
         (b'{"prompt": "Once"}', Api.COMPLETIONS),

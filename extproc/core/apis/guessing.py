@@ -10,7 +10,7 @@ __all__ = ["likeliest_api"]
 
 
 class _Keys(msgspec.Struct, frozen=True, gc=False):
-    """The keys that distinguish the APIs; of those used with messages, the ones that only Anthropic's API has."""
+    """The keys that distinguish the APIs; of those used with messages, the ones that tell Anthropic's API."""
 
     messages: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
@@ -48,9 +48,7 @@ def likeliest_api(body: bytes) -> Api:
     except RecursionError:
         raise BodyNotUnderstood(BodyFault.TOO_DEEP) from None
     if len(keys.messages):
-        anthropic = (keys.system, keys.stop_sequences, keys.anthropic_version, keys.thinking, keys.mcp_servers)
-        is_anthropic = any(map(len, anthropic)) or b'"input_schema"' in bytes(keys.tools)
-        return Api.MESSAGES if is_anthropic else Api.CHAT
+        return Api.MESSAGES if _are_anthropics(keys) else Api.CHAT
     if len(keys.prompt) or len(keys.prompt_embeds):
         return Api.COMPLETIONS
     if not len(keys.input):
@@ -60,6 +58,16 @@ def likeliest_api(body: bytes) -> Api:
     if len(keys.dimensions) or len(keys.encoding_format) or is_list_to_embed:
         return Api.EMBEDDINGS
     return Api.RESPONSES
+
+
+def _are_anthropics(keys: _Keys) -> bool:
+    """Return whether messages are Anthropic's. Others have its key `thinking`, too: as a switch, or for Claude."""
+    tools, thinking = bytes(keys.tools), bytes(keys.thinking)
+    its_own = (keys.system, keys.stop_sequences, keys.anthropic_version, keys.mcp_servers)
+    if any(map(len, its_own)) or b'"input_schema"' in tools:
+        return True
+    thinks = b'"budget_tokens"' in thinking or b'"adaptive"' in thinking
+    return thinks and b'"function"' not in tools and b'"tool_calls"' not in bytes(keys.messages)
 
 
 def _without_input(keys: _Keys) -> Api:
