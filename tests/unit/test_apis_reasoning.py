@@ -33,7 +33,7 @@ def test_a_tag_in_what_an_earlier_call_wrote_ends_no_reasoning() -> None:
     items = [
         question,
         {"role": "assistant", "content": "Two</think>Four. "},
-        {"type": "function_call", **function},
+        {"type": "function_call", "role": "assistant", **function},  # the role is no field of it, and some add one
     ]
     facts = read_request(Api.RESPONSES, json.dumps({"input": [*items, question]}).encode())
     assert facts.text.decode() == 'Why?Four. write{"code": "' + code + '"}Why?'

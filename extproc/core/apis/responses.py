@@ -106,7 +106,7 @@ def read_request(body: bytes) -> RequestFacts:
         else:
             first = len(prompt.texts)
             _add_item(prompt, item)
-            if item.role == "assistant" and position < last_question:
+            if item.role == "assistant" and position < last_question and item.type in _MESSAGE:
                 prompt.drop_thoughts(first)
         prompt.end_message(_said_by(item))
     prompt.open_with(texts_before)
@@ -135,6 +135,9 @@ def read_request(body: bytes) -> RequestFacts:
         output_forced=forced,
         stored=request.is_stored(),
     )
+
+
+_MESSAGE: Final = (None, "", "message")
 
 
 def _said_by(item: _Item | str) -> str:
