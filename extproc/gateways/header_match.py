@@ -19,6 +19,19 @@ class HeaderMatch:
     numbers: tuple[int, int] | None = None
     """A half-open range, as in Envoy: the start is included, the end is not."""
     inverted: bool = False
+    empty_if_absent: bool = False
+    """A request without the header counts as one with an empty value."""
+
+    @property
+    def matches_absent(self) -> bool:
+        """Whether a request without the header matches: only conditions on its presence say so, as in Envoy.
+
+        An inverted condition on a value does not, unless an absent header counts as empty.
+        """
+        on_value = self.exact is not None or self.regex is not None or self.numbers is not None
+        if on_value:
+            return self.empty_if_absent and self.matches("")
+        return (self.present is False) != self.inverted
 
     def matches(self, value: str) -> bool:
         """Return whether a header with this value matches."""

@@ -117,7 +117,11 @@ def _other_conditions(match: Any) -> frozenset[str]:  # noqa: ANN401  (a RouteMa
 
 def _header(message: HeaderMatcher) -> HeaderMatch:
     kind = message.WhichOneof("header_match_specifier")
-    found = HeaderMatch(message.name.lower(), inverted=message.invert_match)
+    found = HeaderMatch(
+        message.name.lower(),
+        inverted=message.invert_match,
+        empty_if_absent=message.treat_missing_header_as_empty,
+    )
     if kind == "exact_match":
         return replace(found, exact=message.exact_match)
     if kind == "safe_regex_match":
@@ -128,7 +132,8 @@ def _header(message: HeaderMatcher) -> HeaderMatch:
         return replace(found, present=message.present_match)
     if kind == "string_match":
         return _of_string(found, message.string_match)
-    return found
+    old = (kind or "").removesuffix("_match")  # prefix_match and the like, which string_match replaces
+    return replace(found, regex=_as_regex(old, getattr(message, kind))) if old in _AS_REGEX else found
 
 
 def _of_string(found: HeaderMatch, matcher: StringMatcher) -> HeaderMatch:
@@ -140,8 +145,12 @@ def _of_string(found: HeaderMatch, matcher: StringMatcher) -> HeaderMatch:
         return replace(found, regex=matcher.safe_regex.regex)
     if kind not in _AS_REGEX:
         return found
-    pattern = _AS_REGEX[kind].format(re.escape(getattr(matcher, kind)))
+    pattern = _as_regex(kind, getattr(matcher, kind))
     return replace(found, regex=("(?i)" if matcher.ignore_case else "") + pattern)
+
+
+def _as_regex(kind: str, text: str) -> str:
+    return _AS_REGEX[kind].format(re.escape(text))
 
 
 def _percent(match: Any) -> float:  # noqa: ANN401  (a RouteMatch)

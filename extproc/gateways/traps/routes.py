@@ -32,7 +32,7 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
     """Yield the routes on which requests arrive, and stay unless the router sets a header."""
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
-        absent = all(match.inverted or match.present is False for match in route.headers)
+        absent = all(match.matches_absent for match in route.headers)
         if route.processor and route.clusters and not route.path.is_tunnel and (absent or not said):
             yield route
 

@@ -98,7 +98,7 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
     near = [
         route
         for route in host.routes
-        if route.header(header) is None
+        if all(match.matches_absent for match in route.headers if match.name == header)
         and route.percent > 0
         and any(route.path.may_overlap(each.path) for each in leading)
     ]
@@ -171,7 +171,8 @@ TRAPS: Final = (
         "Requests that the router cannot decide stay on the route that they arrived on: long prompts, bodies "
         "that are not understood, and everything while the router is down. A smaller pool refuses the long ones; "
         "without such a route they are a 404.",
-        "Let the route without the pool header go to the last of the router's `pools`.",
+        "Let the route without the pool header go to the last of the router's `pools`. (A condition with "
+        "invert_match on a value of that header does not match requests without it; present_match: false does.)",
         _default_route_not_largest,
         "test_traps_of_routes.py::test_default_route_to_the_short_pool",
     ),
