@@ -17,6 +17,7 @@ from extproc.gateways.manifests import (
     optional_seconds,
     seconds_of,
     text_of,
+    used,
 )
 from extproc.gateways.sources import LocatedMap, Place
 from extproc.gateways.type_names import HTTP_OPTIONS
@@ -50,7 +51,7 @@ def pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manife
     backends = {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
     localities = []
     by_name = True
-    for reference in items_of(rule, "backendRefs"):
+    for reference in used(items_of(rule, "backendRefs")):
         name = text_of(reference, "name")
         spec = backends.get(name)
         by_name = by_name and spec is not None

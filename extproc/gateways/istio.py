@@ -26,6 +26,7 @@ from extproc.gateways.manifests import (
     seconds_of,
     text_of,
     texts_of,
+    used,
 )
 from extproc.gateways.sources import LocatedList, LocatedMap, Place
 from extproc.gateways.type_names import EXT_PROC, MANAGER, ROUTER
@@ -117,11 +118,12 @@ def _host(object_: LocatedMap, names: list[str], routes: list[LocatedMap]) -> Lo
 
 def _virtual_routes(service: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
     matches = items_of(rule, "match") or [LocatedMap(rule.place)]
-    targets = [_destination(inner(each, "destination"), service) for each in items_of(rule, "route")]
+    targets = [_destination(inner(each, "destination"), service) for each in used(items_of(rule, "route"))]
     for match in matches:
         headers = [*_headers(inner(match, "headers"), match.place)]
         headers += [_header(f":{name}", inner(match, name), match.place) for name in PSEUDO if name in match]
-        headers += _headers(inner(match, "withoutHeaders"), match.place, invert_match=True)
+        without = {"invert_match": True, "treat_missing_header_as_empty": True}
+        headers += _headers(inner(match, "withoutHeaders"), match.place, **without)
         uri = inner(match, "uri")
         path = next(iter(uri), "prefix")
         value = text_of(uri, path, "/")
@@ -165,7 +167,7 @@ def _virtual_retry(rule: LocatedMap) -> LocatedMap | None:
 def _api_routes(object_: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
     targets = [
         f"outbound|{text_of(each, 'port')}||{full_name(text_of(each, 'name'), namespace_of(object_))}"
-        for each in items_of(rule, "backendRefs")
+        for each in used(items_of(rule, "backendRefs"))
     ]
     retry = inner(rule, "retry")
     codes = texts_of(retry, "codes")

@@ -1,7 +1,7 @@
 """Access to Kubernetes manifests: lookup by kind, and parsing of durations, quantities and Services."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ __all__ = [
     "seconds_of",
     "text_of",
     "texts_of",
+    "used",
 ]
 
 MAX_DIGITS: Final = 18
@@ -109,6 +110,11 @@ def number_of(values: LocatedMap, name: str, otherwise: int) -> int:
     if not found.isdecimal() or len(found) > MAX_DIGITS:
         raise ConfigurationError(f"{_place(values, name)}: {name} is not a whole number")
     return int(found)
+
+
+def used(references: Iterable[LocatedMap]) -> list[LocatedMap]:
+    """Return the backends that get requests: not those of weight 0, as before or after a canary."""
+    return [each for each in references if number_of(each, "weight", 1) > 0]
 
 
 def _place(values: LocatedMap, name: str) -> Place:

@@ -82,8 +82,9 @@ def _holding(filter_: Filter, levels: list[Part[Any]]) -> Holding:
 
 
 def _weighted(levels: list[Part[Any]]) -> Iterator[Part[Any]]:
-    """Yield the weighted clusters of a route, the last of the levels."""
-    return levels[-1].field("route").field("weighted_clusters").items("clusters")
+    """Yield the weighted clusters of a route, the last of the levels, but those that get nothing."""
+    clusters = levels[-1].field("route").field("weighted_clusters").items("clusters")
+    return (each for each in clusters if each.message.weight.value > 0)
 
 
 def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | None:

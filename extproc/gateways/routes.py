@@ -98,7 +98,8 @@ def _clusters(message: EnvoyRoute) -> Iterator[str]:
     elif action.cluster_specifier_plugin or action.HasField("inline_cluster_specifier_plugin"):
         yield f"(by the plugin {action.cluster_specifier_plugin or 'of a route'})"
     for each in action.weighted_clusters.clusters:
-        yield each.name
+        if each.weight.value > 0:  # with 0 it gets nothing, as before a canary's start
+            yield each.name or f"(by the header {each.cluster_header})"
 
 
 def _path(match: Any) -> PathMatch:  # noqa: ANN401  (a RouteMatch; the messages have no types)

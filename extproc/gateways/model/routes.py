@@ -112,6 +112,11 @@ class Route:
         """Whether the route takes every request."""
         return self.takes_path and self.path.is_any
 
+    def allows_method(self, *methods: str) -> bool:
+        """Return whether requests with one of these methods may match."""
+        said = [match for match in self.headers if match.name == ":method"]
+        return any(all(match.matches(method) for match in said) for method in methods)
+
     def header(self, name: str) -> HeaderMatch | None:
         """Return the condition on a header, None if there is none or only an inverted one."""
         return next((each for each in self.headers if each.name == name and not each.inverted), None)

@@ -3,10 +3,19 @@
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+from extproc.core.apis import api_of
 from extproc.gateways.model import Gateway, Host, Route
 from extproc.gateways.router import Router
 
-__all__ = ["asking_hosts", "body_mode", "bypasses", "default_routes", "is_reached", "pool_routes"]
+__all__ = [
+    "asking_hosts",
+    "body_mode",
+    "bypasses",
+    "default_routes",
+    "is_reached",
+    "may_generate",
+    "pool_routes",
+]
 
 
 @lru_cache(maxsize=1)  # many traps ask for them, one gateway after the other
@@ -45,6 +54,13 @@ def asking_hosts(gateway: Gateway) -> list[Host]:
 def body_mode(route: Route) -> str:
     """Return the mode in which the router gets bodies on a route; NONE if the filter is off."""
     return route.processor.modes.request_body if route.processor else "NONE"
+
+
+def may_generate(route: Route) -> bool:
+    """Return whether a route may get requests that the router reads; others (`GET /v1/models`) are short."""
+    path = route.path
+    other = path.kind == "path" and not path.any_case and api_of("POST", path.text) is None
+    return route.allows_method("POST") and not other
 
 
 def is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ from extproc.gateways.traps.routes import (
     bypasses,
     default_routes,
     is_reached,
+    may_generate,
     pool_routes,
 )
 from extproc.gateways.traps.trap import Hit, Severity, Trap
@@ -18,6 +19,7 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 __all__ = ["MIN_TIMEOUT_MS", "TRAPS"]
 
 MIN_TIMEOUT_MS: Final = 300_000
+WITH_BODIES: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 
 def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -44,11 +46,13 @@ def _redirects_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hi
 
 
 def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
-    """Yield the routes that can get requests before their bodies have ended."""
+    """Yield the routes that can send requests on before their bodies have ended."""
     for host in gateway.hosts:
         for route in host.routes:
             in_pieces = body_mode(route) in {"STREAMED", "FULL_DUPLEX_STREAMED"}
-            if in_pieces and not route.waits_for_whole_body and route.header(router.sets[0]) is None:
+            sends_bodies = bool(route.clusters) and route.allows_method(*WITH_BODIES)
+            whole = route.waits_for_whole_body or route.header(router.sets[0]) is not None
+            if in_pieces and sends_bodies and not whole:
                 yield route
 
 
@@ -116,7 +120,7 @@ def _leads_to(route: Route, header: str, pool: str) -> bool:
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in asking_hosts(gateway):
         for route in host.routes:
-            wanted = route.processor is not None or route.header(router.sets[0]) is not None
+            wanted = (route.processor or route.header(router.sets[0])) and may_generate(route)
             timeout_ms = gateway.response_timeout_ms(route)
             if wanted and 0 < timeout_ms < MIN_TIMEOUT_MS:
                 yield Hit(route.place, f'route "{route.name}" ends responses after {timeout_ms / 1000:g} s')

@@ -1,0 +1,97 @@
+"""`dualpool check envoy` on routes and clusters beside the pools' that do no harm, and so raise no alarm."""
+
+from typing import Any
+
+import pytest
+
+from tests.envoy.harness.gateway import Document, load, route, virtual_host
+from tests.traps.bitten import believe_clients
+from tests.traps.finding import names_in
+from tests.unit.test_check_envoy_manifests import names_of
+
+RETRIES = {"retry_on": "5xx"}
+GET: Document = {"name": ":method", "string_match": {"exact": "GET"}}
+
+
+def first(document: Document, **route_: Any) -> None:
+    """Put a route before all others, on which the router's filter is on as on the whole host."""
+    virtual_host(document)["routes"].insert(0, {"name": "first", **route_})
+
+
+def to_pool(**more: Any) -> Document:
+    """Return an action that forwards to the long pool, with Envoy's timeout of 15 s."""
+    return {"cluster": "pool_long", **more}
+
+
+@pytest.mark.parametrize("reply", [{"direct_response": {"status": 200}}, {"redirect": {"path_redirect": "/docs"}}])
+def test_a_route_that_replies_itself_has_nothing_to_retry(reply: Document) -> None:
+    """Whatever an internal client asks for, no pool gets its body."""
+    document = load("streamed")
+    believe_clients(document)
+    first(document, match={"path": "/healthz"}, **reply)
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize(
+    ("match", "found"),
+    [
+        ({"path": "/v1/models", "headers": [GET]}, set()),
+        ({"prefix": "/", "headers": [GET]}, set()),
+        ({"path": "/v1/models"}, {"retries-on-default-route"}),
+        ({"path": "/v1/chat/completions"}, {"retries-on-default-route", "response-cut"}),
+        ({"path": "/V1/chat/completions", "case_sensitive": False}, {"retries-on-default-route", "response-cut"}),
+        ({"prefix": "/", "headers": [GET | {"invert_match": True}]}, {"retries-on-default-route", "response-cut"}),
+    ],
+)
+def test_a_route_for_requests_that_the_router_does_not_read(match: Document, found: set[str]) -> None:
+    """Requests without a body may be retried, and those to other paths than the APIs' generate nothing."""
+    document = load("streamed")
+    first(document, match=match, route=to_pool(retry_policy=RETRIES))
+    assert found == names_in(document)
+
+
+def canary(document: Document, weight: int) -> None:
+    """Divide the default route's requests between the pools."""
+    action = route(document, "long")["route"]
+    del action["cluster"]
+    weights = {"pool_long": 100, "pool_short": weight}
+    action["weighted_clusters"] = {"clusters": [{"name": name, "weight": each} for name, each in weights.items()]}
+
+
+@pytest.mark.parametrize(("weight", "found"), [(0, set()), (1, {"default-route-not-largest"})])
+def test_a_cluster_of_weight_0_gets_nothing(weight: int, found: set[str]) -> None:
+    """Canaries leave it in the route before their start and after their end."""
+    document = load("streamed")
+    canary(document, weight)
+    assert found == names_in(document)
+
+
+def test_a_filter_that_is_off_for_a_cluster_of_weight_0() -> None:
+    """No request goes there, so it is asked for all."""
+    document = load("streamed")
+    canary(document, 0)
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    clusters = route(document, "long")["route"]["weighted_clusters"]["clusters"]
+    clusters[1]["typed_per_filter_config"] = {"envoy.filters.http.ext_proc": off}
+    assert set() == names_in(document)
+
+
+VIRTUAL = "{destination: {host: vllm-long.dualpool.svc.cluster.local, port: {number: 8000}}}"
+
+
+@pytest.mark.parametrize(("weight", "found"), [(0, set()), (1, {"default-route-not-largest"})])
+@pytest.mark.parametrize(
+    ("gateway", "long"), [("istio", VIRTUAL), ("istio with the Gateway API", "{name: vllm-long, port: 8000}")]
+)
+def test_a_backend_of_weight_0_gets_nothing(gateway: str, long: str, weight: int, found: set[str]) -> None:
+    """The same in manifests, where the controller of a canary writes the weights."""
+    short = f"{long.replace('vllm-long', 'vllm-short')[:-1]}, weight: {weight}}}"
+    assert found == names_of(gateway, change=lambda text: text.replace(f"[{long}]", f"[{long}, {short}]"))
+
+
+@pytest.mark.parametrize("value", ["{exact: short}", "{}"])
+def test_a_default_route_without_the_header(value: str) -> None:
+    """What a VirtualService excludes by a header it does not exclude by its absence."""
+    route = "    - name: long\n"
+    without = f"      match: [{{withoutHeaders: {{x-token-budget-pool: {value}}}}}]\n"
+    assert set() == names_of("istio", change=lambda text: text.replace(route, route + without))
