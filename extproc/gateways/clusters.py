@@ -8,6 +8,7 @@ from envoy.config.core.v3.base_pb2 import RoutingPriority
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.extensions.clusters.aggregate.v3.cluster_pb2 import ClusterConfig
 from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2 import LeastRequest
+from envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2 import OverrideHost
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
@@ -61,6 +62,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         or message.common_lb_config.healthy_panic_threshold.value > 0,
         batches_updates=milliseconds(part.field("common_lb_config"), "update_merge_window", MERGE_WINDOW_MS) > 0,
         ejects_on_first_failure=_ejects_on_first_failure(part.field("outlier_detection")),
+        takes_given=_takes_given(message),
         max_duration_ms=_max_duration_ms(options),
         retry=retry_of(retry) if retry else None,
     )
@@ -126,9 +128,17 @@ def _thresholds(part: Part[EnvoyCluster]) -> Part[Any] | None:
 
 def _least_request(message: EnvoyCluster) -> bool:
     if message.HasField("load_balancing_policy"):
-        configs = [each.typed_extension_config.typed_config for each in message.load_balancing_policy.policies]
-        return any(config.Is(LeastRequest.DESCRIPTOR) for config in configs)
+        return _balances_by(message, LeastRequest)
     return bool(message.lb_policy == EnvoyCluster.LbPolicy.LEAST_REQUEST)
+
+
+def _balances_by(message: EnvoyCluster, kind: type[Any]) -> bool:
+    configs = [each.typed_extension_config.typed_config for each in message.load_balancing_policy.policies]
+    return any(config.Is(kind.DESCRIPTOR) for config in configs)
+
+
+def _takes_given(message: EnvoyCluster) -> bool:
+    return _balances_by(message, OverrideHost) or bool(message.original_dst_lb_config.use_http_header)
 
 
 def _members(part: Part[EnvoyCluster]) -> tuple[str, ...]:

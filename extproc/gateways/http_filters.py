@@ -22,7 +22,6 @@ _KINDS: Final = {
     "ratelimit": Kind.RATE_LIMIT,
     "local_ratelimit": Kind.RATE_LIMIT,
     "rate_limit_quota": Kind.RATE_LIMIT,
-    "admission_control": Kind.RATE_LIMIT,
     "ext_authz": Kind.AUTH,
     "jwt_authn": Kind.AUTH,
     "oauth2": Kind.AUTH,

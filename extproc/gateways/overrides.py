@@ -15,7 +15,7 @@ from extproc.gateways.processors import overridden
 from extproc.gateways.upgrades import Upgrades
 from extproc.gateways.waiting import Holding, holds
 
-__all__ = ["Holders", "Surroundings", "buffers_before", "holding", "is_on", "processor_of_all"]
+__all__ = ["Holders", "Surroundings", "buffers_before", "holding", "is_on", "processor_of_all", "tuned"]
 
 # Messages by which a route disables such a filter.
 _PER_ROUTE: Final[dict[Kind, Any]] = {
@@ -108,6 +108,14 @@ def is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
         per_route = settings.unpacked(kind) if settings and kind else None
         on = not off and not (per_route and per_route.message.disabled)
     return on
+
+
+def tuned(route: Part[Any], filters: Iterable[Filter]) -> frozenset[str]:
+    """Return the names of the filters that a route, or one of its weighted clusters, has settings for."""
+    said = [name for level in (route, *_weighted([route])) for name in level.message.typed_per_filter_config]
+    if route.message.route.rate_limits:
+        said += [each.name for each in filters if each.kind is Kind.RATE_LIMIT]
+    return frozenset(said)
 
 
 def buffers_before(levels: list[Part[Any]], around: Surroundings) -> bool:

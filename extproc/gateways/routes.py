@@ -12,7 +12,7 @@ from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.model import Host, Limits, Retry, Route
-from extproc.gateways.overrides import Surroundings, buffers_before, holding, is_on, processor_of_all
+from extproc.gateways.overrides import Surroundings, buffers_before, holding, is_on, processor_of_all, tuned
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.path_match import LITERAL, PathMatch
 from extproc.gateways.retries import retry_of
@@ -60,6 +60,7 @@ def _route(
         processor=processor_of_all(levels, around),
         waits_for_whole_body=buffers_before(levels, around),
         filters_on=frozenset(each.name for each in around.filters if is_on(each, levels)),
+        tuned=tuned(part, around.filters),
         waiting=held.waiting,
         returning=held.returning,
         body_limit_bytes=limit,

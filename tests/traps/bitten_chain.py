@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
-from tests.envoy.harness.gateway import Document, cluster, connection_manager
+from tests.envoy.harness.gateway import Document, cluster, connection_manager, route
 
 KINDS = "type.googleapis.com/envoy.extensions"
 EXT_PROC = "envoy.filters.http.ext_proc"
@@ -79,7 +79,9 @@ def rate_limit_before(document: Document) -> None:
     bucket = {"max_tokens": 1, "fill_interval": "60s"}
     percent = {"default_value": {"numerator": 100}}
     limit = {"stat_prefix": "limit", "token_bucket": bucket, "filter_enabled": percent, "filter_enforced": percent}
-    insert(document, "limit", "local_ratelimit.v3.LocalRateLimit", before=True, **limit)
+    insert(document, "limit", "local_ratelimit.v3.LocalRateLimit", before=True, stat_prefix="limit")
+    own = {"@type": f"{KINDS}.filters.http.local_ratelimit.v3.LocalRateLimit", **limit}
+    route(document, "long").setdefault("typed_per_filter_config", {})["limit"] = own
 
 
 def auth_after(document: Document) -> None:

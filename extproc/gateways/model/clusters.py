@@ -43,6 +43,8 @@ class Cluster:
     """Outlier detection ejects a server on its first connection failure or similar local-origin failure."""
     batches_updates: bool = True
     """Updates of the servers' health are batched (update_merge_window, 1 s by default)."""
+    takes_given: bool = False
+    """A filter, such as an endpoint picker's, may name the server of each request."""
     max_duration_ms: float = 0.0
     """Longest duration of a whole exchange (max_stream_duration); 0 means unlimited."""
     retry: Retry | None = None

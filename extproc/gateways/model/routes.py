@@ -76,6 +76,8 @@ class Route:
     body_limit_place: Place
     filters_on: frozenset[str] = frozenset()
     """Names of the filters that are enabled on the route."""
+    tuned: frozenset[str] = frozenset()
+    """Names of the filters for which the route has settings of its own, which its virtual host does not have."""
     waiting: frozenset[str] = frozenset()
     """Names of those that may hold a request at its head here while they wait for a server or a timer."""
     returning: frozenset[str] = frozenset()

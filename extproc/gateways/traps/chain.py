@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Gateway, Kind
+from extproc.gateways.model import Flavour, Gateway, Kind
 from extproc.gateways.router import Router
 from extproc.gateways.traps.order import after, before, in_modes, is_on, split
+from extproc.gateways.traps.routes import asking_hosts
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -21,6 +22,26 @@ def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for each in split(gateway)[1]:
         if router.sets[0] in each.changes and is_on(gateway, each):
             yield Hit(each.place, f'"{each.name}" changes {router.sets[0]} after "{gateway.processor.name}"')
+
+
+def _endpoint_picker_before(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    """Other servers may be asked first, such as one that checks prompts: they leave the endpoint open."""
+    open_ = bool(gateway.clusters) and not any(each.takes_given for each in gateway.clusters.values())
+    others = {
+        each.place
+        for each in gateway.filters
+        if each.only_observes or (open_ and gateway.flavour is Flavour.ENVOY and not each.returns_bodies)
+    }
+    yield from (hit for hit in before(Kind.PROCESSOR)(gateway, router) if hit.place not in others)
+
+
+def _rate_limit_before(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    """One limit for all routes of a host is the same wherever the filter is."""
+    header = router.sets[0]
+    of_hosts = [route for host in asking_hosts(gateway) for route in host.routes]
+    routes = [route for route in of_hosts if route.processor or route.header(header)]
+    tuned = {each.place for each in gateway.filters if any(each.name in route.tuned for route in routes)}
+    yield from (hit for hit in before(Kind.RATE_LIMIT)(gateway, router) if hit.place in tuned)
 
 
 def _always_on(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -96,17 +117,17 @@ TRAPS: Final = (
         "The picker chooses an endpoint of the pool that a request arrives on, the largest, before the router has "
         "chosen a pool.",
         "Put the router's filter before the picker's (Istio: INSERT_BEFORE envoy.filters.http.ext_proc).",
-        before(Kind.PROCESSOR),
+        _endpoint_picker_before,
         "test_traps_of_the_chain.py::test_picker_before_the_router",
     ),
     Trap(
         "rate-limit-before",
         Severity.WARNING,
         "A filter before the router's uses the settings of the route that requests arrive on: the largest "
-        "pool's limit, for requests of all pools.",
+        "pool's limit, for requests of all pools. (One limit for all routes of a host does no harm.)",
         "Put rate limits after the router's filter (in full duplex only those that do not ask a server, such as "
         "local_ratelimit: waiting-filter-after).",
-        before(Kind.RATE_LIMIT),
+        _rate_limit_before,
         "test_filter_order.py::test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_on",
     ),
     Trap(
