@@ -7,6 +7,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
 from envoy.config.core.v3.base_pb2 import RoutingPriority
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.extensions.clusters.aggregate.v3.cluster_pb2 import ClusterConfig
+from envoy.extensions.clusters.dns.v3.dns_cluster_pb2 import DnsCluster
 from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2 import LeastRequest
 from envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2 import OverrideHost
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
@@ -47,7 +48,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         place=part.place,
         priorities=priorities,
         members=_members(part),
-        discovery="AGGREGATE" if _members(part) else enum_name(EnvoyCluster.DiscoveryType, message.type),
+        discovery=_discovery(part),
         least_request=_least_request(message),
         http2=http2 is not None,
         tls=_tls(part),
@@ -66,6 +67,17 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         max_duration_ms=_max_duration_ms(options),
         retry=retry_of(retry) if retry else None,
     )
+
+
+def _discovery(part: Part[EnvoyCluster]) -> str:
+    """Return the discovery type; that of an extension is its name, unless it does what one of the types does."""
+    if not part.message.HasField("cluster_type"):
+        return enum_name(EnvoyCluster.DiscoveryType, part.message.type)
+    if _members(part):
+        return "AGGREGATE"
+    if dns := part.field("cluster_type").field("typed_config").unpacked(DnsCluster):
+        return "LOGICAL_DNS" if dns.message.all_addresses_in_single_endpoint else "STRICT_DNS"
+    return str(part.message.cluster_type.name)
 
 
 def _retries(limits: Part[Any] | None) -> int:
@@ -162,14 +174,15 @@ def _priorities(
     message = part.message
     service = message.eds_cluster_config.service_name or message.name
     assignment = message.load_assignment if message.HasField("load_assignment") else assigned.get(service)
-    return _by_priority(assignment.endpoints) if assignment else ()
+    return _by_priority(message.name, assignment.endpoints) if assignment else ()
 
 
-def _by_priority(localities: Iterable[Any]) -> tuple[frozenset[str], ...]:
+def _by_priority(name: str, localities: Iterable[Any]) -> tuple[frozenset[str], ...]:
+    """Return the servers of each priority; one that is scaled to zero has a name of its own instead."""
     found: dict[int, set[str]] = {}
     for locality in localities:
         found.setdefault(locality.priority, set()).update(map(_address, locality.lb_endpoints))
-    return tuple(frozenset(found[priority]) for priority in sorted(found))
+    return tuple(frozenset(found[each] or {f"(priority {each} of {name})"}) for each in sorted(found))
 
 
 def _address(endpoint: Any) -> str:  # noqa: ANN401  (an LbEndpoint; the messages have no types)

@@ -20,6 +20,7 @@ from extproc.gateways.model import (
     NUMBER_HEADER,
     RETRY_HEADERS,
     STREAM_WINDOW_BYTES,
+    UNLIMITED,
     Flavour,
     Gateway,
     Limits,
@@ -46,6 +47,9 @@ OUR_NAME: Final = "dualpool"
 # Before this version a route's limit on bodies applied only once its request had reached the router filter, which
 # is after the filters that hold the body.
 ROUTES_LIMIT_BODIES: Final = (1, 37)
+# From this version on no client is internal by itself; before, those with private addresses are.
+TRUSTS_NOBODY: Final = (1, 33)
+Version = tuple[int, int] | None
 
 
 def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour.ENVOY) -> list[Gateway]:
@@ -78,12 +82,12 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     flavour=flavour,
                     place=manager.place,
                     limits=limits,
-                    stripped=_stripped(manager, (*router.sets, *RETRY_HEADERS, NUMBER_HEADER)),
+                    stripped=_stripped(manager, (*router.sets, *RETRY_HEADERS, NUMBER_HEADER), resources.version),
                     filters=filters,
                     processor=processor,
                     hosts=tuple(host for table in routed for host in hosts_of(table, around)),
                     clusters=clusters,
-                    trusting_place=_trusting_place(manager),
+                    trusting_place=_trusting_place(manager, resources.version),
                     passes_expect=manager.message.proxy_100_continue,
                     version=resources.version,
                 )
@@ -141,9 +145,7 @@ def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | N
     return next(iter(named or found), None)
 
 
-def _limits(
-    listener: Part[Listener], manager: Part[HttpConnectionManager], version: tuple[int, int] | None
-) -> Limits:
+def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager], version: Version) -> Limits:
     options, http2 = manager.field("common_http_protocol_options"), manager.field("http2_protocol_options")
     size, name, place = min(_buffers(listener, manager))
     return Limits(
@@ -175,7 +177,7 @@ def _buffers(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> 
         yield quic.number(window, STREAM_WINDOW_BYTES), name, quic.place_of(window)
         return
     name = "per_connection_buffer_limit_bytes"
-    yield listener.number(name, BUFFER_BYTES), name, listener.place_of(name)
+    yield listener.number(name, BUFFER_BYTES) or UNLIMITED, name, listener.place_of(name)
     if _speaks_http2(manager):
         options = manager.field("http2_protocol_options")
         yield (
@@ -189,26 +191,27 @@ def _speaks_http2(manager: Part[HttpConnectionManager]) -> bool:
     return manager.message.codec_type in {HttpConnectionManager.AUTO, HttpConnectionManager.HTTP2}
 
 
-def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:
+def _trusting_place(manager: Part[HttpConnectionManager], version: Version) -> Place | None:
     name = "internal_address_config"
-    return manager.place_of(name) if manager.message.HasField(name) else None
+    trusts = manager.message.HasField(name) or (version is not None and version < TRUSTS_NOBODY)
+    return manager.place_of(name) if trusts else None
 
 
-def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str]) -> frozenset[str]:
+def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str], version: Version) -> frozenset[str]:
     """Return which of these headers are removed from client requests before a route is selected."""
     removed: list[Any] = []
     for each in manager.items("early_header_mutation_extensions"):
         if held := each.field("typed_config").unpacked(HeaderMutation):
             removed += held.message.mutations
-    internal = _internal_only(manager)
+    internal = _internal_only(manager, version)
     return frozenset(
         name for name in names if name in internal or any(removes(mutation, name) for mutation in removed)
     )
 
 
-def _internal_only(manager: Part[HttpConnectionManager]) -> frozenset[str]:
+def _internal_only(manager: Part[HttpConnectionManager], version: Version) -> frozenset[str]:
     """Return the headers that only internal clients may send, if this is the edge and no client is internal."""
     message = manager.message
-    if not message.use_remote_address.value or message.HasField("internal_address_config"):
+    if not message.use_remote_address.value or _trusting_place(manager, version):
         return frozenset()
     return frozenset(name.lower() for name in message.route_config.internal_only_headers)

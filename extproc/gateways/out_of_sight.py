@@ -71,7 +71,11 @@ def of_clusters(gateway: Gateway) -> Iterator[str]:
     unknown = [name for name in dict.fromkeys([*of_router, *of_pools]) if not gateway.knows_servers(name)]
     if missing := [name for name in unknown if name not in gateway.clusters]:
         yield f"{gateway.place}: clusters are not in the input, {_NOT_CHECKED_ALL}: {_some(missing)}"
-    if bare := [name for name in unknown if name in gateway.clusters and name in of_pools]:
+    there = [gateway.clusters[name] for name in unknown if name in gateway.clusters and name in of_pools]
+    if extended := [each.name for each in there if not each.is_followed]:
+        said = f"an extension chooses the servers of these clusters, {_NOT_CHECKED_ALL}"
+        yield f"{gateway.place}: {said}: {_some(extended)}"
+    if bare := [each.name for each in there if each.is_followed]:
         said = f"no servers of these clusters are in the input, {_NOT_CHECKED_ALL}"
         yield f"{gateway.place}: {said} (a dump with ?include_eds has them): {_some(bare)}"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.envoy.harness.biting import BODY, Bitten, post, refusal
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.gateway import Document, connection_manager, ext_proc
+from tests.envoy.harness.gateway import Document, connection_manager, ext_proc, virtual_host
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -131,6 +131,19 @@ def test_buffer_below_what_the_router_holds(build: Build, patient: Callable[...,
     caller = build("streamed", change=BITTEN["buffer-below-early-decision"], router=patient(exchange=BRIEF))
     assert "long" == post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16)).headers["x-served-by"]
     assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_buffer_without_a_limit(build: Build, patient: Callable[..., RouterProcess], mode: str) -> None:
+    """A limit of 0 is none: over HTTP/1.1 neither mode stops reading, or refuses, a body of any size."""
+
+    def change(document: Document) -> None:
+        document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 0
+        virtual_host(document).pop("request_body_buffer_limit", None)
+
+    caller = build(mode, change=change, router=patient(exchange={"deadline_ms": 2_000}))
+    assert 200 == post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16)).status_code
+    assert ["fits"] == [entry["reason"] for entry in caller.access_log()]
 
 
 def test_a_window_below_what_the_router_holds(build: Build, patient: Callable[..., RouterProcess]) -> None:

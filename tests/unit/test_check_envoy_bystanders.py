@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.envoy.harness.gateway import Document, cluster, load, route, virtual_host
+from tests.envoy.harness.gateway import Document, cluster, connection_manager, load, route, virtual_host
 from tests.traps.bitten import believe_clients
 from tests.traps.bitten_chain import KINDS, insert
 from tests.traps.finding import names_in
@@ -154,3 +154,13 @@ def test_limits_of_routes() -> None:
     insert(document, "limit", "ratelimit.v3.RateLimit", before=True)
     route(document, "short")["route"]["rate_limits"] = [{"actions": [{"remote_address": {}}]}]
     assert {"rate-limit-before"} == names_in(document)
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_buffer_without_a_limit(mode: str) -> None:
+    """A limit of 0 is none; in mode BUFFERED that is more than gRPC takes."""
+    document = load(mode)
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 0
+    virtual_host(document).pop("request_body_buffer_limit", None)
+    connection_manager(document)["codec_type"] = "HTTP1"
+    assert ({"message-limit"} if mode == "buffered" else set()) == names_in(document)

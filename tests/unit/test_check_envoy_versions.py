@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.envoy.harness.gateway import Document, connection_manager, load
+from tests.envoy.harness.gateway import Document, connection_manager, load, route
 from tests.traps.bitten_chain import insert
 from tests.traps.finding import found_in, names_in
 
@@ -78,3 +78,13 @@ def test_an_endpoint_picker_behind_the_router(mode: str, version: Version, *, is
     insert(document, "picker", kind, before=False, grpc_service=service, processing_mode=modes)
     found = "waiting-filter-after" in names_in(dump_of(document, version))
     assert found == (is_found and mode == "full-duplex")
+
+
+@pytest.mark.parametrize(("version", "is_found"), [((1, 32), True), ((1, 33), False), (None, False)])
+def test_private_addresses_that_are_trusted(version: Version, *, is_found: bool) -> None:
+    """Before 1.33 clients with such addresses bring retries along, or refuse them, without any setting."""
+    document = load("streamed")
+    for name in ("short", "long"):
+        route(document, name).pop("request_headers_to_remove")
+    traps = {"retries-by-clients", "repair-declined"} if is_found else set()
+    assert traps == names_in(dump_of(document, version))

@@ -5,7 +5,7 @@ Settings that a configuration leaves out have Envoy's defaults here.
 
 from extproc.gateways.model.clusters import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Kind, Modes, Processor
-from extproc.gateways.model.gateway import Flavour, Gateway, Limits
+from extproc.gateways.model.gateway import UNLIMITED, Flavour, Gateway, Limits
 from extproc.gateways.model.routes import NUMBER_HEADER, RETRY_HEADERS, Host, Retry, Route
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "NUMBER_HEADER",
     "RETRY_HEADERS",
     "STREAM_WINDOW_BYTES",
+    "UNLIMITED",
     "Cluster",
     "Filter",
     "Flavour",

@@ -24,7 +24,7 @@ class Cluster:
     members: tuple[str, ...]
     """The clusters that an aggregate consists of."""
     discovery: str
-    """Envoy's discovery type: STATIC, STRICT_DNS, LOGICAL_DNS, EDS ...; or AGGREGATE."""
+    """Envoy's discovery type: STATIC, STRICT_DNS, LOGICAL_DNS, EDS ...; AGGREGATE; or the name of an extension."""
     least_request: bool
     http2: bool
     tls: bool | None
@@ -49,3 +49,8 @@ class Cluster:
     """Longest duration of a whole exchange (max_stream_duration); 0 means unlimited."""
     retry: Retry | None = None
     """The retry policy of routes that have none themselves or on their virtual host."""
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether it is known how the cluster chooses servers: not if an extension does, but for aggregates."""
+        return "." not in self.discovery

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from extproc.gateways.model.clusters import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Processor
 from extproc.gateways.model.routes import Host, Retry, Route
 from extproc.gateways.sources import Place
 
-__all__ = ["Flavour", "Gateway", "Limits"]
+__all__ = ["UNLIMITED", "Flavour", "Gateway", "Limits"]
+
+UNLIMITED: Final = (1 << 63) - 1
+"""A number of bytes that no body has."""
 
 
 class Flavour(StrEnum):
@@ -98,7 +102,8 @@ class Gateway:
     def knows_servers(self, name: str) -> bool:
         """Return whether the input has a cluster's servers; manifests always say which they are, if not where."""
         cluster = self.clusters.get(name)
-        missing = cluster is None or (cluster.discovery == "EDS" and not cluster.priorities)
+        elsewhere = cluster is not None and (cluster.discovery == "EDS" or not cluster.is_followed)
+        missing = cluster is None or (elsewhere and not cluster.priorities)
         return not (missing and self.flavour is Flavour.ENVOY)
 
     def response_timeout_ms(self, route: Route) -> float:

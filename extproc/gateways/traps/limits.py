@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Gateway, Host, Route
+from extproc.gateways.model import UNLIMITED, Gateway, Host, Route
 from extproc.gateways.router import Router
 from extproc.gateways.traps.routes import body_mode, bypasses, default_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
@@ -52,7 +52,7 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
         limit = route.body_limit_bytes
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
-        elif not bypasses(host, route, "content-length", str(limit + 1)):
+        elif limit < UNLIMITED and not bypasses(host, route, "content-length", str(limit + 1)):
             what = f'bodies over {limit:,} bytes do not bypass the router on route "{route.name}"'
             yield Hit(route.body_limit_place, what)
 
@@ -61,7 +61,8 @@ def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     largest = router.configuration.listen.max_message_bytes
     for _, route in _buffering(gateway, router):
         if route.body_limit_bytes > largest:
-            what = f"bodies of {route.body_limit_bytes:,} bytes, listen.max_message_bytes is {largest:,}"
+            size = "any size" if route.body_limit_bytes == UNLIMITED else f"{route.body_limit_bytes:,} bytes"
+            what = f"bodies of {size}, listen.max_message_bytes is {largest:,}"
             yield Hit(route.body_limit_place, f'route "{route.name}" sends {what}')
 
 

@@ -57,7 +57,9 @@ def _repair_declined(gateway: Gateway, router: Router) -> Iterator[Hit]:
 def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         retry = gateway.retry(route)
-        if retry and not retry.previous_priorities and not _picker_chooses(gateway, route):
+        clusters = [gateway.clusters[name] for name in route.clusters if name in gateway.clusters]
+        chosen = _picker_chooses(gateway, route) or not all(each.is_followed for each in clusters)
+        if retry and not retry.previous_priorities and not chosen:
             what = "has retries without previous_priorities, or they do not apply from the first failure on"
             yield Hit(retry.place, f'route "{route.name}" {what}')
 
@@ -124,7 +126,8 @@ TRAPS: Final = (
         Severity.WARNING,
         "A client that Envoy considers internal can set the number of retries by a header. With 0 it gets the "
         "smaller pool's 400 for requests that the next pool would serve.",
-        "request_headers_to_remove: [x-envoy-max-retries] on the pool's route, or no internal_address_config.",
+        "request_headers_to_remove: [x-envoy-max-retries] on the pool's route, or no internal_address_config "
+        "(before Envoy 1.33: one without clients in it).",
         _repair_declined,
         "test_traps_of_repairs.py::test_client_that_wants_no_retries",
     ),

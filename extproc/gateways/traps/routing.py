@@ -155,7 +155,8 @@ TRAPS: Final = (
         "A client that Envoy considers internal can enable retries by a header on a route that has none, and they "
         "corrupt its bodies in the same way, with status 200.",
         "request_headers_to_remove: [x-envoy-retry-on, x-envoy-retry-grpc-on] on a route that gets requests "
-        "before their bodies have ended, or no internal_address_config.",
+        "before their bodies have ended, or no internal_address_config (before Envoy 1.33: one without "
+        "clients in it).",
         _retries_by_clients,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
     ),

@@ -1,0 +1,39 @@
+"""`dualpool check envoy` on clusters whose servers come from extensions, and on those without any."""
+
+import json
+
+import pytest
+
+from extproc.gateways.findings import find_traps
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from tests.envoy.harness.gateway import load
+from tests.traps.finding import names_in
+from tests.traps.own_clusters import by_attempt, dns_by_extension, scaled_to_zero
+
+
+@pytest.mark.parametrize(("one_address", "found"), [(True, {"cluster-ip"}), (False, set())])
+def test_dns_by_an_extension(one_address: bool, found: set[str]) -> None:  # noqa: FBT001
+    """envoy.cluster.dns is LOGICAL_DNS or STRICT_DNS, by one of its fields."""
+    document = load("streamed")
+    dns_by_extension(document, one_address=one_address)
+    assert found == names_in(document)
+
+
+def test_an_extension_that_chooses_the_pool() -> None:
+    """It may repair what the short pool refuses: that is not known, and is said."""
+    document = load("streamed")
+    by_attempt(document)
+    gateways = read_gateways(read(json.dumps(document), "file.yaml"), Router())
+    findings = find_traps(gateways.gateways, Router(), gateways.unchecked)
+    assert () == findings.found
+    said = "an extension chooses the servers of these clusters, and so are not checked: short_then_long"
+    assert any(each.endswith(said) for each in findings.unchecked)
+
+
+def test_pools_that_are_scaled_to_zero() -> None:
+    """Two pools without servers are still two pools."""
+    document = load("streamed")
+    scaled_to_zero(document)
+    assert set() == names_in(document)
