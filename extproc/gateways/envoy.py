@@ -125,7 +125,7 @@ def _tables(
         resources.unchecked.append(said)
     else:
         said = f"{manager.place}: the routes are not in the input, and so are not checked"
-        resources.unchecked.append(f"{said}: check a config dump instead")
+        resources.unchecked.append(f"{said}: give their file as well, or check a config dump instead")
 
 
 def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | None:

@@ -9,15 +9,19 @@ from extproc.gateways import envoy_gateway, envoy_gateway_patches, istio, istio_
 from extproc.gateways.envoy import gateways_of
 from extproc.gateways.manifests import Manifests, inner
 from extproc.gateways.model import Flavour, Gateway
-from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump
+from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump, of_files
 from extproc.gateways.router import Router
 from extproc.gateways.sources import LocatedMap, read
 from extproc.gateways.typed import UNKNOWN
 
 __all__ = ["Read", "read_gateways"]
 
-# A bootstrap has its resources under this key, in one of protobuf's two spellings.
-BOOTSTRAP: Final = ("static_resources", "staticResources")
+
+# A bootstrap has its resources under one of these keys, in one of protobuf's two spellings.
+BOOTSTRAP: Final = ("static_resources", "staticResources", "dynamic_resources", "dynamicResources")
+# A file of some of them has this one, with a type for each: a kustomization has it, too, with the names of files.
+FILE: Final = "resources"
+_TYPE: Final = "type.googleapis.com/envoy.config."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +79,41 @@ def _held(manifests: Manifests) -> tuple[list[LocatedMap], list[str]]:
     held, unread = [], []
     for each in manifests.of("ConfigMap"):
         for name, text in inner(each, "data").items():
-            if isinstance(text, str) and any(key in text for key in BOOTSTRAP):
+            if isinstance(text, str) and (any(key in text for key in BOOTSTRAP) or _TYPE in text):
                 try:
                     documents = read(text, f"{each.place.source}#{name}")
                 except ConfigurationError as error:
                     unread.append(str(error))
                 else:
-                    held += [document for document in documents if any(key in document for key in BOOTSTRAP)]
+                    held += [each for each in documents if _is_bootstrap(each) or _is_file(each)]
     return held, unread
 
 
 def _plain(documents: Iterable[LocatedMap]) -> Iterable[tuple[Resources, Flavour]]:
+    documents = list(documents)
+    files = [each for each in documents if _is_file(each)]
     for each in documents:
         if "configs" in each:
             yield of_config_dump(each), Flavour.ENVOY
-        elif any(key in each for key in BOOTSTRAP):
-            yield of_bootstrap(each), Flavour.ENVOY
-        elif "apiVersion" not in each:
+        elif _is_bootstrap(each):
+            yield of_bootstrap(each, *files), Flavour.ENVOY
+        elif "apiVersion" not in each and not _is_file(each):
             raise ConfigurationError(
-                f"{each.place}: neither an Envoy bootstrap (static_resources), nor a config dump (configs), "
-                "nor a manifest (apiVersion)"
+                f"{each.place}: neither an Envoy bootstrap (static_resources), nor one of its files (resources, "
+                "each with a @type), nor a config dump (configs), nor a manifest (apiVersion)"
             )
+    if files and not any(map(_is_bootstrap, documents)):
+        yield of_files(files), Flavour.ENVOY
+
+
+def _is_bootstrap(document: LocatedMap) -> bool:
+    return any(key in document for key in BOOTSTRAP)
+
+
+def _is_file(document: LocatedMap) -> bool:
+    """Return whether these are resources that Envoy reads from a file: the response of a discovery service."""
+    held = document.get(FILE)
+    return isinstance(held, list) and any(isinstance(each, dict) and "@type" in each for each in held)
 
 
 def _translated(manifests: Manifests) -> Iterable[tuple[Resources, Flavour]]:

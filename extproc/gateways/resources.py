@@ -16,12 +16,13 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryResponse, Resource
 
 from extproc.gateways.parts import Part
 from extproc.gateways.sources import LocatedMap
 from extproc.gateways.typed import Places, typed
 
-__all__ = ["Resources", "of_bootstrap", "of_config_dump"]
+__all__ = ["Resources", "of_bootstrap", "of_config_dump", "of_files"]
 
 
 @dataclass(slots=True)
@@ -37,15 +38,43 @@ class Resources:
     """Envoy's major and minor version, which only a config dump tells."""
 
 
-def of_bootstrap(values: LocatedMap) -> Resources:
-    """Read a bootstrap. Raises ConfigurationError for fields that Envoy's messages do not have."""
-    found = Resources()
+def of_bootstrap(values: LocatedMap, *files: LocatedMap) -> Resources:
+    """Read a bootstrap, and the files from which it takes the rest of its resources.
+
+    Raises ConfigurationError for fields that Envoy's messages do not have.
+    """
+    found = of_files(files)
     message = typed(values, Bootstrap(), found.unchecked)
     static = Part(message, Places(values)).field("static_resources")
+    delivered = bool(found.listeners)
     found.listeners += static.items("listeners")
     found.clusters += static.items("clusters")
-    if message.dynamic_resources.HasField("lds_config"):
-        found.unchecked.append(f"{values.place}: listeners are delivered by LDS: check a config dump instead")
+    if message.dynamic_resources.HasField("lds_config") and not delivered:
+        said = "listeners are delivered by LDS: give its file as well, or check a config dump instead"
+        found.unchecked.append(f"{values.place}: {said}")
+    return found
+
+
+def of_files(files: Iterable[LocatedMap]) -> Resources:
+    """Read files that Envoy watches (`path_config_source`): each is a response of LDS, CDS, RDS or EDS.
+
+    Raises ConfigurationError for fields that Envoy's messages do not have.
+    """
+    found = Resources()
+    kinds: dict[type[Any], list[Part[Any]]] = {
+        Listener: found.listeners,
+        Cluster: found.clusters,
+        RouteConfiguration: found.routes,
+        ClusterLoadAssignment: found.endpoints,
+    }
+    for values in files:
+        message = typed(values, DiscoveryResponse(), found.unchecked)
+        for each in Part(message, Places(values)).items("resources"):
+            wrapped = each.unpacked(Resource)
+            held = wrapped.field("resource") if wrapped else each
+            for kind, parts in kinds.items():
+                if part := held.unpacked(kind):
+                    parts.append(part)
     return found
 
 

@@ -1,5 +1,6 @@
 """Every command in the documents' shell blocks either runs here or has a reason why not."""
 
+import json
 import re
 import shlex
 import shutil
@@ -65,6 +66,9 @@ def test_dualpool_accepts_the_commands_of_the_documents(
     )
     (tmp_path / "deploy").symlink_to(ROOT / "deploy")
     (tmp_path / "envoy.yaml").symlink_to(ROOT / "envoy" / "streamed.yaml")
+    for name, kind in (("rds", "route.v3.RouteConfiguration"), ("cds", "cluster.v3.Cluster")):
+        resource = {"@type": f"type.googleapis.com/envoy.config.{kind}", "name": "other"}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"resources": [resource]}))
     words = [
         each
         for word in shlex.split(command)[1:]
