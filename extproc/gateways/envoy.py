@@ -1,6 +1,7 @@
 """Conversion of Envoy's resources into the model: one gateway per connection manager that asks the router."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -64,7 +65,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
     for listener in resources.listeners:
         chains = _chains(listener)
         resources.unchecked.extend(of_listener(listener, chains))
-        for manager in _managers(chains):
+        for manager in (_with_delivered(each, resources) for each in _managers(chains)):
             processor = _ours(manager, router)
             resources.unchecked.extend(of_chain(manager, asks=processor is not None))
             if processor is None:
@@ -108,6 +109,20 @@ def _managers(chains: Iterable[Part[Any]]) -> Iterator[Part[HttpConnectionManage
         for each in chain.items("filters"):
             if manager := each.field("typed_config").unpacked(HttpConnectionManager):
                 yield manager
+
+
+def _with_delivered(manager: Part[HttpConnectionManager], resources: Resources) -> Part[HttpConnectionManager]:
+    """Return a connection manager with the settings of its filters that come by ECDS, as far as they are there."""
+    settings = {each.message.name: each.message.typed_config for each in resources.extensions}
+    wanted = [each.name for each in manager.message.http_filters if each.HasField("config_discovery")]
+    if not settings.keys() & set(wanted):
+        return manager
+    message = HttpConnectionManager()
+    message.CopyFrom(manager.message)
+    for each in message.http_filters:
+        if each.HasField("config_discovery") and each.name in settings:
+            each.typed_config.CopyFrom(settings[each.name])
+    return replace(manager, message=message)
 
 
 def _tables(

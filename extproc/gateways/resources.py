@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from envoy.admin.v3.config_dump_pb2 import BootstrapConfigDump, ConfigDump
 from envoy.admin.v3.config_dump_shared_pb2 import (
     ClustersConfigDump,
+    EcdsConfigDump,
     EndpointsConfigDump,
     ListenersConfigDump,
     RoutesConfigDump,
 )
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -24,6 +26,9 @@ from extproc.gateways.typed import Places, typed
 
 __all__ = ["Resources", "of_bootstrap", "of_config_dump", "of_files"]
 
+_ROUTES: Final = ("route_config", RouteConfiguration)
+_SERVERS: Final = ("endpoint_config", ClusterLoadAssignment)
+
 
 @dataclass(slots=True)
 class Resources:
@@ -33,6 +38,8 @@ class Resources:
     clusters: list[Part[Cluster]] = field(default_factory=list)
     routes: list[Part[RouteConfiguration]] = field(default_factory=list)
     endpoints: list[Part[ClusterLoadAssignment]] = field(default_factory=list)
+    extensions: list[Part[TypedExtensionConfig]] = field(default_factory=list)
+    """Settings of filters that come by ECDS, by the filters' names."""
     unchecked: list[str] = field(default_factory=list)
     version: tuple[int, int] | None = None
     """Envoy's major and minor version, which only a config dump tells."""
@@ -56,7 +63,7 @@ def of_bootstrap(values: LocatedMap, *files: LocatedMap) -> Resources:
 
 
 def of_files(files: Iterable[LocatedMap]) -> Resources:
-    """Read files that Envoy watches (`path_config_source`): each is a response of LDS, CDS, RDS or EDS.
+    """Read files that Envoy watches (`path_config_source`): each is a response of LDS, CDS, RDS, EDS or ECDS.
 
     Raises ConfigurationError for fields that Envoy's messages do not have.
     """
@@ -66,6 +73,7 @@ def of_files(files: Iterable[LocatedMap]) -> Resources:
         Cluster: found.clusters,
         RouteConfiguration: found.routes,
         ClusterLoadAssignment: found.endpoints,
+        TypedExtensionConfig: found.extensions,
     }
     for values in files:
         message = typed(values, DiscoveryResponse(), found.unchecked)
@@ -94,16 +102,23 @@ def of_config_dump(values: LocatedMap) -> Resources:
             active = (part.field("active_state") for part in dynamic)
             found.listeners += _held(active, "listener", Listener)
             found.unchecked += _not_active(dynamic)
-        elif clusters := each.unpacked(ClustersConfigDump):
-            for name in ("static_clusters", "dynamic_active_clusters"):
-                found.clusters += _held(clusters.items(name), "cluster", Cluster)
-        elif routes := each.unpacked(RoutesConfigDump):
-            for name in ("static_route_configs", "dynamic_route_configs"):
-                found.routes += _held(routes.items(name), "route_config", RouteConfiguration)
-        elif endpoints := each.unpacked(EndpointsConfigDump):
-            for name in ("static_endpoint_configs", "dynamic_endpoint_configs"):
-                found.endpoints += _held(endpoints.items(name), "endpoint_config", ClusterLoadAssignment)
+        else:
+            _add_plain(each, found)
     return found
+
+
+def _add_plain(dumped: Part[Any], found: Resources) -> None:
+    """Add the resources of a part of a dump that holds all of one kind, under one field or two."""
+    lists: tuple[tuple[Any, tuple[str, ...], str, Any, list[Any]], ...] = (
+        (ClustersConfigDump, ("static_clusters", "dynamic_active_clusters"), "cluster", Cluster, found.clusters),
+        (RoutesConfigDump, ("static_route_configs", "dynamic_route_configs"), *_ROUTES, found.routes),
+        (EndpointsConfigDump, ("static_endpoint_configs", "dynamic_endpoint_configs"), *_SERVERS, found.endpoints),
+        (EcdsConfigDump, ("ecds_filters",), "ecds_filter", TypedExtensionConfig, found.extensions),
+    )
+    for kind, names, name, held, parts in lists:
+        if part := dumped.unpacked(kind):
+            for each in names:
+                parts.extend(_held(part.items(each), name, held))
 
 
 def _not_active(listeners: Iterable[Part[Any]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from extproc.gateways.router import Router
 from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, cluster, connection_manager, load
 from tests.traps.bitten import bitten
+from tests.unit.test_check_envoy_versions import dump_of
 
 ENVOY = "type.googleapis.com/envoy"
 WATCHED = {"path_config_source": {"path": "/etc/envoy/x.yaml"}}
@@ -101,3 +102,33 @@ def test_a_kustomization_is_none() -> None:
     """It has resources, too: names of files."""
     with pytest.raises(ConfigurationError, match="neither an Envoy bootstrap"):
         checked({"resources": ["routes.yaml"]})
+
+
+ECDS = {"config_source": WATCHED, "type_urls": [f"{ENVOY}.extensions.filters.http.ext_proc.v3.ExternalProcessor"]}
+
+
+def by_ecds(document: Document) -> dict[str, Any]:
+    """Take the settings of the router's filter out of a bootstrap; return them as ECDS delivers them."""
+    filters = connection_manager(document)["http_filters"]
+    ours = next(each for each in filters if each["name"] == "envoy.filters.http.ext_proc")
+    ours["config_discovery"] = ECDS
+    kind = f"{ENVOY}.config.core.v3.TypedExtensionConfig"
+    return {"@type": kind, "name": ours["name"], "typed_config": ours.pop("typed_config")}
+
+
+@pytest.mark.parametrize("source", ["file", "dump"])
+@pytest.mark.parametrize("trap", [None, "fail-closed", "waiting-filter-after"])
+def test_settings_of_filters_by_ecds(source: str, trap: str | None) -> None:
+    """A file or a config dump has them apart from their filters; they count at the filters' places."""
+    document = bitten(trap) if trap else load("streamed")
+    settings = by_ecds(document)
+    if source == "file":
+        findings = checked(document, {"resources": [settings]})
+    else:
+        dump = dump_of(document, (1, 40))
+        dump["configs"].insert(2, {"@type": f"{ENVOY}.admin.v3.EcdsConfigDump", "ecds_filters": [{}]})
+        dump["configs"][2]["ecds_filters"][0]["ecds_filter"] = settings
+        findings = checked(dump)
+    assert (1, ()) == (findings.gateways, findings.unchecked)
+    assert ({trap} if trap else set()) == {each.trap.name for each in findings.found}
+    assert all("http_filters[" in each.place.path for each in findings.found)
