@@ -94,3 +94,19 @@ def test_a_post_that_upgrades_hangs_in_buffered_mode(
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", connection="upgrade", upgrade="websocket")
         assert 408 == client.response().status
+
+
+def test_a_post_that_upgrades_to_what_the_router_does_not_read(
+    build: Build, router: RouterProcess, echo_port: int
+) -> None:
+    """Without the route `upgrade` it passes in mode BUFFERED, too: the router lets it go at its headers."""
+
+    def no_route(document: Document) -> None:
+        connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        virtual_host(document)["routes"].remove(route(document, "upgrade"))
+        moved_to(document, "pool_long", f"127.0.0.1:{echo_port}")
+
+    caller = build("buffered", change=no_route, router=router)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/audio/transcriptions", connection="upgrade", upgrade="websocket")
+        assert 101 == client.response().status

@@ -1,16 +1,18 @@
 """`dualpool check envoy` on upgrades: where the router's filter holds the endless body of one, and where not."""
 
+import json
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from tests.envoy.harness.gateway import Document, connection_manager, load, route, virtual_host
-from tests.traps.finding import names_in
+from tests.traps.finding import found_in, names_in
 
 WEBSOCKET: Document = {"upgrade_type": "websocket"}
 OFF: Document = WEBSOCKET | {"enabled": False}
 TRAP = {"upgrade-hangs"}
+UPGRADE: Document = {"name": "upgrade", "present_match": True}
 
 
 def unguarded() -> Document:
@@ -84,14 +86,49 @@ def test_a_route_for_tunnels_is_none_that_requests_arrive_on() -> None:
     [
         ({"prefix": "/chat"}, TRAP),
         ({"runtime_fraction": {"default_value": {"numerator": 0}}}, TRAP),
-        ({"prefix": "/v1/chat/"}, set()),
+        ({"prefix": "/v1/chat/"}, TRAP),
+        ({"headers": [UPGRADE, {"name": ":method", "string_match": {"exact": "GET"}}]}, TRAP),
+        ({"query_parameters": [{"name": "socket", "present_match": True}]}, TRAP),
+        ({"prefix": "/v1"}, set()),
+        ({"headers": [UPGRADE, {"name": ":method", "string_match": {"exact": "POST"}}]}, set()),
     ],
 )
 def test_a_route_around_the_filter_that_the_upgrades_do_not_take(change: Document, found: set[str]) -> None:
-    """One for other paths, or one that takes no request, leaves upgrades of the API with the router's filter."""
+    """One for some of the paths, or for other requests, leaves upgrades of the API with the router's filter."""
     document = load("buffered")
     connection_manager(document)["upgrade_configs"] = [WEBSOCKET]
     route(document, "long")["match"] = {"prefix": "/v1/"}
     around = route(document, "upgrade")
     around["match"] |= change
     assert found == names_in(document)
+
+
+@pytest.mark.parametrize(
+    ("match", "found"),
+    [
+        ({"path": "/socket"}, set()),
+        ({"path": "/v1/audio/transcriptions"}, set()),
+        ({"path": "/team/v1/messages"}, TRAP),
+        ({"prefix": "/team/"}, TRAP),
+        ({"path_separated_prefix": "/v1/chat"}, TRAP),
+        ({"safe_regex": {"regex": "/v1/.*"}}, TRAP),
+        ({"safe_regex": {"regex": "/team[0-9]/v1/.*"}}, TRAP),
+    ],
+)
+def test_the_router_holds_no_upgrade_to_paths_that_it_does_not_read(match: Document, found: set[str]) -> None:
+    """It lets them pass at their headers; of a prefix or an expression that is known for the APIs' paths."""
+    document = unguarded()
+    connection_manager(document)["upgrade_configs"] = [WEBSOCKET]
+    route(document, "long")["match"] = match
+    assert found == names_in(document)
+
+
+def test_a_large_body_that_the_router_does_not_read() -> None:
+    """Envoy refuses it all the same: a route around the filter has to take it, too."""
+    document = load("buffered")
+    route(document, "very_large_body")["match"] |= {"safe_regex": {"regex": "/v1/(chat/)?completions"}}
+    del route(document, "very_large_body")["match"]["prefix"]
+    route(document, "long")["match"] = {"path": "/v1/audio/transcriptions"}
+    (finding,) = found_in(json.dumps(document))
+    assert "buffer-below-body-cap" == finding.trap.name
+    assert finding.what.endswith("as those of /v1/audio/transcriptions")

@@ -5,7 +5,8 @@ from typing import Final
 
 from extproc.gateways.model import UNLIMITED, Gateway, Host, Route
 from extproc.gateways.router import Router
-from extproc.gateways.traps.routes import body_mode, bypasses, default_routes
+from extproc.gateways.traps.around import READ, UNREAD, held_path
+from extproc.gateways.traps.routes import body_mode, default_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -52,9 +53,11 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
         limit = route.body_limit_bytes
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
-        elif limit < UNLIMITED and not bypasses(host, route, "content-length", str(limit + 1)):
+            continue
+        held_at = held_path(host, route, "content-length", str(limit + 1), (*READ, *UNREAD))
+        if limit < UNLIMITED and held_at is not None:
             what = f'bodies over {limit:,} bytes do not bypass the router on route "{route.name}"'
-            yield Hit(route.body_limit_place, what)
+            yield Hit(route.body_limit_place, f"{what}, as those of {held_at}")
 
 
 def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:

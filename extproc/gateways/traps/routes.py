@@ -10,7 +10,6 @@ from extproc.gateways.router import Router
 __all__ = [
     "asking_hosts",
     "body_mode",
-    "bypasses",
     "default_routes",
     "is_reached",
     "may_generate",
@@ -66,15 +65,3 @@ def may_generate(route: Route) -> bool:
 def is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:
     """Return whether no route before this one takes all of its requests that have the headers `sent`."""
     return not any(each.takes_all_of(route, sent) for each in host.routes[: host.routes.index(route)])
-
-
-def bypasses(host: Host, route: Route, header: str, value: str) -> bool:
-    """Return whether requests with this header take a route before this one, on which the filter is off."""
-    return any(
-        each.processor is None
-        and each.percent > 0
-        and each.path.may_overlap(route.path)
-        and (match := each.header(header)) is not None
-        and match.matches(value)
-        for each in reversed(host.routes[: host.routes.index(route)])
-    )

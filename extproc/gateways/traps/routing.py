@@ -5,10 +5,10 @@ from typing import Final
 
 from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
 from extproc.gateways.router import Router
+from extproc.gateways.traps.around import READ, held_path
 from extproc.gateways.traps.routes import (
     asking_hosts,
     body_mode,
-    bypasses,
     default_routes,
     is_reached,
     may_generate,
@@ -129,10 +129,12 @@ def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
 def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in asking_hosts(gateway):
         for route in default_routes(host, router):
-            held = sorted(name for name in route.upgrades if not bypasses(host, route, "upgrade", name))
-            if held and body_mode(route) == "BUFFERED":
+            if body_mode(route) != "BUFFERED":
+                continue
+            paths = {name: held_path(host, route, "upgrade", name, READ) for name in sorted(route.upgrades)}
+            if held := {name: path for name, path in paths.items() if path is not None}:
                 what = f"holds bodies of requests that ask for an upgrade ({', '.join(held)})"
-                yield Hit(route.place, f'route "{route.name}" {what}')
+                yield Hit(route.place, f'route "{route.name}" {what}, as of {next(iter(held.values()))}')
 
 
 TRAPS: Final = (
@@ -208,7 +210,7 @@ TRAPS: Final = (
         Severity.WARNING,
         "The body of a POST that asks for another protocol does not end: mode BUFFERED waits for its end "
         "until the client gives up.",
-        "A route before it that matches the header `upgrade`, with the router's filter off.",
+        "A route before it that matches the header `upgrade` on the same paths, with the router's filter off.",
         _upgrade_hangs,
         "test_upgrades.py::test_a_post_that_upgrades_hangs_in_buffered_mode",
     ),
