@@ -65,8 +65,13 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
     """
     known: Any = _known(values, unknown)
     kind: Any = message.DESCRIPTOR
+    newer: set[str] = set()
+    spelled = respelled(known, kind, newer)
+    if not lenient:
+        said = "is a field newer than those that are known here, and so is not checked"
+        unknown += [f"{values.place.source}: {name} {said}" for name in sorted(newer)]
     try:
-        return ParseDict(respelled(known, kind), message, ignore_unknown_fields=lenient)
+        return ParseDict(spelled, message, ignore_unknown_fields=lenient)
     except ParseError as error:
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
     except (AttributeError, TypeError, ValueError) as error:  # raised for values that ParseDict does not expect
