@@ -10,10 +10,9 @@ from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProce
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
-from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 
 from extproc.core.errors import ConfigurationError
-from extproc.gateways.changed_headers import removes
+from extproc.gateways.clients import stripped, trusting_place
 from extproc.gateways.clusters import clusters_of
 from extproc.gateways.http_filters import filter_of
 from extproc.gateways.model import (
@@ -27,7 +26,14 @@ from extproc.gateways.model import (
     Limits,
     Processor,
 )
-from extproc.gateways.out_of_sight import of_chain, of_clusters, of_listener, of_routes
+from extproc.gateways.out_of_sight import (
+    of_chain,
+    of_clusters,
+    of_listener,
+    of_programs,
+    of_routes,
+    of_upstreams,
+)
 from extproc.gateways.overrides import Surroundings
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
@@ -48,9 +54,6 @@ OUR_NAME: Final = "dualpool"
 # Before this version a route's limit on bodies applied only once its request had reached the router filter, which
 # is after the filters that hold the body.
 ROUTES_LIMIT_BODIES: Final = (1, 37)
-# From this version on no client is internal by itself; before, those with private addresses are.
-TRUSTS_NOBODY: Final = (1, 33)
-Version = tuple[int, int] | None
 
 
 def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour.ENVOY) -> list[Gateway]:
@@ -70,6 +73,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
             resources.unchecked.extend(of_chain(manager, asks=processor is not None))
             if processor is None:
                 continue
+            resources.unchecked.extend(of_programs(manager, processor.name))
             if not processor.cluster:
                 said = "is not reached through envoy_grpc, and so its cluster is not checked"
                 resources.unchecked.append(f'{processor.place}: the server of "{processor.name}" {said}')
@@ -78,22 +82,25 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
             around = Surroundings(filters, processor, limits, upgrades_of(manager, processor.name))
             routed = list(_tables(manager, tables, resources))
             resources.unchecked.extend(said for table in routed for said in of_routes(table))
+            names = (*router.sets, *RETRY_HEADERS, NUMBER_HEADER)
             found.append(
                 Gateway(
                     flavour=flavour,
                     place=manager.place,
                     limits=limits,
-                    stripped=_stripped(manager, (*router.sets, *RETRY_HEADERS, NUMBER_HEADER), resources.version),
+                    stripped=stripped(manager, routed, names, resources.version),
                     filters=filters,
                     processor=processor,
                     hosts=tuple(host for table in routed for host in hosts_of(table, around)),
                     clusters=clusters,
-                    trusting_place=_trusting_place(manager, resources.version),
+                    trusting_place=trusting_place(manager, resources.version),
                     passes_expect=manager.message.proxy_100_continue,
                     version=resources.version,
                 )
             )
             resources.unchecked.extend(of_clusters(found[-1]))
+    if not found:
+        resources.unchecked.extend(of_upstreams(resources.clusters))
     return found
 
 
@@ -160,7 +167,9 @@ def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | N
     return next(iter(named or found), None)
 
 
-def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager], version: Version) -> Limits:
+def _limits(
+    listener: Part[Listener], manager: Part[HttpConnectionManager], version: tuple[int, int] | None
+) -> Limits:
     options, http2 = manager.field("common_http_protocol_options"), manager.field("http2_protocol_options")
     size, name, place = min(_buffers(listener, manager))
     return Limits(
@@ -204,29 +213,3 @@ def _buffers(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> 
 
 def _speaks_http2(manager: Part[HttpConnectionManager]) -> bool:
     return manager.message.codec_type in {HttpConnectionManager.AUTO, HttpConnectionManager.HTTP2}
-
-
-def _trusting_place(manager: Part[HttpConnectionManager], version: Version) -> Place | None:
-    name = "internal_address_config"
-    trusts = manager.message.HasField(name) or (version is not None and version < TRUSTS_NOBODY)
-    return manager.place_of(name) if trusts else None
-
-
-def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str], version: Version) -> frozenset[str]:
-    """Return which of these headers are removed from client requests before a route is selected."""
-    removed: list[Any] = []
-    for each in manager.items("early_header_mutation_extensions"):
-        if held := each.field("typed_config").unpacked(HeaderMutation):
-            removed += held.message.mutations
-    internal = _internal_only(manager, version)
-    return frozenset(
-        name for name in names if name in internal or any(removes(mutation, name) for mutation in removed)
-    )
-
-
-def _internal_only(manager: Part[HttpConnectionManager], version: Version) -> frozenset[str]:
-    """Return the headers that only internal clients may send, if this is the edge and no client is internal."""
-    message = manager.message
-    if not message.use_remote_address.value or _trusting_place(manager, version):
-        return frozenset()
-    return frozenset(name.lower() for name in message.route_config.internal_only_headers)

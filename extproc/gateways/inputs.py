@@ -54,6 +54,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
             "Envoy Gateway its EnvoyExtensionPolicy, each with its routes)",
             *(f"not checked: {said}" for said in _unknown_types_last(unchecked)),
         )
+    found = [each for each in found if each.forwards] or found
     gateways = tuple(replace(each, cluster_ips=manifests.cluster_ips) for each in found)
     return Read(gateways, tuple(unchecked))
 

@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.common.matching.v3.extension_matcher_pb2 import ExtensionWithMatcher
 from envoy.extensions.filters.http.composite.v3.composite_pb2 import Composite
+from envoy.extensions.filters.http.dynamic_modules.v3.dynamic_modules_pb2 import DynamicModuleFilter
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
+from envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
+from envoy.extensions.filters.http.wasm.v3.wasm_pb2 import Wasm
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
@@ -15,7 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from extproc.gateways.model import Gateway
 from extproc.gateways.parts import Part
 
-__all__ = ["of_chain", "of_clusters", "of_listener", "of_routes"]
+__all__ = ["of_chain", "of_clusters", "of_listener", "of_programs", "of_routes", "of_upstreams"]
 
 NAMED: Final = 3  # of a mesh's clusters, which may be thousands
 _NOT_CHECKED: Final = "and so is not checked"
@@ -50,6 +54,28 @@ def of_chain(manager: Part[HttpConnectionManager], *, asks: bool) -> Iterator[st
         if depends and (asks or _EXT_PROC in wrapped.value):
             kind = wrapped.TypeName().rpartition(".")[2]
             yield f'{each.place}: what the filter "{name}" ({kind}) does depends on the request, {_NOT_CHECKED}'
+
+
+def of_programs(manager: Part[HttpConnectionManager], ours: str) -> Iterator[str]:
+    """Yield a sentence for each filter after the router's, called `ours`, that runs a program of its own."""
+    filters = list(manager.items("http_filters"))
+    at = [each.message.name for each in filters].index(ours)
+    for each in filters[at + 1 :]:
+        settings = each.field("typed_config")
+        lua = settings.unpacked(Lua)
+        in_file = lua and lua.message.default_source_code.filename
+        if in_file or any(settings.message.Is(kind.DESCRIPTOR) for kind in (Wasm, DynamicModuleFilter)):
+            said = f'what the program of the filter "{each.message.name}" does after the router\'s'
+            yield f"{each.place}: {said} is not in the input, {_NOT_CHECKED}"
+
+
+def of_upstreams(clusters: list[Part[Cluster]]) -> Iterator[str]:
+    """Yield a sentence for each cluster whose own filters ask an external processor, which may be the router."""
+    for each in clusters:
+        options = (value.message.value for _, value in each.entries("typed_extension_protocol_options"))
+        if any(_EXT_PROC in value for value in options):
+            said = "has an ext_proc filter among its own filters, which act when the route has been chosen"
+            yield f'{each.place}: the cluster "{each.message.name}" {said}, {_NOT_CHECKED}'
 
 
 def of_routes(table: Part[RouteConfiguration]) -> Iterator[str]:

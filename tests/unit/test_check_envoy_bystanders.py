@@ -164,3 +164,32 @@ def test_a_buffer_without_a_limit(mode: str) -> None:
     virtual_host(document).pop("request_body_buffer_limit", None)
     connection_manager(document)["codec_type"] = "HTTP1"
     assert ({"message-limit"} if mode == "buffered" else set()) == names_in(document)
+
+
+REDIRECTS: Document = {
+    "name": "docs",
+    "domains": ["docs.example"],
+    "routes": [{"match": {"prefix": "/"}, "redirect": {"https_redirect": True}}],
+}
+
+
+def test_a_host_that_redirects_all_needs_no_pools() -> None:
+    """The filter may be on for it, as it is for all hosts of a gateway that leads clients to HTTPS."""
+    document = load("streamed")
+    on = virtual_host(document)["typed_per_filter_config"]
+    hosts = connection_manager(document)["route_config"]["virtual_hosts"]
+    hosts.append(REDIRECTS | {"typed_per_filter_config": on})
+    assert set() == names_in(document)
+
+
+def test_a_listener_that_redirects_all_is_none_of_the_router_s() -> None:
+    """Nothing that it lacks matters next to the one that serves; alone it is checked, since nothing else is."""
+    document = load("streamed")
+    listeners = document["static_resources"]["listeners"]
+    listeners.append(deepcopy(listeners[0]) | {"name": "http"})
+    manager = listeners[1]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["route_config"]["virtual_hosts"] = [REDIRECTS]
+    del manager["early_header_mutation_extensions"]
+    assert set() == names_in(document)
+    del listeners[0]
+    assert "spoofable-header" in names_in(document)

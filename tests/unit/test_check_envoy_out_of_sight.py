@@ -215,3 +215,34 @@ def test_a_listener_whose_update_was_refused() -> None:
     ]
     findings = checked(dump)
     assert (1, (), ()) == (findings.gateways, findings.found, findings.unchecked)
+
+
+PROGRAMS = {
+    "wasm.v3.Wasm": {},
+    "dynamic_modules.v3.DynamicModuleFilter": {},
+    "lua.v3.Lua": {"default_source_code": {"filename": "/etc/envoy/a.lua"}},
+}
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_programs_of_filters(kind: str) -> None:
+    """After the router's filter they may hold requests or change its header; before it that does not matter."""
+    document = load("full-duplex")
+    insert(document, "program", kind, before=True, **PROGRAMS[kind])
+    assert () == checked(document).unchecked
+    insert(document, "other program", kind, before=False, **PROGRAMS[kind])
+    assert 'what the program of the filter "other program" does after the router\'s' in unseen(document)
+
+
+def test_a_router_that_is_asked_by_a_cluster() -> None:
+    """A cluster's own filters come after the choice of the route: the error says where such a filter was found."""
+    document = load("streamed")
+    filters = connection_manager(document)["http_filters"]
+    ours = next(each for each in filters if each["name"] == EXT_PROC)
+    filters.remove(ours)
+    kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    options = {"explicit_http_config": {"http_protocol_options": {}}, "http_filters": [ours]}
+    held = cluster(document, "pool_long")
+    held["typed_extension_protocol_options"] = {kind: {"@type": f"type.googleapis.com/{kind}", **options}}
+    with pytest.raises(ConfigurationError, match='cluster "pool_long" has an ext_proc filter among its own'):
+        checked(document)

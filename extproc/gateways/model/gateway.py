@@ -79,6 +79,11 @@ class Gateway:
         return self.version is not None and self.version < (major, minor)
 
     @property
+    def forwards(self) -> bool:
+        """Whether any request is sent on, as far as the routes are known: a listener may just redirect all."""
+        return not self.hosts or any(route.clusters for host in self.hosts for route in host.routes)
+
+    @property
     def processors(self) -> tuple[Processor, ...]:
         """The distinct variants of the router's filter on the routes; the filter itself if no routes are known."""
         seen = [route.processor for host in self.hosts for route in host.routes if route.processor]

@@ -46,8 +46,8 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
 
 
 def asking_hosts(gateway: Gateway) -> list[Host]:
-    """Return the virtual hosts on some of whose routes the router is asked."""
-    return [host for host in gateway.hosts if any(route.processor for route in host.routes)]
+    """Return the virtual hosts on some of whose routes to servers the router is asked; others just redirect."""
+    return [host for host in gateway.hosts if any(route.processor and route.clusters for route in host.routes)]
 
 
 def body_mode(route: Route) -> str:

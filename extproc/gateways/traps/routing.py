@@ -114,7 +114,7 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
     match = route.header(header)
-    return match is not None and match.matches(pool) and route.percent > 0
+    return match is not None and match.matches(pool) and route.percent > 0 and route.allows_method("POST")
 
 
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
