@@ -172,7 +172,10 @@ def _retry(part: Part[EnvoyRoute], host: Part[VirtualHost]) -> Retry | None:
 def _body_limit(parts: Iterable[Part[Any]], limits: Limits) -> tuple[int, Any]:
     for part in parts if limits.routes_have_own else ():
         if part.message.HasField("request_body_buffer_limit"):
-            return part.message.request_body_buffer_limit.value, part.place_of("request_body_buffer_limit")
+            said = part.message.request_body_buffer_limit.value
+            if said > limits.buffer_bytes:  # it raises the listener's limit, and never lowers it
+                return said, part.place_of("request_body_buffer_limit")
+            break
     return limits.buffer_bytes, limits.buffer_place
 
 

@@ -146,6 +146,22 @@ def test_a_buffer_without_a_limit(build: Build, patient: Callable[..., RouterPro
     assert ["fits"] == [entry["reason"] for entry in caller.access_log()]
 
 
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+@pytest.mark.parametrize(("listener", "host"), [(65_536, 16 << 20), (1 << 20, 65_536)])
+def test_the_larger_limit_is_that_of_a_body(
+    build: Build, patient: Callable[..., RouterProcess], mode: str, listener: int, host: int
+) -> None:
+    """A host's limit raises the listener's and does not lower it: the router gets the whole body."""
+
+    def change(document: Document) -> None:
+        document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = listener
+        virtual_host(document)["request_body_buffer_limit"] = host
+
+    caller = build(mode, change=change, router=patient(exchange={"deadline_ms": 2_000}))
+    post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16))
+    assert ["fits"] == [entry["reason"] for entry in caller.access_log()]
+
+
 def test_a_window_below_what_the_router_holds(build: Build, patient: Callable[..., RouterProcess]) -> None:
     """For HTTP/2 the limit is the window of a stream: the same body is read over HTTP/1.1."""
 

@@ -199,7 +199,8 @@ def buffer_below_early_decision(document: Document) -> None:
 
 def buffer_below_body_cap(document: Document) -> None:
     """Buffer as much of a body as Envoy Gateway does by default."""
-    virtual_host(document)["request_body_buffer_limit"] = 32_768
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 32_768
+    del virtual_host(document)["request_body_buffer_limit"]
 
 
 def message_limit(document: Document) -> None:

@@ -101,13 +101,26 @@ def test_a_buffer_has_to_hold_more_than_the_router_waits_for(limit: int, traps: 
     document = load("streamed")
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = limit
     assert traps == names_in(document)
+    # A host's limit raises the listener's in this mode, too.
+    virtual_host(document)["request_body_buffer_limit"] = 786_433
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_host_s_limit_lowers_none(mode: str) -> None:
+    """Below the listener's it limits what a retry keeps, and nothing else."""
+    document = load(mode)
+    virtual_host(document)["request_body_buffer_limit"] = 65_536
+    route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = (1 << 20) + 1
+    assert {"repair-body-limit"} == names_in(document)
 
 
 @pytest.mark.parametrize(("limit", "traps"), [(786_432, {"buffer-below-body-cap"}), (786_433, set())])
 def test_a_body_that_envoy_holds_has_to_be_larger_than_the_router_waits_for(limit: int, traps: set[str]) -> None:
     """In BUFFERED, too, a buffer as large as `max_held_bytes` is too small, whatever bypasses the router."""
     document = load("buffered")
-    virtual_host(document)["request_body_buffer_limit"] = limit
+    del virtual_host(document)["request_body_buffer_limit"]
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = limit
     route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = limit + 1
     assert traps == names_in(document)
 

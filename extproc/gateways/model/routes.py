@@ -72,7 +72,7 @@ class Route:
     waits_for_whole_body: bool
     """A buffer filter before the router's holds each body until it has ended."""
     body_limit_bytes: int
-    """The largest body that Envoy holds in mode BUFFERED."""
+    """What filters can hold of a body here: the listener's limit, or the route's if that is larger."""
     body_limit_place: Place
     filters_on: frozenset[str] = frozenset()
     """Names of the filters that are enabled on the route."""

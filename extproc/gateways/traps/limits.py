@@ -41,8 +41,11 @@ def _message_timeout_long(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[Hit]:
     held, limits = router.configuration.exchange.max_held_bytes, gateway.limits
-    streamed = any(each.modes.request_body == "STREAMED" for each in gateway.processors)
-    if streamed and limits.buffer_bytes <= held:
+    routes = [route for host in gateway.hosts for route in default_routes(host, router)]
+    given = [route.body_limit_bytes for route in routes if body_mode(route) == "STREAMED"]
+    if not routes and any(each.modes.request_body == "STREAMED" for each in gateway.processors):
+        given = [limits.buffer_bytes]
+    if any(each <= held for each in given):
         what = f"{limits.buffer_name} is {limits.buffer_bytes:,}, exchange.max_held_bytes {held:,}"
         yield Hit(limits.buffer_place, what)
 
@@ -117,7 +120,8 @@ TRAPS: Final = (
         Severity.ERROR,
         "The router waits for a body's end up to max_held_bytes, but Envoy stops sending chunks at its buffer "
         "limit: every body between the two waits for message_timeout.",
-        "Above exchange.max_held_bytes: per_connection_buffer_limit_bytes (1 MiB unless set); for HTTP/2 the "
+        "Above exchange.max_held_bytes: request_body_buffer_limit of the route or host (from Envoy 1.37 on), or "
+        "per_connection_buffer_limit_bytes (1 MiB unless set), and for HTTP/2 the "
         "connection manager's http2_protocol_options.initial_stream_window_size (16 MiB unless set); for HTTP/3 "
         "the listener's udp_listener_config.quic_options.quic_protocol_options.initial_stream_window_size (16 MiB "
         "unless set; that of the connection manager has no effect).",
