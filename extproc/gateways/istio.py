@@ -227,10 +227,11 @@ def _clusters(
     names = dict.fromkeys(_outbound([*hosts, manager, *added]))
     for name in names:
         cluster = cluster_of(name, manifests, manager.place)
+        _, port, subset, host = (*name.split("|"), "", "", "")[:4]
+        its = {"name": name, "portNumber": port, "subset": subset, "service": host}
         for patch in _of(patches, "CLUSTER"):
             match = inner(patch, "match", "cluster")
-            named, service = text_of(match, "name", name), text_of(match, "service", name.rpartition("|")[2])
-            if named == name and service == name.rpartition("|")[2]:
+            if all(text_of(match, key, said) == said for key, said in its.items()):
                 cluster = merged(cluster, inner(patch, "patch", "value"))
         yield cluster
     yield from added

@@ -260,6 +260,9 @@ spec:
             "{typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy}}",  # noqa: E501
             set(),
         ),
+        ("CLUSTER", "cluster: {portNumber: 8000}", "{connect_timeout: 30s}", {"slow-connect"}),
+        ("CLUSTER", "cluster: {portNumber: 9002}", "{connect_timeout: 30s}", set()),
+        ("CLUSTER", "cluster: {subset: v1}", "{connect_timeout: 30s}", set()),
     ],
 )
 def test_a_patch_applies_to_what_it_matches(kind: str, match: str, value: str, traps: set[str]) -> None:
