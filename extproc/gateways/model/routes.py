@@ -124,9 +124,9 @@ class Route:
         return next((each for each in self.headers if each.name == name and not each.inverted), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Host:
-    """A virtual host, with its routes in the order in which they are tried."""
+    """A virtual host, with its routes in the order in which they are tried; it equals no other."""
 
     name: str
     place: Place

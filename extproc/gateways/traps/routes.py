@@ -6,6 +6,7 @@ from functools import lru_cache
 from extproc.core.apis import api_of
 from extproc.gateways.model import Gateway, Host, Route
 from extproc.gateways.router import Router
+from extproc.gateways.traps.earlier import earlier_routes
 
 __all__ = [
     "asking_hosts",
@@ -64,4 +65,4 @@ def may_generate(route: Route) -> bool:
 
 def is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:
     """Return whether no route before this one takes all of its requests that have the headers `sent`."""
-    return not any(each.takes_all_of(route, sent) for each in host.routes[: host.routes.index(route)])
+    return not earlier_routes(host).hides(route, sent)

@@ -102,14 +102,17 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
     near = [
         route
         for route in host.routes
-        if all(match.matches_absent for match in route.headers if match.name == header)
-        and route.percent > 0
-        and any(route.path.may_overlap(each.path) for each in leading)
+        if all(match.matches_absent for match in route.headers if match.name == header) and route.percent > 0
     ]
-    # Whether a route is reached comes last: it is compared with all routes before it, of which there may be many.
-    if any(route.processor and is_reached(route, host, {}) for route in near):
+    # The first route is most often enough: each is compared with many others.
+    if any(route.processor and _is_beside(route, leading) and is_reached(route, host, {}) for route in near):
         return None
-    return next((route for route in near if route.takes_path and is_reached(route, host, {})), None)
+    off = (route for route in near if route.takes_path and _is_beside(route, leading))
+    return next((route for route in off if is_reached(route, host, {})), None)
+
+
+def _is_beside(route: Route, leading: list[Route]) -> bool:
+    return any(route.path.may_overlap(each.path) for each in leading)
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
