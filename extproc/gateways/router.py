@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from extproc.config.schema import Configuration
 from extproc.core.placing.pool import Pool
 
-__all__ = ["NAMESPACE", "Router", "pools_from"]
+__all__ = ["NAMESPACE", "Router", "pools_from", "share_a_model"]
 
 NAMESPACE = "dualpool"
 """Namespace of the dynamic metadata that the router sends."""
@@ -39,10 +39,10 @@ class Router:
 def pools_from(pools: Sequence[Pool], pool: Pool) -> tuple[Pool, ...]:
     """Return a pool and the later ones that may serve its models: what it refuses can be retried there."""
     later = pools[pools.index(pool) + 1 :]
-    return (pool, *(each for each in later if _share_a_model(pool, each)))
+    return (pool, *(each for each in later if share_a_model(pool, each)))
 
 
-def _share_a_model(one: Pool, other: Pool) -> bool:
+def share_a_model(one: Pool, other: Pool) -> bool:
     """Return whether both pools may serve a common model.
 
     A pool that names no models serves all, or those that its servers report.

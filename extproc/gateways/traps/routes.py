@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from extproc.core.apis import api_of
+from extproc.core.placing.pool import Pool
 from extproc.gateways.model import Gateway, Host, Route
-from extproc.gateways.router import Router
+from extproc.gateways.router import Router, share_a_model
 from extproc.gateways.traps.earlier import earlier_routes
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "body_mode",
     "default_routes",
     "is_reached",
+    "leads_to",
     "may_generate",
     "pool_routes",
+    "pools_of",
 ]
 
 
@@ -49,6 +52,21 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
 def asking_hosts(gateway: Gateway) -> list[Host]:
     """Return the virtual hosts on some of whose routes to servers the router is asked; others just redirect."""
     return [host for host in gateway.hosts if any(route.processor and route.clusters for route in host.routes)]
+
+
+def leads_to(route: Route, header: str, pool: str) -> bool:
+    """Return whether a route takes the requests that the router sends to a pool."""
+    match = route.header(header)
+    return match is not None and match.matches(pool) and route.percent > 0 and route.allows_method("POST")
+
+
+def pools_of(host: Host, router: Router) -> tuple[Pool, ...]:
+    """Return the pools that a host should lead to: all, or those of its models if it leads to some only."""
+    pools, header = router.configuration.pools, router.sets[0]
+    led_to = [pool for pool in pools if any(leads_to(route, header, pool.name) for route in host.routes)]
+    if not led_to or not all(pool.models for pool in led_to):
+        return tuple(pools)
+    return tuple(pool for pool in pools if any(share_a_model(pool, each) for each in led_to))
 
 
 def body_mode(route: Route) -> str:

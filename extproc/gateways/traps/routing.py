@@ -11,8 +11,10 @@ from extproc.gateways.traps.routes import (
     body_mode,
     default_routes,
     is_reached,
+    leads_to,
     may_generate,
     pool_routes,
+    pools_of,
 )
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
@@ -57,19 +59,18 @@ def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
 
 
 def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    largest = router.configuration.pools[-1].name
-    smaller: dict[frozenset[frozenset[str]], Route] = {}
+    smaller: dict[frozenset[frozenset[str]], list[Route]] = {}
     for route in pool_routes(gateway, router):
-        smaller.setdefault(gateway.first_servers(route), route)
+        smaller.setdefault(gateway.first_servers(route), []).append(route)
     for host in asking_hosts(gateway):
-        found = list(default_routes(host, router))
+        found, largest = list(default_routes(host, router)), pools_of(host, router)[-1].name
         if not found and not any(route.matches_all and route.clusters for route in host.routes):
             what = "has no route for requests that are not sent to a smaller pool"
             yield Hit(host.place, f'host "{host.name}" {what}')
         for route in found:
             servers = gateway.first_servers(route)
-            same = (each for led_to, each in smaller.items() if led_to <= servers)
-            if other := next(same, None):
+            same = (each for led_to, routes in smaller.items() if led_to <= servers for each in routes)
+            if other := next((each for each in same if not leads_to(each, router.sets[0], largest)), None):
                 what = f'route "{route.name}" leads to the same servers as route "{other.name}"'
                 yield Hit(route.place, f'{what}, not to the pool "{largest}"')
 
@@ -81,11 +82,11 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
             gateway.processor.place, f'the router\'s filter "{gateway.processor.name}" is off on every route'
         )
     for host in asking_hosts(gateway):
-        for pool in router.configuration.pools[:-1]:
+        for pool in pools_of(host, router)[:-1]:
             leading = [
                 route
                 for route in host.routes
-                if _leads_to(route, header, pool.name) and is_reached(route, host, {header: pool.name})
+                if leads_to(route, header, pool.name) and is_reached(route, host, {header: pool.name})
             ]
             if not leading:
                 yield Hit(host.place, f'host "{host.name}" has no reachable route for {header}: {pool.name}')
@@ -113,11 +114,6 @@ def _arrives_off(host: Host, leading: list[Route], header: str) -> Route | None:
 
 def _is_beside(route: Route, leading: list[Route]) -> bool:
     return any(route.path.may_overlap(each.path) for each in leading)
-
-
-def _leads_to(route: Route, header: str, pool: str) -> bool:
-    match = route.header(header)
-    return match is not None and match.matches(pool) and route.percent > 0 and route.allows_method("POST")
 
 
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -181,8 +177,9 @@ TRAPS: Final = (
         "Requests that the router cannot decide stay on the route that they arrived on: long prompts, bodies "
         "that are not understood, and everything while the router is down. A smaller pool refuses the long ones; "
         "without such a route they are a 404.",
-        "Let the route without the pool header go to the last of the router's `pools`. (A condition with "
-        "invert_match on a value of that header does not match requests without it; present_match: false does.)",
+        "Let the route without the pool header go to the last of the router's `pools` (of those for the host's "
+        "models). A condition with invert_match on a value of that header does not match requests without it; "
+        "present_match: false does.",
         _default_route_not_largest,
         "test_traps_of_routes.py::test_default_route_to_the_short_pool",
     ),
