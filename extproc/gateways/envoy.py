@@ -64,12 +64,15 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
     """
     clusters = clusters_of(resources)
     tables = {table.message.name: table for table in resources.routes}
+    managers = (each for listener in resources.listeners for each in _managers(_chains(listener)))
+    asked = (each for held in managers for each in _processors(_with_delivered(held, resources), router))
+    by_name = any(map(_names_router, asked))
     found = []
     for listener in resources.listeners:
         chains = _chains(listener)
         resources.unchecked.extend(of_listener(listener, chains))
         for manager in (_with_delivered(each, resources) for each in _managers(chains)):
-            processor = _ours(manager, router)
+            processor = _ours(manager, router, by_name=by_name)
             resources.unchecked.extend(of_chain(manager, asks=processor is not None))
             if processor is None:
                 continue
@@ -150,21 +153,33 @@ def _tables(
         resources.unchecked.append(f"{said}: give their file as well, or check a config dump instead")
 
 
-def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | None:
-    """Return the filter that asks the router: the first that names it, or the only ext_proc filter."""
-    found: list[Processor] = []
-    for each in manager.items("http_filters"):
-        settings = each.field("typed_config").unpacked(ExternalProcessor)
-        if settings:
-            found.append(processor_of(each.message.name, settings, router.reads, router.sets))
-    named = [each for each in found if OUR_NAME in each.name + each.cluster or OUR_NAME in each.namespaces]
-    if not named and len(found) > 1:
+def _ours(manager: Part[HttpConnectionManager], router: Router, *, by_name: bool) -> Processor | None:
+    """Return the filter that asks the router: the first that names it, or else the only ext_proc filter.
+
+    `by_name` if one names it in this connection manager or in another: then those without a name are others'.
+    """
+    found = _processors(manager, router)
+    named = list(filter(_names_router, found))
+    if named or by_name:
+        return next((each for each in named if not each.only_observes), next(iter(named), None))
+    if len(found) > 1:
         names = ", ".join(each.name for each in found)
         raise ConfigurationError(
             f"{manager.place}: {len(found)} ext_proc filters ({names}), and none of them has {OUR_NAME} in its "
             "name, in its cluster's name, or in the metadata namespaces that it receives",
         )
-    return next(iter(named or found), None)
+    return next(iter(found), None)
+
+
+def _processors(manager: Part[HttpConnectionManager], router: Router) -> list[Processor]:
+    settings = (
+        (each, each.field("typed_config").unpacked(ExternalProcessor)) for each in manager.items("http_filters")
+    )
+    return [processor_of(each.message.name, held, router.reads, router.sets) for each, held in settings if held]
+
+
+def _names_router(processor: Processor) -> bool:
+    return OUR_NAME in processor.name + processor.cluster or OUR_NAME in processor.namespaces
 
 
 def _limits(

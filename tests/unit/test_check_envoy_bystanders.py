@@ -52,6 +52,29 @@ def test_a_route_for_requests_that_the_router_does_not_read(match: Document, fou
     assert found == names_in(document)
 
 
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+@pytest.mark.parametrize("match", [{"path": "/v1/models"}, {"prefix": "/", "headers": [GET]}])
+def test_a_route_to_the_short_pool_for_requests_that_the_router_does_not_read(match: Document, mode: str) -> None:
+    """Any pool can list its models; other traps of the short pool's route are found all the same."""
+    document = load(mode)
+    first(document, match=match, route={"cluster": "pool_short", "timeout": "5s"})
+    if "headers" in match:  # its bodies are no larger than others'
+        assert set() == names_in(document)
+    del cluster(document, "short_then_long")["circuit_breakers"]
+    assert "repair-limit" in names_in(document)
+    assert "default-route-not-largest" not in names_in(document)
+
+
+def test_a_host_for_health_needs_no_pools() -> None:
+    """Its routes serve nothing that the router would place."""
+    document = load("streamed")
+    on = virtual_host(document)["typed_per_filter_config"]
+    routes = [{"match": {"path": "/healthz"}, "route": to_pool()}]
+    host = {"name": "health", "domains": ["health.example"], "typed_per_filter_config": on, "routes": routes}
+    connection_manager(document)["route_config"]["virtual_hosts"].append(host)
+    assert set() == names_in(document)
+
+
 def canary(document: Document, weight: int) -> None:
     """Divide the default route's requests between the pools."""
     action = route(document, "long")["route"]
@@ -193,3 +216,29 @@ def test_a_listener_that_redirects_all_is_none_of_the_router_s() -> None:
     assert set() == names_in(document)
     del listeners[0]
     assert "spoofable-header" in names_in(document)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_other_listeners_with_filters_that_ask_others(number: int) -> None:
+    """Next to a filter that names the router, those that do not are none of it, however many they are."""
+    document = load("streamed")
+    listeners = document["static_resources"]["listeners"]
+    listeners.append(deepcopy(listeners[0]) | {"name": "other"})
+    manager = listeners[1]["filter_chains"][0]["filters"][0]["typed_config"]
+    ours = next(each for each in manager["http_filters"] if each["name"] == "envoy.filters.http.ext_proc")
+    manager["http_filters"].remove(ours)
+    for at in range(number):
+        settings = {"@type": ours["typed_config"]["@type"], **ASKED}
+        manager["http_filters"].insert(0, {"name": f"other {at}", "typed_config": settings})
+    assert set() == names_in(document)
+
+
+def test_a_second_filter_that_only_observes() -> None:
+    """Of two that name the router, the one whose replies count is checked."""
+    document = load("streamed")
+    filters = connection_manager(document)["http_filters"]
+    ours = next(each for each in filters if each["name"] == "envoy.filters.http.ext_proc")
+    second = deepcopy(ours) | {"name": "dualpool-observes"}
+    second["typed_config"]["observability_mode"] = True
+    filters.insert(0, second)
+    assert set() == names_in(document)

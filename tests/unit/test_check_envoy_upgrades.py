@@ -120,7 +120,7 @@ def test_the_router_holds_no_upgrade_to_paths_that_it_does_not_read(match: Docum
     document = unguarded()
     connection_manager(document)["upgrade_configs"] = [WEBSOCKET]
     route(document, "long")["match"] = match
-    assert found == names_in(document)
+    assert found == names_in(document) & TRAP
 
 
 def test_a_large_body_that_the_router_does_not_read() -> None:
@@ -129,6 +129,6 @@ def test_a_large_body_that_the_router_does_not_read() -> None:
     route(document, "very_large_body")["match"] |= {"safe_regex": {"regex": "/v1/(chat/)?completions"}}
     del route(document, "very_large_body")["match"]["prefix"]
     route(document, "long")["match"] = {"path": "/v1/audio/transcriptions"}
-    (finding,) = found_in(json.dumps(document))
-    assert "buffer-below-body-cap" == finding.trap.name
+    trap = "buffer-below-body-cap"
+    (finding,) = (each for each in found_in(json.dumps(document)) if each.trap.name == trap)
     assert finding.what.endswith("as those of /v1/audio/transcriptions")

@@ -6,7 +6,7 @@ from typing import Final
 from extproc.gateways.model import UNLIMITED, Gateway, Host, Route
 from extproc.gateways.router import Router
 from extproc.gateways.traps.around import READ, UNREAD, held_path
-from extproc.gateways.traps.routes import body_mode, default_routes
+from extproc.gateways.traps.routes import arriving, body_mode, default_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -41,7 +41,7 @@ def _message_timeout_long(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[Hit]:
     held, limits = router.configuration.exchange.max_held_bytes, gateway.limits
-    routes = [route for host in gateway.hosts for route in default_routes(host, router)]
+    routes = [route for host in gateway.hosts for route in arriving(host, router)]
     given = [route.body_limit_bytes for route in routes if body_mode(route) == "STREAMED"]
     if not routes and any(each.modes.request_body == "STREAMED" for each in gateway.processors):
         given = [limits.buffer_bytes]

@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import NUMBER_HEADER, Gateway, Kind, Retry, Route
 from extproc.gateways.router import Router, pools_from
-from extproc.gateways.traps.routes import body_mode, default_routes, pool_routes
+from extproc.gateways.traps.routes import arriving, body_mode, default_routes, pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -88,7 +88,7 @@ def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _largest(gateway: Gateway, router: Router) -> frozenset[frozenset[str]]:
     """Return the servers on which requests stay that the router sends nowhere, of each cluster."""
-    routes = (each for host in gateway.hosts for each in default_routes(host, router))
+    routes = (each for host in gateway.hosts for each in arriving(host, router))
     return frozenset(servers for each in routes for servers in gateway.first_servers(each))
 
 

@@ -10,6 +10,7 @@ from extproc.gateways.router import Router, share_a_model
 from extproc.gateways.traps.earlier import earlier_routes
 
 __all__ = [
+    "arriving",
     "asking_hosts",
     "body_mode",
     "default_routes",
@@ -45,13 +46,23 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
         absent = all(match.matches_absent for match in route.headers)
-        if route.processor and route.clusters and not route.path.is_tunnel and (absent or not said):
+        arrives = route.allows_method("POST") and not route.path.is_tunnel
+        if route.processor and route.clusters and arrives and (absent or not said):
             yield route
 
 
+def arriving(host: Host, router: Router) -> list[Route]:
+    """Return those of them on which requests arrive that the router reads, and not only such as `/v1/models`."""
+    return [route for route in default_routes(host, router) if may_generate(route)]
+
+
 def asking_hosts(gateway: Gateway) -> list[Host]:
-    """Return the virtual hosts on some of whose routes to servers the router is asked; others just redirect."""
-    return [host for host in gateway.hosts if any(route.processor and route.clusters for route in host.routes)]
+    """Return the virtual hosts with a route to servers on which the router is asked, and may place requests."""
+    return [
+        host
+        for host in gateway.hosts
+        if any(route.processor and route.clusters and may_generate(route) for route in host.routes)
+    ]
 
 
 def leads_to(route: Route, header: str, pool: str) -> bool:

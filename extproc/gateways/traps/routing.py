@@ -7,6 +7,7 @@ from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
 from extproc.gateways.router import Router
 from extproc.gateways.traps.around import READ, held_path
 from extproc.gateways.traps.routes import (
+    arriving,
     asking_hosts,
     body_mode,
     default_routes,
@@ -63,7 +64,7 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
     for route in pool_routes(gateway, router):
         smaller.setdefault(gateway.first_servers(route), []).append(route)
     for host in asking_hosts(gateway):
-        found, largest = list(default_routes(host, router)), pools_of(host, router)[-1].name
+        found, largest = arriving(host, router), pools_of(host, router)[-1].name
         if not found and not any(route.matches_all and route.clusters for route in host.routes):
             what = "has no route for requests that are not sent to a smaller pool"
             yield Hit(host.place, f'host "{host.name}" {what}')
