@@ -15,6 +15,7 @@ from extproc.planning.workload.lengths import LeftOut, Lengths
 
 __all__ = ["arrival_notes", "failure_notes", "fleet_notes", "memory_notes", "workload_notes"]
 
+MODELS_KV_BYTES = 2  # bytes per KV element that servers use if no format is set
 LITTLE_GIB = 2 * LARGEST_GAP_GIB  # free per GPU: if less, memory that is not counted may take most of it
 
 
@@ -112,6 +113,21 @@ def _part(requests: int, left_out: LeftOut) -> str:
     return f"{requests:,} of {left_out.requests:,} requests ({requests / max(1, left_out.requests):.1%})"
 
 
+def _format_notes(setup: Setup) -> Iterator[str]:
+    """Yield what the servers' arguments cannot say: the formats of the weights, and of an unusual KV cache."""
+    instance = setup.instance
+    if instance.weight_format is not None:
+        yield (
+            f"Weights are planned with {instance.model.weight_bytes:g} bytes each (--weight-bytes). The servers' "
+            "arguments name no model: serve one whose weights are in that format."
+        )
+    if instance.kv_bytes != MODELS_KV_BYTES and setup.engine.kv_format(instance.kv_bytes) is None:
+        yield (
+            f"KV elements are planned with {instance.kv_bytes:g} bytes each (--kv-bytes). The servers' arguments "
+            "do not set that format: add the --kv-cache-dtype that has this size."
+        )
+
+
 def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
     """Return the caveats about the lengths, the instances and the cost model."""
     notes = [*([lengths.note] if lengths.note else []), *_left_out_notes(lengths.left_out)]
@@ -136,6 +152,7 @@ def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[
             f"Prefix caching: {share:.1%} of the prompt tokens are assumed to be cached in every instance; "
             "instances that do not share a cache, or are not chosen by prefix, have fewer cached tokens."
         )
+    notes += _format_notes(setup)
     if analysis.out_of_reach:
         thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
         notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")

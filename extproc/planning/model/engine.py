@@ -37,6 +37,12 @@ class Engine(StrEnum):
         """The engine's name as written in sentences."""
         return "SGLang" if self is Engine.SGLANG else "vLLM"
 
+    def kv_format(self, kv_bytes: float) -> str | None:
+        """Return the --kv-cache-dtype with KV elements of this size; None if it is the default, or not known."""
+        if kv_bytes != 1:
+            return None
+        return "fp8_e4m3" if self is Engine.SGLANG else "fp8"
+
     def utilisation(self, instance: Instance, batched_tokens: int) -> float:
         """Return the share of a GPU's data-sheet memory that weights and KV cache may take."""
         if self is Engine.SGLANG:

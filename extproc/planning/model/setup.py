@@ -164,6 +164,7 @@ class Setup:
                 f"--chunked-prefill-size {limits.max_num_batched_tokens}",
                 f"--max-running-requests {limits.max_num_seqs}",
                 f"--mem-fraction-static {fraction:g}",
+                *self._kv_format_flags(),
             )
         flags = [
             f"--tensor-parallel-size {self.instance.tensor_parallel}",
@@ -171,6 +172,7 @@ class Setup:
             f"--max-model-len {context_tokens}",
             f"--max-num-batched-tokens {limits.max_num_batched_tokens}",
             f"--max-num-seqs {limits.max_num_seqs}",
+            *self._kv_format_flags(),
         ]
         if self.long_prefill_tokens:
             flags.append(f"--long-prefill-token-threshold {self.long_prefill_tokens}")
@@ -179,6 +181,11 @@ class Setup:
     def _data_parallel_flags(self) -> tuple[str, ...]:
         ranks = self.instance.data_parallel
         return () if ranks == 1 else (f"--data-parallel-size {ranks}", "--enable-expert-parallel")
+
+    def _kv_format_flags(self) -> tuple[str, ...]:
+        """Return the argument without which a server keeps its KV cache in the model's format, 2 bytes."""
+        kv_format = self.engine.kv_format(self.instance.kv_bytes)
+        return () if kv_format is None else (f"--kv-cache-dtype {kv_format}",)
 
     @property
     def instance_cost(self) -> float:
