@@ -22,7 +22,7 @@ class Engine(StrEnum):
 
     # gpu_memory_utilization .92 (vllm/config/cache.py); a prompt is admitted only if all of it fits
     # (scheduler_reserve_full_isl, since 0.19); long_prefill_token_threshold does not limit a request that runs
-    # alone. 0.33 schedules the same way.
+    # alone; declared outputs that do not fit are shortened. 0.33 schedules the same way.
     VLLM = "vllm-0.32"
     VLLM_0_18 = "vllm-0.18"  # .90; only a prompt's first chunk has to fit; the threshold limits every request
     SGLANG = "sglang-0.5.23"  # prefill before decoding; admission by the expected output lengths

@@ -56,7 +56,8 @@ class Setup:
     """One kind of instance and how it is run.
 
     `max_num_seqs` overrides the slot rule, as (homogeneous or long, short); `batched_tokens` overrides the choice
-    of max_num_batched_tokens; `long_prefill_tokens` is long_prefill_token_threshold (0: none).
+    of max_num_batched_tokens; `long_prefill_tokens` is long_prefill_token_threshold (0: none). `refuses_outputs`:
+    a declared output that does not fit is refused although the engine shortens it, as vLLM did up to 0.31.
     """
 
     model_name: str
@@ -73,6 +74,7 @@ class Setup:
     long_prefill_tokens: int = 0
     times: Times = Times.ROOFLINE
     engine: Engine = Engine.VLLM
+    refuses_outputs: bool = False
 
     def __post_init__(self) -> None:
         if self.long_context > self.instance.model.max_context:
@@ -151,6 +153,7 @@ class Setup:
             data_parallel=self.instance.data_parallel,
             cap_lone_prompt=self.engine is Engine.VLLM_0_18,
             scheduler="sglang" if self.engine is Engine.SGLANG else "vllm",
+            shortens_outputs=self.engine is Engine.VLLM and not self.refuses_outputs,
         )
 
     def flags(self, context_tokens: int, *, short: bool = False) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ class InstanceLimits:
     `sequence_tokens` is what each sequence holds in addition to its own tokens: windows and recurrent states. An
     instance has `data_parallel` schedulers, and each has all of these limits to itself. `cap_lone_prompt`: the
     threshold also limits a request that runs alone (vLLM until September 2026, PR 57951). `scheduler` is the
-    engine whose scheduling rules apply.
+    engine whose scheduling rules apply. `shortens_outputs`: a prompt only has to fit by itself, and its output
+    ends where the context does (vLLM from 0.32 on, PR 42474); otherwise the declared output has to fit, too.
     """
 
     max_num_seqs: int
@@ -53,6 +54,7 @@ class InstanceLimits:
     data_parallel: int = 1
     cap_lone_prompt: bool = False
     scheduler: Literal["vllm", "sglang"] = "vllm"
+    shortens_outputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

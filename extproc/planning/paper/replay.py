@@ -166,6 +166,7 @@ def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
         spare=PAPER_COSTS.spare,
         price_usd_h=PAPER_COSTS.usd_per_gpu_hour,
         max_num_seqs=max_num_seqs,
+        refuses_outputs=True,  # as vLLM did when the paper was written
     )
 
 

@@ -1,10 +1,10 @@
 """A fleet of pools under a workload: one event loop over the arrivals and the runs of all instances.
 
 Pools are in ascending order of context. The router chooses the pool of each request, the balancer the instance. An
-instance refuses a request that exceeds its context, as vLLM does (HTTP 400). If a smaller pool refuses, the
+instance refuses a request that exceeds its context, as its engine does (HTTP 400). If a smaller pool refuses, the
 request is retried on the next larger one, as the gateway would (a misroute); a refusal by the largest pool is
-final. An instance may die: its requests start over on another instance of the same pool, as if their clients had
-retried.
+final. An output that is cut at a pool's context is an answer, which no gateway repairs. An instance may die: its
+requests start over on another instance of the same pool, as if their clients had retried.
 """
 
 from collections.abc import Callable

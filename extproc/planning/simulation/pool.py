@@ -47,8 +47,11 @@ class SimulatedPool:
         )
 
     def accepts(self, prompt: int, declared: int | None) -> bool:
-        """Return whether vLLM would accept a request of this length."""
-        return prompt + (1 if declared is None else declared) <= self.spec.limits.context_tokens
+        """Return whether an instance would accept a request of this length."""
+        context, output = self.spec.limits.context_tokens, 1 if declared is None else declared
+        if self.spec.limits.shortens_outputs:
+            return prompt < context and output <= context
+        return prompt + output <= context
 
     def pick(self) -> int:
         """Return the index of the instance for the next request."""

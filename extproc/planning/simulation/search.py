@@ -207,9 +207,9 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
     if summary.success < required:
         raise ObjectiveNotMet(
             f"{task.design.name}: objective success {required:.2%}: no fleet meets it, the best is "
-            f"{summary.success:.3%}; {summary.rejected:.3%} of the requests are longer than "
-            f"{task.design.contexts[-1]:,} tokens and {summary.truncated:.3%} are cut short, whatever the "
-            "number of instances"
+            f"{summary.success:.3%}; {summary.rejected:.3%} of the requests do not fit "
+            f"{task.design.contexts[-1]:,} tokens with the output that they declare and {summary.truncated:.3%} "
+            "are cut short, whatever the number of instances"
         )
 
 
