@@ -55,6 +55,20 @@ def busy_start() -> SearchTask:
     return task([*rng.exponential(0.005, busy), *rng.exponential(0.02, REQUESTS - busy)])
 
 
+def test_a_burst_may_need_many_times_the_instances_of_the_mean() -> None:
+    """800 requests within half a second of a quarter of an hour need more than eight times the one instance that
+    the mean rate needs: the search goes on until it has found them.
+    """
+    rng = np.random.default_rng(0)
+    burst = task([*rng.exponential(0.33, 1_500), *rng.exponential(0.0006, 800), *rng.exponential(0.33, 1_500)])
+    (found,) = smallest_fleets(burst)
+    assert found.total > 9
+    workload = make_workload(burst, 1)
+    for instances, met in ((found.total, True), (found.total - 1, False)):
+        judged = verdict(run_fleet(burst, workload, (instances,)), burst.setup.objective)
+        assert judged.passed == (met,)
+
+
 def test_a_busy_start_of_a_trace_counts() -> None:
     """The fleet that is found has at most 1 % of all the trace's requests wait over 2 s."""
     (found,) = smallest_fleets(busy_start())

@@ -26,6 +26,7 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.bracket import Bracket
+from extproc.planning.simulation.largest import largest_sizes
 from extproc.planning.simulation.run_lengths import run_lengths
 from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import (
@@ -41,7 +42,6 @@ from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["FoundFleet", "ObjectiveNotMet", "rough_fleet", "smallest_fleets"]
 
-MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed or shorter runs needed
 COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
@@ -88,8 +88,8 @@ def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = N
     """Search for the smallest fleet with each seed; `progress` is called with the number of requests that the
     current run has processed.
 
-    Raises ObjectiveNotMet if even a fleet of eight times the analytical size misses the objective, or if too many
-    requests are rejected or truncated whatever the size.
+    Raises ObjectiveNotMet if even the largest fleet worth trying (`largest.py`) misses the objective, or if too
+    many requests are rejected or truncated whatever the size.
     """
     found: list[FoundFleet] = []
     start, step = _start(task), FIRST_STEP
@@ -151,12 +151,13 @@ def _search(
     task: SearchTask, seed: int, brackets: list[Bracket], progress: Callable[[int], None] | None
 ) -> FoundFleet:
     workload = make_workload(task, seed)
+    largest = largest_sizes(task, workload, [bracket.start for bracket in brackets])
     simulated: dict[tuple[int, ...], Summary | None] = {}
     while True:
         sizes = tuple(bracket.size for bracket in brackets)
         if sizes not in simulated:  # the final size has often been simulated already
             # The first run yields the success rate, the largest fleet the nearest miss: both run to their end.
-            whole = not simulated or any(b.size > MOST_TIMES_THE_START * b.start for b in brackets)
+            whole = not simulated or any(size > most for size, most in zip(sizes, largest, strict=True))
             run = run_fleet if whole else run_unless_hopeless
             simulated[sizes] = run(task, workload, sizes, progress)
         summary = simulated[sizes]
@@ -164,7 +165,7 @@ def _search(
         if summary is not None:
             _check_success(task, summary)
             judged = verdict(summary, task.setup.objective)
-            _check_reachable(task, brackets, judged)
+            _check_reachable(task, sizes, largest, judged)
             passed = judged.passed
             doubtful = judged.doubtful
             if all(passed) and all(bracket.done for bracket in brackets):
@@ -213,16 +214,16 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
         )
 
 
-def _check_reachable(task: SearchTask, brackets: list[Bracket], judged: Verdict) -> None:
+def _check_reachable(task: SearchTask, sizes: tuple[int, ...], largest: tuple[int, ...], judged: Verdict) -> None:
     missed = " and ".join(map(str, judged.misses))
-    for bracket, passed in zip(brackets, judged.passed, strict=True):
-        if passed or bracket.size <= MOST_TIMES_THE_START * bracket.start:
+    for size, most, passed in zip(sizes, largest, judged.passed, strict=True):
+        if passed or size <= most:
             continue
         if judged.only_grows:
             raise _StillGrowsError(
                 f"{task.design.name}: runs of {task.requests:,} requests are too short to judge: even with "
-                f"{bracket.size:,} instances: {missed}; use longer runs (--requests)"
+                f"{size:,} instances: {missed}; use longer runs (--requests)"
             )
         raise ObjectiveNotMet(
-            f"{task.design.name}: no fleet meets the objective; even with {bracket.size:,} instances: {missed}"
+            f"{task.design.name}: no fleet meets the objective; even with {size:,} instances: {missed}"
         )
