@@ -10,6 +10,7 @@ import pytest
 from extproc.cli import main as command_line
 from extproc.config.loading import load
 from extproc.documents import read_document
+from extproc.planning.output.apply import _in_flight, _Pool
 from tests.unit.planning_command import refusal_of
 
 QUESTION = ["--rate", "10", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate"]
@@ -79,12 +80,19 @@ def test_no_file_of_an_earlier_plan_is_left(planned: tuple[dict[str, object], Pa
     assert (out / "notes.txt").exists()
 
 
-def test_envoys_limits_let_every_sequence_in(planned: tuple[dict[str, object], Path]) -> None:
-    """No circuit breaker is below the number of requests that the instances may run at once."""
+def test_envoys_limits_leave_refusing_to_the_engine(planned: tuple[dict[str, object], Path]) -> None:
+    """No circuit breaker is below that of the files of envoy/, however few sequences the instances run."""
     _, out = planned
     for cluster in document(out / "envoy.yaml")["clusters"]:
         limits = cluster["circuit_breakers"]["thresholds"][0]
-        assert limits["max_requests"] == limits["max_connections"] >= 2
+        assert limits["max_requests"] == limits["max_connections"] == limits["max_pending_requests"] >= 8_192
+
+
+@pytest.mark.parametrize(("rate", "short", "long"), [(10, 8_192, 16_384), (10_000, 600_160, 1_200_180)])
+def test_the_largest_pool_takes_all_requests_while_the_router_is_down(rate: int, short: int, long: int) -> None:
+    """Its limit is the sum of all; those that may wait 30 s within the objective fit a pool of few sequences."""
+    pools = [_Pool(name, 0, 0, 1, "gpu", may_run, ()) for name, may_run in (("short", 160), ("long", 20))]
+    assert _in_flight(pools, 30 * rate) == [short, long]
 
 
 def test_envoy_balances_as_the_plan_did(planned: tuple[dict[str, object], Path]) -> None:

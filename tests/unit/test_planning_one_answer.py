@@ -169,11 +169,14 @@ def check_files(said: Said) -> None:
         if setup["long_prefill_tokens"]:
             assert f"--long-prefill-token-threshold {setup['long_prefill_tokens']}" in said.plan["recommendation"]
     clusters = document(said.files["envoy.yaml"])["clusters"]
-    for pool, each, cluster in zip(pools, flags, clusters, strict=True):
+    own = [
+        max(8_192, 2 * pool["replicas"] * int(each["--max-num-seqs"]))
+        for pool, each in zip(pools, flags, strict=True)
+    ]
+    for pool, cluster, most in zip(pools, clusters, [*own[:-1], sum(own)], strict=True):
         assert pool["vllm"]["args"] == said.files[f"vllm-{pool['name']}.args"].splitlines()
         assert f"pool_{pool['name']}" == cluster["name"]
-        most = cluster["circuit_breakers"]["thresholds"][0]["max_requests"]
-        assert 2 * pool["replicas"] * int(each["--max-num-seqs"]) == most
+        assert most == cluster["circuit_breakers"]["thresholds"][0]["max_requests"]
 
 
 def document(text: str) -> Any:

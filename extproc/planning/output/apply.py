@@ -11,6 +11,7 @@ All of them are generated from the fleet that the recommendation names, so they 
 """
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from extproc.core.errors import ConfigurationError
@@ -35,6 +36,8 @@ FULL_SCAN = """\
               "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
               selection_method: FULL_SCAN""".splitlines()
 WAITING = 1  # requests that may wait at an instance, per request that may run
+# As in the files of envoy/: refusing is up to the engine. With few places it serves many that wait, and in time.
+FEWEST_IN_FLIGHT = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class _Pool:
     model_len: int
     instances: int
     gpu: str
-    in_flight: int
+    may_run: int
     flags: tuple[str, ...]
 
 
@@ -75,6 +78,7 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
     if fleet is None:
         raise ConfigurationError("--apply: nothing is recommended: no fleet is known to be in steady state")
     pools = _pools(fleet, setup, costs)
+    in_time = plan.rate * max(each.ttft_s for each in setup.objective.classes)
     engine = setup.engine.kernels
     files = {f"{engine}-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
     if len(pools) > 1:
@@ -84,7 +88,7 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
         ]
         files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{''.join(f'  {row}' for row in rows)}"
         files["values.yaml"] = f"config:\n  pools:\n{''.join(f'    {row}' for row in rows)}"
-    files["envoy.yaml"] = _envoy(pools, fleet.design.balancing or balancing)
+    files["envoy.yaml"] = _envoy(pools, fleet.design.balancing or balancing, ceil(in_time))
     files["servers.yaml"] = _servers(pools, engine)
     return files
 
@@ -102,27 +106,38 @@ def _pools(fleet: FleetEstimate, setup: Setup, costs: Costs) -> list[_Pool]:
     for index, (name, limit, instances, model_len) in enumerate(rows):
         own, short = design.setup(index, setup), index < len(lens) - 1
         seqs = own.limits(model_len, short=short).max_num_seqs
-        in_flight = instances * own.instance.data_parallel * seqs * (1 + WAITING)
+        may_run = instances * own.instance.data_parallel * seqs
         flags = own.flags(model_len, short=short)
-        pools.append(_Pool(name, limit, model_len, instances, own.gpu_name, in_flight, flags))
+        pools.append(_Pool(name, limit, model_len, instances, own.gpu_name, may_run, flags))
     return pools
 
 
-def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
+def _in_flight(pools: list[_Pool], in_time: int) -> list[int]:
+    """Return the requests that Envoy lets into each pool, above which it replies with 503.
+
+    `in_time` is how many may wait within the objective. The largest pool also takes what no router decides, and
+    all requests while the router is down.
+    """
+    limits = [max(FEWEST_IN_FLIGHT, pool.may_run * (1 + WAITING), pool.may_run + 2 * in_time) for pool in pools]
+    return [*limits[:-1], sum(limits)]
+
+
+def _envoy(pools: list[_Pool], balancing: Balancing, in_time: int) -> str:
     policy = "ROUND_ROBIN" if balancing.rule is Balance.ROUND_ROBIN else "LEAST_REQUEST"
     lines = [
-        f"# Planned with {balancing}. Limits: per instance, max_num_seqs running requests and as many waiting."
+        f"# Planned with {balancing}. Limits: max_num_seqs running requests per instance and as many waiting,",
+        f"# at least {FEWEST_IN_FLIGHT:,}: refusing is up to the engine. Routers down: all in the largest pool.",
     ]
     if balancing.needs:
         lines.append(f"# Envoy alone cannot balance by prompt tokens: use {balancing.needs}.")
     lines.append("clusters:")
-    for pool in pools:
+    for pool, in_flight in zip(pools, _in_flight(pools, in_time), strict=True):
         lines.append(f"  - name: pool_{pool.name}")
         lines += FULL_SCAN if balancing.rule is Balance.FULL_SCAN else [f"    lb_policy: {policy}"]
         if balancing.rule is Balance.LEAST_REQUEST:
             lines.append(f"    least_request_lb_config: {{choice_count: {max(2, balancing.choices)}}}")
         limits = ", ".join(
-            f"{key}: {pool.in_flight}" for key in ("max_connections", "max_pending_requests", "max_requests")
+            f"{key}: {in_flight}" for key in ("max_connections", "max_pending_requests", "max_requests")
         )
         lines += ["    circuit_breakers:", f"      thresholds: [{{{limits}}}]"]
     return "\n".join(lines) + "\n"
