@@ -141,6 +141,7 @@ CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
         [USUAL, TUNED, replace(TWO, not_steady="runs do not agree")],
         (),
     ),
+    "two pools that spill": ("two pools at 2,048", [USUAL, TUNED, TWO], ("--spill",)),
     "a class that is not judged": ("two pools at 2,048", [USUAL, TUNED, replace(TWO, not_judged=("longer",))], ()),
 }
 

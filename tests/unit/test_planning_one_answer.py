@@ -40,6 +40,14 @@ def test_every_number_of_a_plan_is_the_same_everywhere(
         check_page(said)
 
 
+@pytest.mark.parametrize("case", ["two pools", "two pools that spill"])
+def test_a_fleet_that_needs_to_spill_says_so(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files cannot turn spill on, because it needs addresses: the sentence says it, also in dualpool.yaml."""
+    said = asked(case, tmp_path, monkeypatch)
+    for text in (said.plan["recommendation"], said.files["dualpool.yaml"]):
+        assert ("planned with --spill" in text) == (case == "two pools that spill")
+
+
 def money(usd: float | None) -> str:
     """Return dollars per year as the tables show them."""
     if usd is None:

@@ -103,7 +103,9 @@ def make_plan(
         failure=failure,
         arrived=arrived,
         days=_days(fleets, tasks, costs, options, cache=cache, progress=progress),
-        recommendation=recommend_simulated(fleets, costs, arrived) if fleets else recommend(analysis, setup),
+        recommendation=recommend_simulated(fleets, costs, arrived, spill=runs is not None and runs.spill)
+        if fleets
+        else recommend(analysis, setup),
         notes=(
             *times_notes(_setups(setup, fleets)),
             *memory_notes(_setups(setup, fleets)),

@@ -10,6 +10,9 @@ from extproc.planning.simulation.as_arrived import ArrivedRun
 from extproc.planning.simulation.bracket import TOLERANCE
 from extproc.planning.simulation.runner import FleetEstimate
 
+# --apply cannot write it: spill without the pools' addresses, which a plan does not know, is refused.
+SPILLS = "; planned with --spill: turn on the router's spill, which needs the endpoints of its pools"
+
 __all__ = ["price_of", "recommend", "recommend_simulated", "recommended"]
 
 
@@ -49,13 +52,18 @@ def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate 
     return best if price_of(one, costs) - price_of(best, costs) > _noise(one, best, costs) else one
 
 
-def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs, arrived: ArrivedRun | None = None) -> str:
+def recommend_simulated(
+    fleets: Sequence[FleetEstimate], costs: Costs, arrived: ArrivedRun | None = None, *, spill: bool = False
+) -> str:
     """Recommend one of the simulated fleets that meet the objective in steady state, spares included. Name the
     classes of the objective that were too rare to judge, and what it misses at the trace's own arrival times.
+    With `spill` fleets were simulated with requests that leave overloaded pools: then they need them to.
     """
     chosen = recommended(fleets, costs)
     rare = "" if chosen is None else ", ".join(chosen.not_judged)
     text = _sentence(fleets, costs) + (f"; not judged, too few requests: {rare}" if rare else "")
+    if spill and chosen is not None and len(chosen.design.contexts) > 1:
+        text += SPILLS
     if arrived is None or not arrived.misses:
         return text
     return f"{text}; too small for the trace's own arrival times{arrived.pace}: {', '.join(arrived.misses)}"
