@@ -128,8 +128,16 @@ CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
         [replace(each, gpu="b200") for each in (USUAL, TUNED, TWO)],
         ("--gpu", "b200"),
     ),
-    "only two pools": ("two pools at 2,048", ["one pool, tuned: no fleet meets the objective", TWO], ()),
-    "only one pool": ("one pool of 65,536, tuned", [TUNED, "two pools: no fleet meets the objective"], ()),
+    "only two pools": (
+        "two pools at 2,048",
+        ["one pool, tuned: no fleet that was tried meets the objective", TWO],
+        (),
+    ),
+    "only one pool": (
+        "one pool of 65,536, tuned",
+        [TUNED, "two pools: no fleet that was tried meets the objective"],
+        (),
+    ),
     "nothing steady": ("", [replace(each, not_steady="runs do not agree") for each in (TUNED, TWO)], ()),
     "one pool that is not steady": (
         "two pools at 2,048",

@@ -225,5 +225,6 @@ def _check_reachable(task: SearchTask, sizes: tuple[int, ...], largest: tuple[in
                 f"{size:,} instances: {missed}; use longer runs (--requests)"
             )
         raise ObjectiveNotMet(
-            f"{task.design.name}: no fleet meets the objective; even with {size:,} instances: {missed}"
+            f"{task.design.name}: no fleet that was tried meets the objective; even with "
+            f"{size:,} instances: {missed}"
         )
