@@ -68,8 +68,12 @@ def _latency_cell(figures: ClassFigures) -> str:
     if latency.requests == 0:
         return "-"
     half = "" if isnan(figures.ttft_p99_half_s) else f" ± {figures.ttft_p99_half_s:.2f}"
-    tpot = "-" if isnan(latency.tpot_p99_s) else f"{latency.tpot_p99_s * 1e3:.0f}"
-    return f"{latency.ttft_p99_s:.2f}{half} / {tpot}"
+    return f"{latency.ttft_p99_s:.2f}{half} / {_ms(latency.tpot_p99_s)}"
+
+
+def _ms(seconds: float) -> str:
+    """Return milliseconds; a dash if there are none, as of responses of one token."""
+    return "-" if isnan(seconds) else f"{seconds * 1e3:.0f}"
 
 
 def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
@@ -94,7 +98,7 @@ def _service_row(fleet: FleetEstimate) -> tuple[str, ...]:
     return (
         fleet.design.name,
         f"{summary.all.ttft_p50_s:.2f} / {summary.all.ttft_p99_s:.2f}",
-        f"{summary.all.tpot_p50_s * 1e3:.0f} / {summary.all.tpot_p99_s * 1e3:.0f}",
+        f"{_ms(summary.all.tpot_p50_s)} / {_ms(summary.all.tpot_p99_s)}",
         f"{summary.preemptions_per_1000:.1f}",
         f"{summary.misrouted:.2%}",
         f"{summary.rejected:.2%}",

@@ -134,7 +134,7 @@ def _sensitivity_table(plan: Plan) -> Table:
     rows = [
         (
             one.rule.value,
-            f"{_alpha_at(one, threshold):.3f}",
+            _alpha_at(one, threshold),
             f"{one.best.threshold:,}",
             f"{one.best.alpha:.3f}",
             f"{one.best.instances} / {one.right_sized.instances}",
@@ -151,5 +151,6 @@ def _percent(share: float) -> str:
     return f"{round(share, 3) + 0.0:+.1%}"
 
 
-def _alpha_at(analysis: Analysis, threshold: int) -> float:
-    return next((split.alpha for split in analysis.splits if split.threshold == threshold), float("nan"))
+def _alpha_at(analysis: Analysis, threshold: int) -> str:
+    """Return the share in the short pool; a dash if no two pools meet the objective at the threshold."""
+    return next((f"{split.alpha:.3f}" for split in analysis.splits if split.threshold == threshold), "-")
