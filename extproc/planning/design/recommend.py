@@ -76,18 +76,12 @@ def _sentence(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
     if best is None:
         assert one is not None, "both None was handled above"
         unsteady = any(len(fleet.design.contexts) > 1 for fleet in fleets)
-        why = (
-            "no two pools are known to be steady"
-            if unsteady
-            else "no two pools that were tried meet the objective"
-        )
+        why = "no two pools are known to be steady" if unsteady else "no two pools are known to meet the objective"
         return f"keep {_described(one, costs)}; {why}"
     if one is None:
         unsteady = any(len(fleet.design.contexts) == 1 for fleet in fleets)
         why = (
-            "no single pool is known to be steady"
-            if unsteady
-            else "no single pool that was tried meets the objective"
+            "no single pool is known to be steady" if unsteady else "no single pool is known to meet the objective"
         )
         return f"{_described(best, costs)}; {why}"
     best_gpus, one_gpus = costs.of(best).gpus, costs.of(one).gpus
