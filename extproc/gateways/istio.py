@@ -144,9 +144,9 @@ def _headers(named: LocatedMap, place: Place, **more: bool) -> Iterator[LocatedM
 
 def _header(name: str, value: LocatedMap, place: Place) -> LocatedMap:
     kind = next(iter(value), None)
-    if kind is None:
+    text = "" if kind is None else text_of(value, kind)
+    if kind is None or (kind, text) == ("regex", "*"):  # Istio's own sign for any value, and no regular expression
         return made(place, name=name, present_match=True)
-    text = text_of(value, kind)
     said = {"safe_regex": {"regex": text}} if kind == "regex" else {kind: text}
     return made(place, name=name, string_match=said)
 

@@ -114,7 +114,13 @@ def test_a_backend_of_weight_0_gets_nothing(gateway: str, long: str, weight: int
     assert found == names_of(gateway, change=lambda text: text.replace(f"[{long}]", f"[{long}, {short}]"))
 
 
-@pytest.mark.parametrize("value", ["{exact: short}", "{}"])
+@pytest.mark.parametrize("value", ["{}", "{regex: '*'}"])
+def test_any_value_of_a_header_in_istio(value: str) -> None:
+    """Istio's own sign for it is a star, which is no regular expression."""
+    assert set() == names_of("istio", change=lambda text: text.replace("{exact: short}", value))
+
+
+@pytest.mark.parametrize("value", ["{exact: short}", "{}", "{regex: '*'}"])
 def test_a_default_route_without_the_header(value: str) -> None:
     """What a VirtualService excludes by a header it does not exclude by its absence."""
     route = "    - name: long\n"
