@@ -6,15 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-import extproc
-from extproc.workers.channel import Channel
+import msgspec
 
-__all__ = ["Patience", "start_process"]
+import extproc
+from extproc.config.schema import Configuration
+from extproc.config.worker_addresses import of_worker
+from extproc.workers.channel import Channel, Started
+
+__all__ = ["Patience", "settings_of", "start_process"]
 
 # The current directory must not shadow modules, unless the program itself is located there.
 _ROOT = Path(extproc.__file__).parents[1]
@@ -52,6 +56,17 @@ def start_process(number: int) -> tuple[subprocess.Popen[bytes], Channel]:
             process.kill()
             process.wait()
             raise
+
+
+def settings_of(configuration: Configuration, number: int, workers: int, before: Started | None) -> bytes:
+    """Return the encoded settings of worker `number`: a successor keeps the ports of the process `before` it, even
+    if the setting allows any port.
+    """
+    own = of_worker(configuration, number, workers)
+    if before is not None:
+        kept = replace(own.listen, address=before.address, health_address=before.health_address)
+        own = replace(own, listen=kept)
+    return msgspec.json.encode(own)
 
 
 @contextmanager

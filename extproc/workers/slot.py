@@ -10,20 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from extproc.config.schema import Configuration
-from extproc.config.worker_addresses import of_worker
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
 from extproc.state.snapshot import from_bytes
 from extproc.telemetry.families import Family
 from extproc.telemetry.workers import Replaced, WorkerMetrics
 from extproc.workers.channel import Channel, ChannelClosed, Question, Started
-from extproc.workers.process import Patience, start_process
+from extproc.workers.process import Patience, settings_of, start_process
 from extproc.workers.slot_metrics import SlotMetrics
 
 __all__ = ["Slot"]
@@ -120,9 +118,8 @@ class Slot:
         A process that does not answer is killed: soon if it is to exit at once, otherwise when it counts as stuck.
         """
         self._ending.set()
-        question, within_s = Question.END, self._patience.stuck_after_s
-        if at_once:
-            question, within_s = Question.HURRY, ANSWERS_WITHIN_S
+        draining = Question.END, self._patience.stuck_after_s
+        question, within_s = (Question.HURRY, ANSWERS_WITHIN_S) if at_once else draining
         try:
             self._ask(question, within_s=within_s)
         except ChannelClosed:
@@ -162,8 +159,7 @@ class Slot:
             return wait_s
         self._retire(cause)
         lasted_s = time.monotonic() - began_s
-        if cause is not Replaced.NOT_STARTED and lasted_s >= self._patience.steady_after_s:
-            wait_s = 0.0
+        wait_s = 0.0 if cause is not Replaced.NOT_STARTED and lasted_s >= self._patience.steady_after_s else wait_s
         self._ending.wait(wait_s)
         self._restart()
         return min(max(2 * wait_s, self._patience.first_wait_s), self._patience.longest_wait_s)
@@ -185,10 +181,11 @@ class Slot:
     def _start(self, configuration: Configuration) -> None:
         if self._ending.is_set():
             raise ChannelClosed
+        settings = settings_of(configuration, self.number, self._workers, self.started)
         self._kill_and_wait()  # of a process that did not start, which may still hold the address
         self._process, channel = start_process(self.number)
         try:
-            answer = channel.ask(Question.START, self._for_worker(configuration), within_s=self._patience.start_s)
+            answer = channel.ask(Question.START, settings, within_s=self._patience.start_s)
         except (ConfigurationError, ChannelClosed, TimeoutError):
             channel.close()
             raise
@@ -198,7 +195,8 @@ class Slot:
             self._kill_process()
 
     def _use(self, configuration: Configuration) -> None:
-        self._ask(Question.APPLY, self._for_worker(configuration), within_s=APPLIES_WITHIN_S)
+        settings = settings_of(configuration, self.number, self._workers, self.started)
+        self._ask(Question.APPLY, settings, within_s=APPLIES_WITHIN_S)
         self._used = configuration
 
     def _watch(self) -> Replaced:
@@ -250,10 +248,3 @@ class Slot:
         if channel is None:
             raise ChannelClosed
         return channel.ask(question, content, within_s=within_s)
-
-    def _for_worker(self, configuration: Configuration) -> bytes:
-        own = of_worker(configuration, self.number, self._workers)
-        if self.started is not None:  # keep the ports of the previous process, even if the setting allows any port
-            address, health_address = self.started.address, self.started.health_address
-            own = replace(own, listen=replace(own.listen, address=address, health_address=health_address))
-        return msgspec.json.encode(own)
