@@ -55,7 +55,8 @@ def test_a_search_that_gives_up_early_finds_the_same_fleet(
     work = Lengths(rng.integers(200, 2000, 3000), rng.integers(50, 250, 3000), "even")
     catalogue = built_in()
     instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
-    setup = Setup("llama-3-8b", "h100-80g", instance, 8192, Objective(ttft_s=0.3))
+    # Refused outputs are replayed on the long pool; cut ones, more than a fleet may have, would end the search.
+    setup = Setup("llama-3-8b", "h100-80g", instance, 8192, Objective(ttft_s=0.3), refuses_outputs=True)
     task = SearchTask(Design("d", contexts), setup, work, DeclaredRule.TRUTH, 90, 4000, 2, "ema")
 
     early = smallest_fleets(task)
