@@ -4,6 +4,8 @@ import json
 import shutil
 import sysconfig
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +40,11 @@ Document = dict[str, Any]
 
 def load(mode: str) -> Document:
     """Return the parsed configuration of a mode."""
+    return deepcopy(_parsed(mode))
+
+
+@cache
+def _parsed(mode: str) -> Document:
     return cast(Document, read_document((FILES / f"{mode}.yaml").read_text()))
 
 
