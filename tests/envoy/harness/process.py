@@ -5,10 +5,10 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import httpx
 
+from tests.envoy.harness.forking import Forked
 from tests.envoy.harness.plain import NO_AUTHORITIES
 from tests.envoy.harness.polling import eventually
 
@@ -29,12 +29,12 @@ class ManagedProcess:
             timeout=10, verify=NO_AUTHORITIES, limits=httpx.Limits(max_keepalive_connections=0)
         )
         self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self._process = self._start(command, out, err)
+        self._process = self._start(command, self.out, self.err)
 
     @staticmethod
-    def _start(command: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+    def _start(command: Sequence[str], out_file: Path, err_file: Path) -> subprocess.Popen[bytes] | Forked:
+        with out_file.open("wb") as out, err_file.open("wb") as err:
+            return subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
 
     @property
     def pid(self) -> int:

@@ -1,12 +1,13 @@
 """The router as a separate process: `dualpool serve`, as deployed."""
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.envoy.harness.forking import Forked
 from tests.envoy.harness.process import ManagedProcess
 
 __all__ = ["BRIEF", "CONFIGURATION", "SHORT_POOL_TOKENS", "TENANT_HEADER", "RouterProcess", "metric_of"]
@@ -41,11 +42,16 @@ class RouterProcess(ManagedProcess):
         config, exchange = folder / "router.yaml", settings.pop("exchange", {})
         assert isinstance(exchange, dict)
         config.write_text(json.dumps(CONFIGURATION | {"exchange": EXCHANGE | exchange} | settings))
-        command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(config)]
-        super().__init__("router", command, folder)
+        super().__init__("router", ["serve", "--config", str(config)], folder)
         serving = json.loads(self.await_log('"message":"serving"'))
         self.address: str = serving["grpc"]
         self.admin.base_url = f"http://{serving['admin']}"
+
+    @staticmethod
+    def _start(command: Sequence[str], out_file: Path, err_file: Path) -> Forked:
+        out_file.touch()
+        err_file.touch()
+        return Forked(command, out_file, err_file)
 
     def state(self) -> list[dict[str, Any]]:
         """Return the learned state, one row per category."""
