@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.apply is not None and runs is not None:
         from extproc.planning.output.apply import write_files  # noqa: PLC0415
 
-        paths = write_files(plan, setup, costs_of(setup), runs.balancing, Path(args.apply))
+        paths = write_files(plan, setup, costs_of(setup), runs, Path(args.apply))
         print(f"files: {' '.join(map(str, paths))}", file=sys.stderr)
     if write is not None:
         print(f"report: {write(plan, lengths, costs_of(setup), Path(args.report))}", file=sys.stderr)

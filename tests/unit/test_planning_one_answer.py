@@ -48,6 +48,20 @@ def test_a_fleet_that_needs_to_spill_says_so(case: str, tmp_path: Path, monkeypa
         assert ("planned with --spill" in text) == (case == "two pools that spill")
 
 
+@pytest.mark.parametrize(
+    ("case", "kind"), [("two pools", "byteclass"), ("two pools by the paper's estimator", "ema")]
+)
+def test_the_router_estimates_as_the_plan_did(
+    case: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that was planned with another estimator than the router's default gets that one, in both files."""
+    said = asked(case, tmp_path, monkeypatch)
+    file = tmp_path / "router.yaml"
+    file.write_text(said.files["dualpool.yaml"])
+    assert load(file).estimator.kind == kind
+    assert {"config": document(said.files["dualpool.yaml"])} == document(said.files["values.yaml"])
+
+
 def money(usd: float | None) -> str:
     """Return dollars per year as the tables show them."""
     if usd is None:

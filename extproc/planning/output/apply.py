@@ -2,9 +2,9 @@
 
     vllm-POOL.args   arguments of `vllm serve` for each pool, one per line; or
     sglang-POOL.args arguments of `python -m sglang.launch_server`
-    dualpool.yaml    pools and their thresholds; not written for one pool, which needs no router
+    dualpool.yaml    pools, thresholds, the estimator planned with; not written for one pool, which needs no router
     envoy.yaml       load balancing and circuit breakers of each pool, to merge into Envoy's clusters
-    values.yaml      the same pools as values of the router's chart, deploy/helm/dualpool; not written for one pool
+    values.yaml      the same as values of the router's chart, deploy/helm/dualpool; not written for one pool
     servers.yaml     replicas, GPU and arguments of each pool, for whatever deploys the servers (not the chart)
 
 All of them are generated from the fleet that the recommendation names, so they agree with it.
@@ -15,13 +15,16 @@ from math import ceil
 from pathlib import Path
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.planning.design.answer import Plan
 from extproc.planning.design.recommend import recommended
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.simulation.task import RouterKind
 
 __all__ = ["apply_files", "write_files"]
 
@@ -51,13 +54,13 @@ class _Pool:
     flags: tuple[str, ...]
 
 
-def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, directory: Path) -> list[Path]:
+def write_files(plan: Plan, setup: Setup, costs: Costs, runs: RunOptions, directory: Path) -> list[Path]:
     """Write the files into a directory, creating it if necessary, and return their paths.
 
     Files of an earlier plan that this plan does not have are removed. Raises ConfigurationError if nothing is
     recommended or the files cannot be written.
     """
-    files = apply_files(plan, setup, costs, balancing)
+    files = apply_files(plan, setup, costs, runs)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in _names() - files.keys():  # from an earlier plan, they would contradict this one
@@ -69,8 +72,8 @@ def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, di
     return [directory / name for name in files]
 
 
-def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) -> dict[str, str]:
-    """Return the text of each file by its name; `balancing` is the rule of designs without one.
+def apply_files(plan: Plan, setup: Setup, costs: Costs, runs: RunOptions) -> dict[str, str]:
+    """Return the text of each file by its name; designs without a balancing rule have that of the runs.
 
     Raises ConfigurationError if nothing is recommended.
     """
@@ -86,11 +89,20 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
             f"- {{name: {pool.name}, max_budget_tokens: {pool.limit}, max_model_len: {pool.model_len}}}\n"
             for pool in pools
         ]
-        files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{''.join(f'  {row}' for row in rows)}"
-        files["values.yaml"] = f"config:\n  pools:\n{''.join(f'    {row}' for row in rows)}"
-    files["envoy.yaml"] = _envoy(pools, fleet.design.balancing or balancing, ceil(in_time))
+        lines = [*_estimator(runs.router), "pools:\n", *(f"  {row}" for row in rows)]
+        files["dualpool.yaml"] = f"# {plan.recommendation}\n{''.join(lines)}"
+        files["values.yaml"] = f"config:\n{''.join(f'  {line}' for line in lines)}"
+    files["envoy.yaml"] = _envoy(pools, fleet.design.balancing or runs.balancing, ceil(in_time))
     files["servers.yaml"] = _servers(pools, engine)
     return files
+
+
+def _estimator(router: RouterKind) -> list[str]:
+    """Return the router's setting of the estimator that was planned with, unless it is the default; the oracle's
+    knowledge cannot be configured.
+    """
+    usual = router in ("oracle", EstimatorSettings().kind)
+    return [] if usual else [f"estimator: {{kind: {router}}}\n"]
 
 
 def _names() -> set[str]:
