@@ -39,3 +39,30 @@ def test_a_note_names_the_formats_that_no_flag_sets() -> None:
     assert "bytes" not in notes_of(replace(FOUR_H100, kv_bytes=1))
     assert "Weights are planned with 1 bytes each" in notes_of(replace(FOUR_H100, weight_bytes=1))
     assert "KV elements are planned with 0.5 bytes each" in notes_of(replace(FOUR_H100, kv_bytes=0.5))
+
+
+@pytest.mark.parametrize("model", ["qwen3-32b", "qwen3-30b-a3b", "qwen3-235b-a22b"])
+@pytest.mark.parametrize(
+    ("context", "factor"), [(40_960, None), (40_976, 2), (65_536, 2), (65_552, 3), (131_072, 4)]
+)
+def test_contexts_beyond_a_models_own_turn_yarn_on(model: str, context: int, factor: int | None) -> None:
+    """With more than the 40,960 positions of config.json vLLM refuses to start; shorter pools stay as they are."""
+    setup = setup_of(replace(FOUR_H100, model=model, tp=4 if model == "qwen3-32b" else 8), CATALOGUE)
+    rope = dict(each.split() for each in setup.flags(context) if each.startswith("--hf-overrides"))
+    wanted = {
+        "rope_type": "yarn",
+        "factor": f"{factor}.0",
+        "original_max_position_embeddings": "32768",
+        "rope_theta": "1000000",
+    }
+    keys = {f"--hf-overrides.rope_parameters.{key}": value for key, value in wanted.items()}
+    assert (keys if factor else {}) == rope
+
+
+def test_a_note_says_that_a_context_needs_yarn() -> None:
+    """Newer weights of the same size do without, and SGLang needs a variable that no argument sets."""
+    qwen = replace(FOUR_H100, model="qwen3-32b", long_context=65_536)
+    assert "--hf-overrides" in notes_of(qwen)
+    assert "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN" in notes_of(replace(qwen, engine="sglang-0.5.23"))
+    for without in (replace(qwen, long_context=32_768), replace(qwen, model="llama-3-8b")):
+        assert "YaRN" not in notes_of(without)

@@ -128,6 +128,27 @@ def _format_notes(setup: Setup) -> Iterator[str]:
         )
 
 
+def _yarn_notes(setup: Setup) -> Iterator[str]:
+    """Yield what contexts beyond the model's own need."""
+    yarn = setup.instance.model.yarn
+    if yarn is None or setup.long_context <= yarn.native_context:
+        return
+    text = (
+        f"The configuration of {setup.model_name} allows {yarn.native_context:,} tokens; longer contexts need "
+        "YaRN, which may lower the quality of responses to short prompts: "
+    )
+    if setup.engine is Engine.SGLANG:
+        yield text + (
+            "add it to the arguments of such servers (--json-model-override-args) yourself, and set "
+            "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1."
+        )
+    else:
+        yield text + (
+            "the arguments of such servers turn it on (--hf-overrides). Leave that out for newer weights of this "
+            "size whose own configuration allows the context."
+        )
+
+
 def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
     """Return the caveats about the lengths, the instances and the cost model."""
     notes = [*([lengths.note] if lengths.note else []), *_left_out_notes(lengths.left_out)]
@@ -152,7 +173,7 @@ def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[
             f"Prefix caching: {share:.1%} of the prompt tokens are assumed to be cached in every instance; "
             "instances that do not share a cache, or are not chosen by prefix, have fewer cached tokens."
         )
-    notes += _format_notes(setup)
+    notes += (*_format_notes(setup), *_yarn_notes(setup))
     if analysis.out_of_reach:
         thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
         notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")

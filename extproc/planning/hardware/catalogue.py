@@ -17,6 +17,7 @@ from extproc.planning.hardware.profiles import (
     RecurrentLayers,
     RoutedExperts,
     WindowedLayers,
+    Yarn,
 )
 
 __all__ = ["built_in", "parse"]
@@ -26,6 +27,7 @@ PARTS = {
     "windowed": WindowedLayers,
     "recurrent": RecurrentLayers,
     "routed": RoutedExperts,
+    "yarn": Yarn,
 }
 MAX_SIZE = 1e9  # in any unit: no GPU or model comes near it, and sums of such numbers stay finite
 

@@ -20,6 +20,7 @@ __all__ = [
     "RecurrentLayers",
     "RoutedExperts",
     "WindowedLayers",
+    "Yarn",
 ]
 
 # Limits max_num_batched_tokens: an iteration time is computed for each number of tokens up to that setting.
@@ -106,6 +107,17 @@ class RoutedExperts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Yarn:
+    """What a model needs beyond the `native_context` of its config.json: YaRN, which stretches the positions of
+    `original_context` tokens by a factor.
+    """
+
+    native_context: int
+    original_context: int
+    rope_theta: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
     """One model: parameters in billions, bytes per weight, and its attention.
 
@@ -122,6 +134,7 @@ class ModelProfile:
     layers: int
     max_context: int
     attention: Attention
+    yarn: Yarn | None = None
     routed: RoutedExperts | None = None
     table_params_b: float = 0.0
     tied_tables: bool = False

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from math import inf
+from math import ceil, inf
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import BLOCK_TOKENS, Capacity, Instance, capacity
@@ -173,6 +173,7 @@ class Setup:
             f"--tensor-parallel-size {self.instance.tensor_parallel}",
             *self._data_parallel_flags(),
             f"--max-model-len {context_tokens}",
+            *self._yarn_flags(context_tokens),
             f"--max-num-batched-tokens {limits.max_num_batched_tokens}",
             f"--max-num-seqs {limits.max_num_seqs}",
             *self._kv_format_flags(),
@@ -184,6 +185,21 @@ class Setup:
     def _data_parallel_flags(self) -> tuple[str, ...]:
         ranks = self.instance.data_parallel
         return () if ranks == 1 else (f"--data-parallel-size {ranks}", "--enable-expert-parallel")
+
+    def _yarn_flags(self, context_tokens: int) -> tuple[str, ...]:
+        """Return vLLM's arguments for YaRN if this context needs it: without them vLLM refuses to start. Each key
+        of the JSON is an argument, so that no shell or YAML has to quote it.
+        """
+        yarn = self.instance.model.yarn
+        if yarn is None or context_tokens <= yarn.native_context:
+            return ()
+        rope = {
+            "rope_type": "yarn",
+            "factor": f"{ceil(context_tokens / yarn.original_context)}.0",
+            "original_max_position_embeddings": yarn.original_context,
+            "rope_theta": yarn.rope_theta,
+        }
+        return tuple(f"--hf-overrides.rope_parameters.{key} {value}" for key, value in rope.items())
 
     def _kv_format_flags(self) -> tuple[str, ...]:
         """Return the argument without which a server keeps its KV cache in the model's format, 2 bytes."""
