@@ -180,7 +180,7 @@ def check_files(said: Said) -> None:
         return
     cost, design = said.fleet["cost"], said.fleet["design"]
     pools = document(said.files["servers.yaml"])["pools"]
-    flags = [dict(flag.split(" ") for flag in pool["vllm"]["args"]) for pool in pools]
+    flags = [dict(zip(args[::2], args[1::2], strict=True)) for args in (pool["vllm"]["args"] for pool in pools)]
     assert cost["instances"] == [pool["replicas"] for pool in pools]
     assert cost["gpu_names"] == [pool["gpu"] for pool in pools]
     assert design["contexts"] == [pool["maxBudgetTokens"] for pool in pools]
@@ -196,7 +196,8 @@ def check_files(said: Said) -> None:
         for pool, each in zip(pools, flags, strict=True)
     ]
     for pool, cluster, most in zip(pools, clusters, [*own[:-1], sum(own)], strict=True):
-        assert pool["vllm"]["args"] == said.files[f"vllm-{pool['name']}.args"].splitlines()
+        # Containers get each item as one word of the command line.
+        assert pool["vllm"]["args"] == said.files[f"vllm-{pool['name']}.args"].split()
         assert f"pool_{pool['name']}" == cluster["name"]
         assert most == cluster["circuit_breakers"]["thresholds"][0]["max_requests"]
 

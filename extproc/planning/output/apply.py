@@ -156,13 +156,17 @@ def _envoy(pools: list[_Pool], balancing: Balancing, in_time: int) -> str:
 
 
 def _servers(pools: list[_Pool], engine: str) -> str:
+    """Return each pool's servers. Their arguments are words, as the `args` of a container are, and in quotes, as
+    those have to be texts.
+    """
     lines = ["pools:"]
     for pool in pools:
+        words = [word for flag in pool.flags for word in flag.split()]
         lines += [
             f"  - name: {pool.name}",
             f"    maxBudgetTokens: {pool.limit}",
             f"    replicas: {pool.instances}",
             f"    gpu: {pool.gpu}",
         ]
-        lines += [f"    {engine}:", "      args:", *(f"        - {flag}" for flag in pool.flags)]
+        lines += [f"    {engine}:", "      args:", *(f'        - "{word}"' for word in words)]
     return "\n".join(lines) + "\n"
