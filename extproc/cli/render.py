@@ -4,6 +4,10 @@ import argparse
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extproc.config.schema import Configuration
 
 __all__ = ["add"]
 
@@ -66,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.kind == "vllm":
         print(render_vllm(configuration), end="")
         return 0
+    _refuse_what_is_not_rendered(configuration)
     numbers = Numbers(configuration, Mode(options.mode), options.workers)
     try:
         module = import_module(f"extproc.gateways.render.{options.kind.replace('-', '_')}")
@@ -74,3 +79,21 @@ def _run(options: argparse.Namespace) -> int:
     writers: dict[str, Callable[[Numbers], str]] = vars(module)
     print(writers[f"render_{options.kind.replace('-', '_')}"](numbers), end="")
     return 0
+
+
+def _refuse_what_is_not_rendered(configuration: "Configuration") -> None:
+    """Raise ConfigurationError for settings that a gateway would not match, with nothing to show it."""
+    from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.core.router.learning_budget import LearningSource  # noqa: PLC0415
+
+    if configuration.learning.source is LearningSource.ACCESS_LOG:
+        raise ConfigurationError(
+            "learning.source: access_log given; the access log that the router then learns from is not rendered: "
+            "take envoy/streamed-access-log.yaml, or render with source: response and add what that file lists "
+            "at its top"
+        )
+    address = configuration.listen.address
+    if address.endswith(":0") and not address.startswith("unix:"):
+        raise ConfigurationError(
+            f"listen.address: {address!r} given; a port that is chosen when the router starts cannot be rendered"
+        )

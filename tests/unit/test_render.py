@@ -278,6 +278,32 @@ def test_unsupported_options_are_refused(
     assert why in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["envoy", "istio", "envoy-gateway"])
+def test_a_gateway_without_what_the_router_learns_from_is_not_rendered(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is rendered has no gRPC access log: a router that learns from one would learn nothing, unnoticed."""
+    file = tmp_path / "c.yaml"
+    file.write_text("learning: {source: access_log}")
+    assert 2 == main(["render", kind, "--config", str(file)])
+    assert "envoy/streamed-access-log.yaml" in capsys.readouterr().err
+    assert 0 == main(["render", "vllm", "--config", str(file)])
+
+
+@pytest.mark.parametrize("kind", ["envoy", "istio", "envoy-gateway"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_that_is_not_known_yet_is_refused(
+    kind: str, workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With port 0 the system chooses the router's port when it starts: no gateway can be told it before."""
+    if workers > 1 and kind != "envoy":
+        return
+    file = tmp_path / "c.yaml"
+    file.write_text("listen: {address: '127.0.0.1:0'}")
+    assert 2 == main(["render", kind, "--config", str(file), "--workers", str(workers)])
+    assert "listen.address: '127.0.0.1:0' given" in capsys.readouterr().err
+
+
 def test_without_the_extra_the_command_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
