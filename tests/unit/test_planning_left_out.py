@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from extproc.cli import main as command_line
+from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.inputs import live_input, load_traces
 from extproc.planning.workload.lengths import LeftOut
+from extproc.planning.workload.traces import parse_trace
 
 Plan = Callable[..., dict[str, Any]]
 LOG = {
@@ -109,3 +111,13 @@ def test_nothing_is_noted_where_nothing_is_left_out(plan: Plan, tmp_path: Path) 
     found = plan("--trace", log(tmp_path / "a.log", LOG, LOG))
     assert {"early": 0, "undecided": 0, "requests": 2} == found["workload"]["left_out"]
     assert not [note for note in found["notes"] if "left out" in note]
+
+
+def test_envoys_own_lines_in_a_containers_log_are_no_rows() -> None:
+    """The log of a container has both: what Envoy says of itself, also before the first request, is left out."""
+    own = "[2026-11-29 22:36:02.754][16307][warning][main] [source/server/server.cc:1059] There is no limit"
+    row = '{"estimate": 700, "prompt_tokens": 500, "reason": "fits", "time": "2026-11-29T22:36:03Z"}'
+    lengths = parse_trace([own, row, own, row], "container.log")
+    assert ([500, 500], 2) == (lengths.prompt.tolist(), lengths.left_out.requests)
+    with pytest.raises(ConfigurationError, match="container.log: line 2:"):
+        parse_trace([row, "[2026-11-29 another log"], "container.log")

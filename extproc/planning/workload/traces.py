@@ -7,6 +7,7 @@
 - `{"cdf": [[512, 0.4], [1024, 1.0]]}`: one JSON document; fleet-sim's CDF, vLLM's benchmark_serving
 """
 
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -47,6 +48,7 @@ LOG_NOTE = "Lengths of an access log are the router's estimates: the output is w
 MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit or a mistake
 PREFIX_BLOCKS = (512, 16, 32, 64, 128, 256, 1024)  # tokens per id in hash_ids: Mooncake's, Bailian's, others
 VLLM_BLOCK = 16
+_ENVOYS_OWN = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\]\[\d+\]\[\w+\]\[")  # time, thread, level, logger
 
 
 def parse_trace(lines: Iterable[str], name: str) -> Lengths:
@@ -224,7 +226,9 @@ def _cdf(rows: Iterable[str], name: str, first_line: int, separator: str) -> Len
 
 
 def _numbered(rows: Iterable[str], first_line: int) -> Iterator[tuple[int, str]]:
-    """Yield each non-blank line, stripped, with its number; a tab may end an empty cell."""
+    """Yield each non-blank line, stripped, with its number; a tab may end an empty cell. Lines of Envoy's own log,
+    which are between those of the access log in the log of a container, are none.
+    """
     for number, row in enumerate(rows, first_line):
-        if row.strip():
+        if row.strip() and not _ENVOYS_OWN.match(row):
             yield number, row.strip(" \r\n")
