@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.access_loggers.grpc.v3.als_pb2 import HttpGrpcAccessLogConfig
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -99,12 +100,20 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     trusting_place=trusting_place(manager, resources.version),
                     passes_expect=manager.message.proxy_100_continue,
                     version=resources.version,
+                    # What manifests do not tell: Istio and Envoy Gateway have settings of their own for this.
+                    logs_by_grpc=flavour is not Flavour.ENVOY or _logs_by_grpc(manager),
                 )
             )
             resources.unchecked.extend(of_clusters(found[-1]))
     if not found:
         resources.unchecked.extend(of_upstreams(resources.clusters))
     return found
+
+
+def _logs_by_grpc(manager: Part[HttpConnectionManager]) -> bool:
+    return any(
+        each.field("typed_config").unpacked(HttpGrpcAccessLogConfig) for each in manager.items("access_log")
+    )
 
 
 def _chains(listener: Part[Listener]) -> list[Part[Any]]:

@@ -89,6 +89,16 @@ def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
     assert len(CALLS) == router.metric("dualpool_estimate_ratio_count")
 
 
+def test_without_the_log_nothing_is_learned(build: Build) -> None:
+    """Behind a file without that log the router keeps no stream and gets no entry; requests are routed."""
+    caller = build("streamed", learning=LEARNING)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    router = caller.stack.router
+    eventually(lambda: router.metric("dualpool_streams_released_total") == 1, "the decision is counted")
+    assert 0 == caller.observations() == router.metric("dualpool_streams_kept_total")
+    assert 0 == entries(caller, Outcome.TAUGHT)
+
+
 def test_responses_keep_their_content_length(logged: Callable[..., Caller]) -> None:
     """A response that does not pass through the router is framed as the pool framed it."""
     assert "content-length" in chat(logged(), SHORT_TEXT)

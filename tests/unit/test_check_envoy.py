@@ -24,8 +24,8 @@ ROOT = FILES.parent
 
 
 def test_every_trap_has_a_patch() -> None:
-    """Each trap has a patch, except for the one that needs a router of several processes."""
-    assert {trap.name for trap in TRAPS} == {*BITTEN, "one-address-for-many-workers"}
+    """Each trap has a patch, except for those of a router of several processes, or that learns from the log."""
+    assert {trap.name for trap in TRAPS} == {*BITTEN, "one-address-for-many-workers", "access-log-missing"}
     assert len(TRAPS) == len({trap.name for trap in TRAPS})
 
 
@@ -83,6 +83,7 @@ def test_the_checker_expects_the_headers_that_the_router_reads() -> None:
         ("exchange: {deadline_ms: 450}", {"message-timeout"}),
         ("exchange: {max_held_bytes: 2097152}", {"buffer-below-early-decision"}),
         ("tenant_header: x-tenant", {"headers-not-forwarded"}),
+        ("learning: {source: access_log}", {"access-log-missing"}),
         ("headers: {estimate: x-other}", {"spoofable-header", "headers-refused"}),
         (
             "pools: [{name: small, max_budget_tokens: 1}, {name: long, max_budget_tokens: 2}]",
@@ -93,6 +94,11 @@ def test_the_checker_expects_the_headers_that_the_router_reads() -> None:
 def test_traps_depend_on_the_routers_settings(settings: str, traps: set[str]) -> None:
     """The same file has traps for a router with another configuration."""
     assert traps == names_in(load("streamed"), Router(parse(settings)))
+
+
+def test_the_file_with_the_access_log_has_what_its_router_learns_from() -> None:
+    """The router that learns from the access log has no trap behind the file that sends one."""
+    assert set() == names_in(load("streamed-access-log"), Router(parse("learning: {source: access_log}")))
 
 
 @pytest.mark.parametrize(("limit", "traps"), [(786_432, {"buffer-below-early-decision"}), (786_433, set())])
@@ -211,7 +217,9 @@ def test_skipped_response_headers_harm_only_a_router_that_reads_responses(unread
         ext_proc(document)["processing_mode"]["response_body_mode"] = "NONE"
         assert set() == names_in(document)
     else:
-        assert set() == names_in(document, Router(parse("learning: {source: access_log}")))
+        # The log itself is missing in this file, too.
+        router = Router(parse("learning: {source: access_log}"))
+        assert {"access-log-missing"} == names_in(document, router)
 
 
 @pytest.mark.parametrize(("codec", "traps"), [("AUTO", {"buffer-below-early-decision"}), ("HTTP1", set())])

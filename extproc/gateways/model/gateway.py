@@ -69,6 +69,8 @@ class Gateway:
     then Envoy obeys no client (since 1.33)."""
     passes_expect: bool = False
     """`Expect: 100-continue` goes to the pool, which answers it; otherwise Envoy does so itself."""
+    logs_by_grpc: bool = True
+    """It sends an access log to some gRPC service, or its input does not tell."""
     cluster_ips: frozenset[str] = frozenset()
     """Hosts that are known to be a single address for several servers."""
     version: tuple[int, int] | None = None

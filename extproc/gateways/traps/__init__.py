@@ -6,6 +6,7 @@ Each trap is here because a test with a real Envoy demonstrates its effect; `sho
 from extproc.gateways.traps.chain import TRAPS as CHAIN
 from extproc.gateways.traps.filter import TRAPS as FILTER
 from extproc.gateways.traps.full_duplex import TRAPS as FULL_DUPLEX
+from extproc.gateways.traps.learning import TRAPS as LEARNING
 from extproc.gateways.traps.limits import TRAPS as LIMITS
 from extproc.gateways.traps.neighbours import TRAPS as NEIGHBOURS
 from extproc.gateways.traps.ours import TRAPS as OURS
@@ -15,4 +16,4 @@ from extproc.gateways.traps.servers import TRAPS as SERVERS
 
 __all__ = ["TRAPS"]
 
-TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LIMITS, *OURS, *SERVERS, *FULL_DUPLEX, *CHAIN, *NEIGHBOURS)
+TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LEARNING, *LIMITS, *OURS, *SERVERS, *FULL_DUPLEX, *CHAIN, *NEIGHBOURS)

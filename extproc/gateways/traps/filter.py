@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.core.router.learning_budget import LearningSource
 from extproc.gateways.model import Gateway, Processor
 from extproc.gateways.router import NAMESPACE, Router
 from extproc.gateways.traps.trap import Hit, Severity, Trap
@@ -63,15 +62,6 @@ def _response_buffered(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         if each.modes.response_body in ("BUFFERED", "BUFFERED_PARTIAL"):
             yield Hit(each.modes_place, f"response_body_mode is {each.modes.response_body}")
-
-
-def _response_headers_skipped(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    reads = router.configuration.learning.source is LearningSource.RESPONSE
-    for each in gateway.processors if reads else ():
-        if each.modes.response_headers == "SKIP" and each.modes.response_body != "NONE":
-            yield Hit(
-                each.modes_place, f"response_header_mode is SKIP, response_body_mode {each.modes.response_body}"
-            )
 
 
 def _route_cache_kept(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -179,15 +169,6 @@ TRAPS: Final = (
         "response_body_mode: STREAMED to learn from responses, NONE otherwise.",
         _response_buffered,
         "test_traps_of_the_filter.py::test_buffered_response_over_the_limit",
-    ),
-    Trap(
-        "response-headers-skipped",
-        Severity.WARNING,
-        "The router reads no response whose status it has not seen: responses are sent to it, and nothing is "
-        "learned.",
-        "response_header_mode: SEND to learn from responses; otherwise response_body_mode: NONE as well.",
-        _response_headers_skipped,
-        "test_router_modes.py::test_response_headers_that_are_skipped",
     ),
     Trap(
         "route-cache-kept",
