@@ -119,5 +119,5 @@ def test_envoys_own_lines_in_a_containers_log_are_no_rows() -> None:
     row = '{"estimate": 700, "prompt_tokens": 500, "reason": "fits", "time": "2026-11-29T22:36:03Z"}'
     lengths = parse_trace([own, row, own, row], "container.log")
     assert ([500, 500], 2) == (lengths.prompt.tolist(), lengths.left_out.requests)
-    with pytest.raises(ConfigurationError, match="container.log: line 2:"):
+    with pytest.raises(ConfigurationError, match=r"container\.log: line 2:"):
         parse_trace([row, "[2026-11-29 another log"], "container.log")
