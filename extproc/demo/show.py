@@ -79,6 +79,8 @@ async def _measured(stack: Stack) -> Latency | None:
 
 async def _drive(stack: Stack, asks: list[Ask], console: Console) -> list[Outcome]:
     table = LiveTable(len(asks))
+    if console.quiet:  # nobody watches, and after a look the router keeps that page for up to 10 s
+        return await drive(stack.gateway.url, asks, table.add)
     with Live(table, console=console, refresh_per_second=8):
         learning = asyncio.create_task(_follow(stack, table))
         outcomes = await drive(stack.gateway.url, asks, table.add)
