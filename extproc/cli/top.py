@@ -44,7 +44,8 @@ def _run(options: argparse.Namespace) -> int:
 
     events = _events(options.address, bearer_of(options))
     if options.once:
-        Console().print(screen(next(events), []))
+        event = next(events)
+        Console().print(screen(event, event["recent"] or []))
         return 0
     recent: list[dict[str, Any]] = []
     try:
@@ -120,7 +121,11 @@ def _models(models: list[dict[str, Any]]) -> "Table":
     return table
 
 
-def _recent(recent: list[dict[str, Any]]) -> "Table":
+def _recent(recent: list[dict[str, Any]]) -> "RenderableType":
+    from rich.text import Text  # noqa: PLC0415
+
+    if not recent:  # as always with --once: decisions are collected only while somebody watches
+        return Text("no decision since this view began", style="dim")
     table = _table("api", "bytes", "prompt", "bound", "budget", "pool", "reason")
     for each in reversed(recent):
         tokens = ("-" if each[name] is None else f"{each[name]:,.0f}" for name in ("estimate", "bound", "budget"))

@@ -242,7 +242,7 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
 
 
 def test_top_once_prints_the_figures(router: Router, call: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """`dualpool top --once` prints pools, models and problems."""
+    """`dualpool top --once` prints pools, models and problems; of decisions, that it saw none being made."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -253,6 +253,8 @@ def test_top_once_prints_the_figures(router: Router, call: type[Any], capsys: py
     printed = capsys.readouterr().out
     assert "short" in printed
     assert "no problems" in printed
+    assert "no decision since this view began" in printed
+    assert "reason" not in printed
 
 
 @pytest.mark.parametrize(

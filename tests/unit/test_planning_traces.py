@@ -255,7 +255,7 @@ def test_one_model_of_several_is_planned_by_itself() -> None:
     together = parse_scrape(text, "second")
     assert 4000 == together.requests
     assert "2 models are planned as if they were one: other, m" in lengths_between(None, together).note
-    with pytest.raises(ConfigurationError, match="no model 'gone'; it has"):
+    with pytest.raises(ConfigurationError, match=r"no model 'gone'; it has 'other', 'm'$"):
         parse_scrape(text, "second", "gone")
 
 

@@ -108,7 +108,8 @@ def _models(responses: dict[str, float], wanted: str | None, name: str) -> tuple
     """Return the models that were counted, most responses first."""
     models = tuple(sorted(responses, key=lambda each: -responses[each]))
     if wanted is not None and wanted not in models:
-        raise ConfigurationError(f"{name}: no model {shown(wanted)}; it has {shown(models[:MODELS_NAMED])}")
+        found = ", ".join(map(shown, models[:MODELS_NAMED])) or "none"
+        raise ConfigurationError(f"{name}: no model {shown(wanted)}; it has {found}")
     return models if wanted is None else (wanted,)
 
 
