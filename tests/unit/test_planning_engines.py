@@ -149,6 +149,18 @@ def replicated(tensor: int, data: int, model: str = "deepseek-v3", gpu: str = "h
     return Setup(model, gpu, instance, 65_536, Objective())
 
 
+def test_a_pool_of_sglang_holds_what_it_was_planned_to_hold() -> None:
+    """SGLang refuses a sequence that fills its context, so servers get one token more if the model has it."""
+    options = ProfileOptions(engine="sglang-0.5.23", times="roofline")
+    setup = setup_of(options, CATALOGUE)
+    most = setup.instance.model.max_context
+    for context, length in ((8_192, 8_193), (most - 1, most), (most, most)):
+        assert f"--context-length {length}" in setup.flags(context)
+    stretched = setup_of(replace(options, model="qwen3-32b"), CATALOGUE)  # beyond 40,960 with YaRN only
+    for context, length in ((40_959, 40_960), (40_960, 40_960), (40_961, 40_962)):
+        assert f"--context-length {length}" in stretched.flags(context)
+
+
 def test_replicas_of_the_attention_hold_more_of_a_latent_cache() -> None:
     """DeepSeek-V3 on 8 x H200: GPUs that split the attention all hold the same cache. Eight replicas hold eight
     different ones, each smaller because the dense weights are stored eight times.

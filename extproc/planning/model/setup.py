@@ -160,10 +160,15 @@ class Setup:
         """Return the arguments of `vllm serve` or `sglang.launch_server` for an instance with this context."""
         limits = self.limits(context_tokens, short=short)
         if self.engine is Engine.SGLANG:
+            # It refuses a sequence that fills its context (docs/pools.md), which the pool is planned to hold; but
+            # it takes no context beyond the model's.
+            model = self.instance.model
+            limits_of_model = (model.max_context, *([] if model.yarn is None else [model.yarn.native_context]))
+            length = context_tokens + (context_tokens not in limits_of_model)
             fraction = self.engine.mem_fraction_static(self.instance, self.max_batched_tokens)
             return (
                 f"--tp-size {self.instance.tensor_parallel}",
-                f"--context-length {context_tokens}",
+                f"--context-length {length}",
                 f"--chunked-prefill-size {limits.max_num_batched_tokens}",
                 f"--max-running-requests {limits.max_num_seqs}",
                 f"--mem-fraction-static {fraction:g}",
