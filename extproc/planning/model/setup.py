@@ -160,11 +160,8 @@ class Setup:
         """Return the arguments of `vllm serve` or `sglang.launch_server` for an instance with this context."""
         limits = self.limits(context_tokens, short=short)
         if self.engine is Engine.SGLANG:
-            # It refuses a sequence that fills its context (docs/pools.md), which the pool is planned to hold; but
-            # it takes no context beyond the model's.
-            model = self.instance.model
-            limits_of_model = (model.max_context, *([] if model.yarn is None else [model.yarn.native_context]))
-            length = context_tokens + (context_tokens not in limits_of_model)
+            # It refuses a sequence that fills its context (docs/pools.md), which the pool is planned to hold.
+            length = context_tokens if context_tokens in self._limits_of_model else context_tokens + 1
             fraction = self.engine.mem_fraction_static(self.instance, self.max_batched_tokens)
             return (
                 f"--tp-size {self.instance.tensor_parallel}",
@@ -190,6 +187,12 @@ class Setup:
     def _data_parallel_flags(self) -> tuple[str, ...]:
         ranks = self.instance.data_parallel
         return () if ranks == 1 else (f"--data-parallel-size {ranks}", "--enable-expert-parallel")
+
+    @property
+    def _limits_of_model(self) -> tuple[int, ...]:
+        """The contexts beyond which servers do not go: the longest, and the longest without YaRN."""
+        model = self.instance.model
+        return (model.max_context, *([] if model.yarn is None else [model.yarn.native_context]))
 
     def _yarn_flags(self, context_tokens: int) -> tuple[str, ...]:
         """Return vLLM's arguments for YaRN if this context needs it: without them vLLM refuses to start. Each key
