@@ -1,8 +1,9 @@
 """The sizes up to which a search goes: a fleet that has to be larger is hardly worth building.
 
-At one rate that is a multiple of the first guess, with which there is no queue. Two random choices may still meet
-a long prefill too often: chat among documents in one pool (bench/planner.md) misses its objective with eight times
-the guess, and meets it with ten. So a search that ends here says what was tried, not that there is no fleet.
+At one rate that is a multiple of the first guess, with which there is no queue. Two random choices may still
+meet a long prefill too often: chat among documents in one pool (bench/planner.md) misses its objective with
+twelve times the guess, and meets it with fifteen. So a search that ends here says what was tried, not that
+there is no fleet.
 
 A trace's own arrivals may for a moment come at hundreds of times their mean rate, from which the guess is made:
 where 800 of 3,800 requests arrive within half a second of 1,000, 24 instances start them within 1 s; one serves
