@@ -1,6 +1,7 @@
 """Settings for all tests, and which of them coverage measures."""
 
 import gc
+import logging
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -120,3 +121,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if measuring := item.config.stash.get(MEASURING, None):
         measuring.switch(on=is_measured(item.path))
     return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _restored_log_levels() -> Iterator[None]:
+    """Restore the levels of logging, which a router sets for its process: other tests would miss lines."""
+    loggers = [logging.getLogger(name) for name in (None, "grpc", "httpx", "httpcore")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
