@@ -67,6 +67,9 @@ class Listener:
     def no_slot(self, decision: Decision) -> None:
         """Called when a stream is not kept open because too many already are (`learning.max_streams`)."""
 
+    def sealed(self, decision: Decision) -> None:
+        """Called when a decision goes out with evidence for the gateway's access log, which should come back."""
+
     def left_out(self, decision: Decision) -> None:
         """Called when a decision does not fit into the gateway's access log; its response then teaches nothing."""
 

@@ -68,7 +68,9 @@ class Teaching:
         except Exception as error:  # noqa: BLE001  (whatever it is, the decision goes out)
             self.listener.failed(error)
             return None
-        if sealed is None and decision.estimate is not None:
+        if sealed is not None:
+            self.listener.sealed(decision)
+        elif decision.estimate is not None:
             self.listener.left_out(decision)
         return sealed
 

@@ -188,6 +188,10 @@ class Metrics(Series, Listener):
             self.bounds_by_category[key, verdict] += 1
             self.bytes_per_token[model, key] = learning.bytes_per_token
 
+    def sealed(self, decision: Decision) -> None:  # noqa: ARG002  (Listener's signature)
+        """Count a decision whose evidence the gateway's log should bring back."""
+        self.evidence_sent[PLAIN] += 1
+
     def left_out(self, decision: Decision) -> None:  # noqa: ARG002  (Listener's signature)
         """Count a decision that the gateway's log has no room for."""
         self.evidence_left_out[PLAIN] += 1

@@ -68,6 +68,10 @@ class Series(EstimateSeries):
         self.access_log_entries = self._counter(
             "access_log_entries_total", "Entries of the gateway's access log, by outcome", "outcome"
         )
+        self.evidence_sent = self._counter(
+            "evidence_sent_total",
+            "Decisions sent with evidence for the gateway's access log; each should come back in an entry",
+        )
         self.evidence_left_out = self._counter(
             "evidence_left_out_total",
             "Decisions that did not fit into the gateway's access log, because names are long; they teach nothing",

@@ -305,6 +305,7 @@ def test_decisions_that_do_not_fit_are_counted(router: Router, call: type[Any]) 
             fields = await decided(call(channel), chat(WORDS).replace(b'"m"', f'"{model}"'.encode()))
             assert bool(left_out) is ("evidence" not in fields)
             assert left_out == app.ask(lambda: app._streams.metrics.evidence_left_out[()])
+            assert 1 == app.ask(lambda: app._streams.metrics.evidence_sent[()]), "the first one's"
 
     with_a_log(router, act)
 
