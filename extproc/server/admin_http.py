@@ -31,7 +31,7 @@ from extproc.server.admin import PAGES, PROBES, Pages
 from extproc.server.changes import Changes
 from extproc.server.live import Live
 
-__all__ = ["Admin", "admin_servers", "listening"]
+__all__ = ["Admin", "addresses_of", "admin_servers", "listening"]
 
 CONNECTIONS = 32
 # asyncio accepts so many before the bound above is looked at. With uvicorn's 2048 a flood of connections takes all
@@ -54,6 +54,11 @@ def admin_servers(settings: AdminSettings, pages: Pages, live: Live, changes: Ch
     if settings.probes_address:
         servers.append(Admin("admin.probes_address", settings.probes_address, pages, PROBES))
     return servers
+
+
+def addresses_of(servers: Sequence["Admin"]) -> dict[str, str]:
+    """Return where these servers listen, for the log: `admin`, and `probes` if there is such a port."""
+    return {name: server.address for name, server in zip(("admin", "probes"), servers, strict=False)}
 
 
 class Admin:

@@ -13,7 +13,7 @@ from extproc.core.estimator.terms import Terms
 from extproc.core.router.router import Router
 from extproc.server.access_logs import AccessLogs
 from extproc.server.admin import AdminPages
-from extproc.server.admin_http import Admin, admin_servers
+from extproc.server.admin_http import Admin, addresses_of, admin_servers
 from extproc.server.background import Background
 from extproc.server.changes import Changes
 from extproc.server.current import CurrentEstimator
@@ -161,7 +161,8 @@ class App:
         self._reloader.start()
         self._serving = True
         self._health.set_ready(ready=True)
-        addresses = {"grpc": self.grpc_address, "admin": self.admin_address}
+        health = {"health": self.health_address} if self.health_address else {}
+        addresses = {"grpc": self.grpc_address, **health, **addresses_of(self._admins)}
         log.info("serving" if self._admins else "worker serving", extra={"fields": addresses})
         self.loop.run(lambda: self._ending)
         if not self._at_once:

@@ -17,7 +17,7 @@ from typing import Final
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import check_room
 from extproc.core.errors import ConfigurationError
-from extproc.server.admin_http import admin_servers
+from extproc.server.admin_http import addresses_of, admin_servers
 from extproc.server.changes import Changes
 from extproc.server.live import Live, about_router
 from extproc.server.reload import Reloader
@@ -155,8 +155,10 @@ class Supervisor:
 
     def _serve(self) -> None:
         self._reloader.start()
-        addresses = [slot.started.address for slot in self.slots if slot.started]
-        log.info("serving", extra={"fields": {"grpc": addresses, "admin": self.admin_address}})
+        started = [slot.started for slot in self.slots if slot.started]
+        health = [each.health_address for each in started if each.health_address]
+        addresses = {"grpc": [each.address for each in started], **({"health": health} if health else {})}
+        log.info("serving", extra={"fields": addresses | addresses_of(self._admins)})
         while not self._end_requested(within_s=CHECKS_SIGNALS_EVERY_S):
             pass
         self._reloader.stop()

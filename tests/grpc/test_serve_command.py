@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
@@ -48,6 +49,33 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
         assert httpx.get(f"http://{admin}/readyz").status_code == 503
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_log_says_where_each_port_listens(tmp_path: Path, workers: str) -> None:
+    """The line "serving" has the address of every port that is configured, also those for probes."""
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "listen: {address: '127.0.0.1:0', health_address: '127.0.0.1:0'}\ndrain_s: 0\n"
+        "admin: {address: '127.0.0.1:0', probes_address: '127.0.0.1:0'}"
+    )
+    command = [*SERVE, "--config", str(config), "--workers", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = next(each for each in map(json.loads, process.stderr) if each["message"] == "serving")
+            for page in ("admin", "probes"):
+                assert httpx.get(f"http://{line[page]}/readyz").status_code == 200
+            health = [line["health"]] if workers == "1" else line["health"]
+            assert int(workers) == len(health)
+            for address in health:
+                with grpc.insecure_channel(address) as channel:
+                    check = channel.unary_unary("/grpc.health.v1.Health/Check")
+                    assert b"\x08\x01" == check(b"", timeout=20), "SERVING"
+            process.send_signal(signal.SIGTERM)
+            assert 0 == process.wait(60)
+        finally:
+            process.kill()
 
 
 HAS_NO_THREADS = """
