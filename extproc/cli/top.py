@@ -105,7 +105,7 @@ def _models(models: list[dict[str, Any]]) -> "Table":
     from rich.text import Text  # noqa: PLC0415
 
     table = _table(
-        "model", "per s", "off the\ndefault", "error\np50", "error\np90", "bound /\nactual", "above\nit"
+        "model", "per s", "to smaller\npools", "error\np50", "error\np90", "bound /\nactual", "above\nit"
     )
     for each in models:
         shares = (_share(each[name]) for name in ("routed", "error_p50", "error_p90"))

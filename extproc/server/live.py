@@ -178,7 +178,7 @@ class Live:
         covered = bool(self._looks) and now.at_s - self._looks[0].at_s >= SHORTEST_WINDOW_S
         window = self._looks[0] if covered else self._start
         if due or self._judged is None:
-            self._judged = judged_between(window, now, names)
+            self._judged = judged_between(window, now)
         if not self._looks or now.at_s - self._looks[-1].at_s >= KEEPS_EVERY_S:
             self._looks.append(now)
         self._last = now

@@ -71,7 +71,7 @@ def figures_between(before: Look, after: Look, pools: Iterable[str], judged: Jud
     """Return the figures for the time between two looks; `pools` in order, the default one last."""
     names = tuple(pools)
     seconds = seconds_between(before, after)
-    judged = judged or judged_between(before, after, names)
+    judged = judged or judged_between(before, after)
     by_pool: dict[str, float] = defaultdict(float)
     reasons: dict[str, float] = defaultdict(float)
     for labels, count in grown(before, after, "dualpool_requests_total"):

@@ -5,20 +5,22 @@ With thousands of series they are the most expensive metrics to sample, so they 
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from extproc.core.placing.pool import Reason
 from extproc.telemetry.looks import Look, differences, grown, seconds_between, sum_of
 
 __all__ = ["Buckets", "Judged", "ModelFigures", "judged_between"]
 
 MOST_MODELS = 12
+FITS, SPILLED = Reason.FITS.value, Reason.SPILLED.value
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
-    """One model: decisions a second, share routed off the default pool, median and 90th percentile of
-    |estimate / actual - 1|, the share of prompts beyond their bound, and the bound over the truth (median).
+    """One model: decisions a second, share routed to smaller pools than its default one, median and 90th percentile
+    of |estimate / actual - 1|, the share of prompts beyond their bound, and the bound over the truth (median).
 
     A value without observations is None.
     """
@@ -47,14 +49,14 @@ class Judged:
     budgets: Buckets
 
 
-def judged_between(before: Look, after: Look, pools: Iterable[str]) -> Judged:
+def judged_between(before: Look, after: Look) -> Judged:
     """Return the histograms' figures for the time between two looks."""
     errors, bounds, budgets = (
         _histograms(before, after, f"dualpool_{what}")
         for what in ("estimate_ratio", "bound_ratio", "budget_tokens")
     )
     return Judged(
-        models=tuple(_models(before, after, tuple(pools)[-1], errors, bounds)),
+        models=tuple(_models(before, after, errors, bounds)),
         observed=int(sum_of(before, after, "dualpool_estimate_ratio_count")),
         errors=_all_of(errors),
         budgets=_all_of(budgets),
@@ -62,14 +64,17 @@ def judged_between(before: Look, after: Look, pools: Iterable[str]) -> Judged:
 
 
 def _models(
-    before: Look, after: Look, default: str, errors_of: Mapping[str, Buckets], bounds_of: Mapping[str, Buckets]
+    before: Look, after: Look, errors_of: Mapping[str, Buckets], bounds_of: Mapping[str, Buckets]
 ) -> Iterator[ModelFigures]:
     seconds = seconds_between(before, after)
     decisions: dict[str, float] = defaultdict(float)
     routed: dict[str, float] = defaultdict(float)
+    smaller = _smaller(after)
     for labels, count in grown(before, after, "dualpool_requests_total"):
-        decisions[labels.get("model", "")] += count
-        routed[labels.get("model", "")] += count * (labels.get("pool") != default)
+        model, reason = labels.get("model", ""), labels.get("reason")
+        decisions[model] += count
+        if reason == FITS or (reason == SPILLED and (model, labels.get("pool")) in smaller):
+            routed[model] += count
     under = {labels.get("model"): n for labels, n in grown(before, after, "dualpool_under_counted_total")}
     for name in sorted(decisions, key=lambda each: -decisions[each])[:MOST_MODELS]:
         errors, bounds = errors_of.get(name, ()), bounds_of.get(name, ())
@@ -83,6 +88,15 @@ def _models(
             under_counted=under.get(name, 0.0) / seen if seen else None,
             bound_ratio=_median(bounds),
         )
+
+
+def _smaller(look: Look) -> set[tuple[str, str | None]]:
+    """Return each model with the pools that are smaller than its default, where its requests fitted.
+
+    A model's default is not always the last of all pools, which may serve other models only.
+    """
+    placed = map(dict, look.samples.get("dualpool_requests_total", ()))
+    return {(each.get("model", ""), each.get("pool")) for each in placed if each.get("reason") == FITS}
 
 
 def _histograms(before: Look, after: Look, name: str) -> dict[str, Buckets]:

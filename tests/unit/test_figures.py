@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from extproc.core.facts import ResponseHead
 from extproc.core.listener import Listener, Misconfiguration, Observation
-from extproc.core.placing.policy import Reason
+from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Usage
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.figures import TROUBLE, figures_between
@@ -43,6 +43,24 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
     (model,) = found.models
     assert 0.75 == model.routed
     assert 4 == sum(count for _, count in found.budgets)
+
+
+def test_a_models_share_of_smaller_pools_is_of_its_own_pools(metrics: Metrics) -> None:
+    """A model whose largest pool is not the last one: what goes there does not count as sent to a smaller pool, nor
+    does what spills over to it.
+    """
+    own = Pool("own-long", 500)
+    for pool, reason, times in (
+        (SHORT, Reason.FITS, 1),
+        (SHORT, Reason.SPILLED, 1),
+        (own, Reason.TOO_LONG, 4),
+        (own, Reason.SPILLED, 1),
+        (LONG, Reason.SHED, 1),
+    ):
+        for _ in range(times):
+            metrics.decided(replace(DECISION, pool=pool, reason=reason))
+    (model,) = figures_between(NOTHING, look_at(metrics.collect(), 1.0), ("short", "own-long", "long")).models
+    assert 0.25 == model.routed
 
 
 def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None:
