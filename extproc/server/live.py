@@ -65,9 +65,10 @@ def about_router(configuration: Configuration) -> About:
 @dataclass(frozen=True, slots=True)
 class _Event:
     """One second: its rates by pool, and the figures of the window; `recent` is None if individual decisions are
-    not available.
+    not available. `at_s` is when the metrics were sampled, by a monotonic clock, so that a viewer sees delays.
     """
 
+    at_s: float
     about: About
     per_s: float
     by_pool: tuple[float, ...]
@@ -185,6 +186,7 @@ class Live:
         recent = None if self._recent is None else self._recent.since(self._shown)
         self._shown = max([self._shown, *(each.number for each in recent or ())])
         event = _Event(
+            at_s=now.at_s,
             about=about,
             per_s=sum(by_pool),
             by_pool=by_pool,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import time
 import tracemalloc
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -348,6 +349,36 @@ def test_a_page_whose_router_is_gone_does_not_say_that_it_is_ready(router: Route
             await page.locator("body.old #state", has_text="connection lost").wait_for(timeout=60_000)
             assert "" == await page.inner_text("#ready")
             assert "\N{EN DASH}" == await page.inner_text("#rate")
+            await browser.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_page_says_how_old_its_figures_are(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a starved router's events are old when they come, the page says so, until a new one comes."""
+    api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
+    stopped_s: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: stopped_s[0] if stopped_s else time.monotonic())
+
+    async def scenario() -> None:
+        async with router() as app, api.async_playwright() as driver:
+            browser = await driver.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            )
+            page = await browser.new_page()
+            await learn_once(app, call)
+            monkeypatch.setattr(live, "time", clock)
+            await page.goto(f"http://{app.admin_address}/")
+            await page.locator("#ready", has_text="ready").wait_for(timeout=60_000)
+            stopped_s.append(time.monotonic())
+            await page.locator("body.old #state", has_text="not up to date").wait_for(timeout=60_000)
+            assert "" == await page.inner_text("#ready")
+            stopped_s.clear()
+            await page.locator("body:not(.old) #state", has_text="live").wait_for(timeout=60_000)
+            assert "ready" in await page.inner_text("#ready")
             await browser.close()
 
     asyncio.run(scenario())
