@@ -19,8 +19,9 @@ FITS, SPILLED = Reason.FITS.value, Reason.SPILLED.value
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
-    """One model: decisions a second, share routed to smaller pools than its default one, median and 90th percentile
-    of |estimate / actual - 1|, the share of prompts beyond their bound, and the bound over the truth (median).
+    """One model: decisions a second, share routed to smaller pools than its default one, median and 90th
+    percentile of |estimate / actual - 1|, the share of prompts beyond their bound, and the bound over the truth
+    (median).
 
     A value without observations is None.
     """

@@ -70,7 +70,7 @@ def test_the_log_says_where_each_port_listens(tmp_path: Path, workers: str) -> N
             assert int(workers) == len(health)
             for address in health:
                 with grpc.insecure_channel(address) as channel:
-                    check = channel.unary_unary("/grpc.health.v1.Health/Check")
+                    check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
                     assert b"\x08\x01" == check(b"", timeout=20), "SERVING"
             process.send_signal(signal.SIGTERM)
             assert 0 == process.wait(60)

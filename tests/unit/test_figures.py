@@ -46,8 +46,8 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
 
 
 def test_a_models_share_of_smaller_pools_is_of_its_own_pools(metrics: Metrics) -> None:
-    """A model whose largest pool is not the last one: what goes there does not count as sent to a smaller pool, nor
-    does what spills over to it.
+    """A model whose largest pool is not the last one: what goes there does not count as sent to a smaller pool,
+    nor does what spills over to it.
     """
     own = Pool("own-long", 500)
     for pool, reason, times in (
