@@ -49,7 +49,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     add_token(into)
     into.set_defaults(run=_import)
 
-    merge = actions.add_parser("merge", help="merge what several routers have learned separately into a file")
+    merge = actions.add_parser(
+        "merge",
+        help="merge what several routers have learned separately into a file",
+        description="Adds up what routers have learned separately. What two of them have in common would count "
+        "twice: routers that share a store, or began with the same file, and earlier copies of the same state. "
+        "Merging is refused where the states show it, which those that are many responses apart do not.",
+    )
     merge.add_argument("places", nargs="+", metavar="PLACE", help=PLACE)
     merge.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     add_token(merge)
@@ -115,11 +121,18 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from extproc.core.estimator.in_common import in_common  # noqa: PLC0415
     from extproc.core.estimator.merging import bounded, merged  # noqa: PLC0415
     from extproc.state.snapshot import to_message  # noqa: PLC0415
 
     token = bearer_of(options)
     states = [read(place, token) for place in options.places]
+    if (same := in_common(states)) is not None:
+        one, two = (options.places[index] for index in same)
+        raise ConfigurationError(
+            f"{one} and {two} hold what was learned from the same responses, which would count twice; "
+            "give only one of them"
+        )
     terms = _terms(states)
     write(options.out, to_message(bounded(merged(states, terms), terms)))
     return 0

@@ -8,20 +8,28 @@ from typing import Any
 import pytest
 
 from extproc.cli.main import main
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.terms import Terms
 from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_json, from_message, to_json, to_message
+from tests.unit.byteclass_lessons import teach
 from tests.unit.redis_server import redis_server
 from tests.unit.sharing_replica import Replica
 from tests.unit.test_state_file import LATER, refuse, taught
 
 
-def state_file(path: Path, responses: int = 30) -> str:
-    """Write a file of learned state; return its name."""
-    write_atomically(path, framed(to_message(taught(responses).state()).SerializeToString()))
+def state_file(path: Path, responses: int = 30, seed: int = 0) -> str:
+    """Write a file of what a router has learned from its own responses (`seed`); return the file's name."""
+    return saved(path, taught(responses, seed).state())
+
+
+def saved(path: Path, state: LearnedState) -> str:
+    """Write a state to a file; return the file's name."""
+    write_atomically(path, framed(to_message(state).SerializeToString()))
     return str(path)
 
 
@@ -56,7 +64,7 @@ def test_an_empty_state_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_files_merge(tmp_path: Path) -> None:
     """Knowledge that two routers learned separately adds up."""
-    one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12)
+    one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12, seed=1)
     assert 0 == run("merge", one, two, "--out", str(tmp_path / "both"))
     assert 42 == responses_in(tmp_path / "both")
 
@@ -64,13 +72,35 @@ def test_files_merge(tmp_path: Path) -> None:
 def test_merged_files_weigh_as_much_as_one_router_remembers(tmp_path: Path) -> None:
     """Otherwise a router that starts with them would hardly learn anything new."""
     memory = Terms.of(EstimatorSettings()).model_memory
-    state = taught(30).state()
-    heavy = replace(state, models=tuple(replace(row, weight=0.9 * memory) for row in state.models))
-    names = [str(tmp_path / each) for each in ("one", "two")]
-    for name in names:
-        write_atomically(Path(name), framed(to_message(heavy).SerializeToString()))
+    names = []
+    for seed in range(2):
+        state = taught(30, seed).state()
+        heavy = replace(state, models=tuple(replace(row, weight=0.9 * memory) for row in state.models))
+        names.append(saved(tmp_path / str(seed), heavy))
     assert 0 == run("merge", *names, "--out", str(tmp_path / "both"))
     assert max(row.weight for row in read_state(tmp_path / "both").models) == pytest.approx(memory)
+
+
+def test_what_has_responses_in_common_is_not_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused: a state with itself, with an earlier copy, and with that of a router that began with a copy, since
+    these responses would count twice; not that of a router that only began with the same few requests.
+    """
+    one = state_file(tmp_path / "one", 300)
+    earlier, other = state_file(tmp_path / "earlier", 200), state_file(tmp_path / "other", 200, seed=1)
+    begun = ByteClassEstimator(EstimatorSettings())
+    begun.load(from_message(read_state(Path(earlier))))
+    teach(begun, 90, seed=2)
+    from_copy = saved(tmp_path / "from copy", begun.state())
+    same_probes = ByteClassEstimator(EstimatorSettings())
+    teach(same_probes, 30)
+    teach(same_probes, 200, seed=3)
+    probed = saved(tmp_path / "probed", same_probes.state())
+    out = str(tmp_path / "both")
+    for pair in ((one, one), (one, earlier), (from_copy, one)):
+        assert 2 == run("merge", other, *pair, "--out", out)
+        assert f"{pair[0]} and {pair[1]} hold what was learned from the same responses" in capsys.readouterr().err
+        assert not Path(out).exists()
+    assert 0 == run("merge", other, probed, earlier, "--out", out)
 
 
 @pytest.mark.parametrize("place", ["{}/state", "store:{}/router.yaml", "http://127.0.0.1:1"])

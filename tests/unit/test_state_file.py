@@ -29,10 +29,10 @@ def refuse(state: LearnedState) -> None:
     raise AssertionError(state.estimator_kind)
 
 
-def taught(responses: int = 20) -> ByteClassEstimator:
+def taught(responses: int = 20, seed: int = 0) -> ByteClassEstimator:
     """Return an estimator that has learned something."""
     estimator = ByteClassEstimator(EstimatorSettings())
-    teach(estimator, responses)
+    teach(estimator, responses, seed=seed)
     return estimator
 
 
