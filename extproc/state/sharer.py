@@ -223,8 +223,9 @@ class Sharer:
         if found.expired:
             await store.drop_names(found.expired)
         dead_s = DEAD_AFTER * self._settings.every_s
+        faded = None if self._base is None or not self._base_head else (self._base_head, self._base)
         for name in [name for name, silent_s in found.silent_s.items() if silent_s > dead_s]:
-            await store.fold([name], dead_s=dead_s)
+            await store.fold([name], dead_s=dead_s, faded=faded)
         if found.base is None or self._base is None or self._base_head != found.base_head:
             return
         if _weight(self._base) < WORTH_WRITING * _weight(found.base.state):

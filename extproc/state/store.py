@@ -153,11 +153,13 @@ class Store:
 
     async def fold(
         self, names: Sequence[str], *, dead_s: float, added: Base = NO_BASE, without: str = "",
-        nothing: bool = False,
+        nothing: bool = False, faded: tuple[bytes, LearnedState] | None = None,
     ) -> bool:  # fmt: skip
         """Fold replicas into the base, if all of them were silent for `dead_s` seconds, and what is `added`.
 
-        What the base names is not added again: an earlier reply may have been lost, or the store set back.
+        `faded` is the head of a base, and that base as it has faded since it was written: the others read a new
+        one as if it were just written. What the base names is not added again: an earlier reply may have been
+        lost, or the store set back.
         `without` names a model to leave out; `nothing` leaves out everything. Return whether it was done: it is
         not if another router has changed something meanwhile.
         """
@@ -175,7 +177,8 @@ class Store:
                 return True
             new = {name: blob for name, blob in zip(names, blobs[1:], strict=True) if name not in before.folded}
             own = [tables for blob in new.values() if (tables := own_in(blob or b"", self._indexes)) is not None]
-            state = merged([before.state, *map(state_of, own), added.state], self.terms)
+            earlier = faded[1] if faded and faded[0] == (blobs[0] or b"")[:HEAD_BYTES] else before.state
+            state = merged([earlier, *map(state_of, own), added.state], self.terms)
             state = bounded(without_model(state, without) if without else state, self.terms)
             named = [each for name, blob in new.items() for each in (name, versioned(name, blob or b""))]
             folded = [*before.folded, *named, *added.folded]

@@ -52,6 +52,32 @@ def test_a_dead_replica_is_folded_once(server: RedisServer, monkeypatch: pytest.
     assert 0 < new.replicas < 3
 
 
+def test_a_base_stays_as_old_as_it_is_when_another_replica_is_folded(server: RedisServer) -> None:
+    """What replicas that have ended knew goes on fading, also where they end one after the other, as in rollouts:
+    all that is known weighs as much as in one router that saw all responses.
+    """
+    first, second, other = (Replica(server.url, seed) for seed in range(3))
+
+    def ends(replica: Replica) -> None:
+        replica.exchange()
+        key = f"{replica.sharer._store()._replica(replica.sharer._name)}"
+        server.say("PEXPIRE", key, str(round(1e3 * (replica.settings.keep_s - 400))))
+        other.exchange(2)
+
+    first.learn(1_000)
+    second.learn(20)
+    ends(first)
+    for _ in range(9):
+        other.learn(100)
+        other.exchange()
+    ends(second)
+    alone = Replica(server.url, name="alone")
+    alone.learn(1_920)
+    weights = [row.weight for each in (other, alone) for row in each.estimator.state().models if row.model == "m"]
+    assert 1_920 == other.responses
+    assert weights[0] == pytest.approx(weights[1], rel=0.02)
+
+
 @pytest.mark.parametrize(("silent_s", "left"), [(350, 1), (370, 0)])
 def test_a_replica_is_dead_after_six_intervals(server: RedisServer, silent_s: int, left: int) -> None:
     """Until then it may only be late."""
