@@ -372,6 +372,19 @@ def test_notes_warn_of_connections_that_the_network_policy_denies(
     assert missing == denied.partition("\n")[0]
 
 
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [((), False), (("config.state.path=/var/lib/dualpool/state",), True), ((STORE,), False)],
+)
+def test_notes_warn_of_a_state_file_without_a_volume(
+    settings: tuple[str, ...], *, warns: bool, tmp_path: Path
+) -> None:
+    """The chart mounts nothing that the router could write, so what it learns is not saved to a file."""
+    pod = rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]["spec"]
+    assert all({"secret", "configMap"} & set(volume) for volume in pod["volumes"])
+    assert warns == ("nothing is saved to config.state.path, /var/lib" in notes_of(tmp_path, *settings))
+
+
 def notes_of(tmp_path: Path, *settings: str) -> str:
     """Return the notes that helm prints after an installation."""
     # Helm renders the notes only if it has a cluster; in this copy of the chart they are an ordinary template.
