@@ -30,6 +30,8 @@ __all__ = ["Sharer"]
 # A replica that has published nothing for this many intervals is considered dead. If it was only cut off, it finds
 # out when it comes back.
 DEAD_AFTER: Final = 6
+# Who does not know how far the base has faded folds later, by this factor, and leaves it to those who do.
+LATER: Final = 4 / 3
 # The supervisor considers a worker broken that has not started after 20 s.
 BEGINS_WITHIN_S: Final = 10.0
 # A base that has decayed to less than this share is written back, for replicas that start later.
@@ -60,6 +62,8 @@ class Sharer:
         self._base: LearnedState | None = None
         self._is_from_file = False
         self._base_head = b""
+        # Whether the base was written while this replica looked on: one that starts reads it as if it were new.
+        self._knows_age, self._has_looked = True, False
         self._folded: tuple[str, ...] = ()  # the replicas that the base includes
         # What the estimator does not have yet of the last exchange: `_share` counts all of it as applied.
         self._to_apply: deque[Change] = deque()
@@ -112,7 +116,9 @@ class Sharer:
                     self._rename(base)
                 await self._publish(store, self._compute(self._estimator.state()).own)
                 if not self._is_new:
-                    return
+                    break
+            if self._knows_age and self._base is not None:  # those that stay may have started a moment ago
+                await store.replace_base(self._base_head, Base(self._base, self._folded))
 
         try:
             await self._try(self._in_time(once()))
@@ -195,10 +201,11 @@ class Sharer:
         if found.base is not None and found.base_head != self._base_head:
             self._base, self._base_head = found.base.state, found.base_head
             self._folded = found.base.folded
+            self._knows_age = self._has_looked or not found.replicas
         elif self._is_from_file and found.replicas:
             # The file holds what all replicas had learned, the one that wrote it among them: it would count twice.
             self._base = None
-        self._is_from_file = False
+        self._is_from_file, self._has_looked = False, True
 
     def _compute(self, view: LearnedState) -> Exchanged:
         peers = [
@@ -222,7 +229,7 @@ class Sharer:
     async def _maintain(self, store: Store, found: Found) -> None:
         if found.expired:
             await store.drop_names(found.expired)
-        dead_s = DEAD_AFTER * self._settings.every_s
+        dead_s = DEAD_AFTER * self._settings.every_s * (1 if self._knows_age else LATER)
         faded = None if self._base is None or not self._base_head else (self._base_head, self._base)
         for name in [name for name, silent_s in found.silent_s.items() if silent_s > dead_s]:
             await store.fold([name], dead_s=dead_s, faded=faded)

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 
 from extproc.core.estimator.features import FEATURE_NAMES
+from extproc.look_ups import run
 from extproc.state.store import Store
 from extproc.state.values import Base
 from tests.unit.redis_server import RedisServer
@@ -76,6 +77,32 @@ def test_a_base_stays_as_old_as_it_is_when_another_replica_is_folded(server: Red
     weights = [row.weight for each in (other, alone) for row in each.estimator.state().models if row.model == "m"]
     assert 1_920 == other.responses
     assert weights[0] == pytest.approx(weights[1], rel=0.02)
+
+
+def test_what_is_known_is_as_old_after_a_rollout_as_before(server: RedisServer) -> None:
+    """New replicas, which cannot know how far the base has faded, replace the old ones one after the other, and
+    fold what these leave behind: all that is known weighs as much as in one router that saw all responses.
+    """
+    alone, seed = Replica(server.url, name="alone"), 0
+    live = [Replica(server.url, 1), Replica(server.url, 2)]
+    for _ in range(3):
+        for replica in [*live] * 4:
+            replica.learn(75)
+            replica.exchange()
+        live[0].exchange()
+        alone.learn(600)
+        for old in [*live]:
+            new = Replica(server.url, seed := seed + 10)
+            new.exchange()
+            run(old.sharer.leave())
+            live = [new, *(each for each in live if each is not old)]
+            key = old.sharer._store()._replica(old.sharer._name)
+            server.say("PEXPIRE", key, str(round(1e3 * (old.settings.keep_s - 500))))
+            for replica in live * 2:
+                replica.exchange()
+    weights = [row.weight for each in (*live, alone) for row in each.estimator.state().models if row.model == "m"]
+    assert [1_800] * 2 == [replica.responses for replica in live]
+    assert [weights[2]] * 2 == pytest.approx(weights[:2], rel=0.02)
 
 
 @pytest.mark.parametrize(("silent_s", "left"), [(350, 1), (370, 0)])
