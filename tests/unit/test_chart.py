@@ -372,17 +372,55 @@ def test_notes_warn_of_connections_that_the_network_policy_denies(
     assert missing == denied.partition("\n")[0]
 
 
+STATE_FILE = "config.state.path=/var/lib/dualpool/state"
+FROM_LOG = "config.learning.source=access_log"
+MOUNTED = (
+    "volumes[0].name=own",
+    "volumes[0].emptyDir.sizeLimit=64Mi",
+    "volumeMounts[0].name=own",
+    "volumeMounts[0].mountPath=/var/lib/dualpool",
+)
+
+
 @pytest.mark.parametrize(
     ("settings", "warns"),
-    [((), False), (("config.state.path=/var/lib/dualpool/state",), True), ((STORE,), False)],
+    [((), False), ((STATE_FILE,), True), ((STATE_FILE, *MOUNTED), False), ((STORE,), False)],
 )
 def test_notes_warn_of_a_state_file_without_a_volume(
     settings: tuple[str, ...], *, warns: bool, tmp_path: Path
 ) -> None:
-    """The chart mounts nothing that the router could write, so what it learns is not saved to a file."""
-    pod = rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]["spec"]
-    assert all({"secret", "configMap"} & set(volume) for volume in pod["volumes"])
+    """No pod has a volume of its own that the router could write: `state.path` keeps nothing there."""
     assert warns == ("nothing is saved to config.state.path, /var/lib" in notes_of(tmp_path, *settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [
+        ((), False),
+        ((FROM_LOG,), True),
+        (("config.learning.source=response",), False),
+        ((FROM_LOG, "config.learning.access_log.key_file=/etc/key/key"), False),
+    ],
+)
+def test_notes_warn_of_an_access_log_without_a_common_key(
+    settings: tuple[str, ...], *, warns: bool, tmp_path: Path
+) -> None:
+    """Without one each process makes its own, and takes the entries that describe others' decisions for forged."""
+    assert warns == ("Mount a common key" in notes_of(tmp_path, *settings))
+
+
+def test_volumes_are_mounted_besides_those_of_the_chart() -> None:
+    """The router's container has the volumes of the values, next to its configuration and Secrets."""
+    deployment = rendered("store.passwordSecret=redis", STORE, *MOUNTED)["Deployment", "dualpool"]
+    pod = deployment["spec"]["template"]["spec"]
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert (
+        {each["name"] for each in pod["volumes"]}
+        == {each["name"] for each in mounts}
+        == {"store", "config", "own"}
+    )
+    assert {"name": "own", "mountPath": "/var/lib/dualpool"} in mounts
+    assert {"name": "own", "emptyDir": {"sizeLimit": "64Mi"}} in pod["volumes"]
 
 
 def notes_of(tmp_path: Path, *settings: str) -> str:
