@@ -38,7 +38,8 @@ _CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
 class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """`Evidence` and the rest of the estimate.
 
-    The fields `tokens`, `prompt_tokens` and `prompt_bound` are in 1/PARTS of a token; `who` is Evidence.source.
+    The fields `tokens`, `other_tokens`, `prompt_tokens` and `prompt_bound` are in 1/PARTS of a token; `who` is
+    Evidence.source.
     """
 
     tokens: int
@@ -53,6 +54,7 @@ class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     source: int
     who: int
     number: int
+    other_tokens: int
 
 
 class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -158,6 +160,7 @@ class Payloads:
                     evidence.who,
                     evidence.number,
                     bool(evidence.flags & _FORCED),
+                    evidence.other_tokens / PARTS,
                 ),
             )
             decision = Decision(
@@ -211,4 +214,5 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         _SOURCE[estimate.source],
         evidence.source,
         evidence.number,
+        round(evidence.other_tokens * PARTS),
     )

@@ -103,7 +103,8 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     `unseen_history` is True when the pool will add content that is not in this body, or parts of the body cannot
     be measured. `output_forced` is True when the client keeps the model from ending its output, so that its length
     says nothing about other outputs. `stored` is True when the server stores the response for later requests or
-    has stored an earlier one, and None when the request leaves that to the server.
+    has stored an earlier one, and None when the request leaves that to the server. `unused_tools_bytes` is how
+    much of the end of `text` are tools which the request forbids to call: servers may leave them out.
     """
 
     api: Api
@@ -126,6 +127,7 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     dropped_text: bytes = b""
     opening: str = ""
     turns: tuple[tuple[str, int], ...] = ()
+    unused_tools_bytes: int = 0
 
     @property
     def text_bytes(self) -> int:

@@ -20,6 +20,7 @@ __all__ = [
     "compact_json",
     "costly_numbers",
     "decode_body",
+    "forbids_tools",
     "forces_output",
     "holds_any",
     "is_set",
@@ -161,6 +162,11 @@ def larger_limit(limit: int | None, n_predict: Number) -> int | None:
         return limit
     other = read_number(n_predict, "n_predict", -MAX_NUMBER)
     return None if limit is None or other is None or other < 0 else max(limit, other)
+
+
+def forbids_tools(tool_choice: msgspec.Raw) -> bool:
+    """Return whether a request forbids to call its tools: OpenAI's "none", Anthropic's {"type": "none"}."""
+    return bytes(tool_choice) == b'"none"' or b"".join(bytes(tool_choice)[:64].split()) == b'{"type":"none"}'
 
 
 def forces_output(ignore_eos: Flag, *at_least: Number) -> bool:

@@ -13,6 +13,7 @@ from extproc.core.apis.bodies import (
     Flag,
     Number,
     decode_body,
+    forbids_tools,
     forces_output,
     is_set,
     larger_limit,
@@ -52,6 +53,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     truncate_prompt_tokens: Number = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
     functions: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = msgspec.Raw()
     documents: msgspec.Raw = msgspec.Raw()
     store: Flag = msgspec.Raw()
     web_search_options: msgspec.Raw = msgspec.Raw()
@@ -85,13 +87,18 @@ def read_request(body: bytes) -> RequestFacts:
     prompt = Prompt()
     values = request.chat_template_kwargs
     add_messages(prompt, request.messages, keeps_thoughts=bool(values) and keeps_thoughts(values))
+    unused = False
     if request.tools or request.functions:
-        prompt.add_tools(request.tools)
+        unused = bool(request.tool_choice) and forbids_tools(request.tool_choice)
+        if not unused:
+            prompt.add_tools(request.tools)
         prompt.add_tools(request.functions)
     if request.documents:
         prompt.add_json(request.documents)
     if request.tool_prompt or request.guideline:
         prompt.add(request.tool_prompt, request.guideline)
+    if unused:
+        prompt.add_unused_tools(request.tools)
     limit, cap, sequences = _limit(request), request.truncate_prompt_tokens, 1
     if request.n_predict:
         limit = larger_limit(limit, request.n_predict)
@@ -125,6 +132,7 @@ def read_request(body: bytes) -> RequestFacts:
         unseen_history=prompt.unseen or (forced and limit is None),
         output_forced=forced,
         stored=bool(request.store) and read_flag(request.store, "store"),
+        unused_tools_bytes=prompt.unused_tools_bytes,
     )
 
 

@@ -14,6 +14,7 @@ from extproc.core.apis.bodies import (
     Flag,
     Number,
     decode_body,
+    forbids_tools,
     holds_any,
     model_key,
     read_flag,
@@ -61,6 +62,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     messages: list[_Message]
     system: _Content = None
     tools: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = msgspec.Raw()
     model: str | None = None
     max_tokens: Number = msgspec.Raw()
     stream: Flag = msgspec.Raw()
@@ -89,7 +91,8 @@ def read_request(body: bytes) -> RequestFacts:
             _add_content(prompt, message.content, prompt.texts)
         prompt.end_message(message.role)
     prompt.open_with(texts_before)
-    prompt.add_tools(request.tools)
+    add_tools = prompt.add_unused_tools if forbids_tools(request.tool_choice) else prompt.add_tools
+    add_tools(request.tools)
     text, turns = prompt.text_and_turns()
     return RequestFacts(
         api=Api.MESSAGES,
@@ -108,6 +111,7 @@ def read_request(body: bytes) -> RequestFacts:
         or holds_any(request.mcp_servers)
         or holds_any(request.container)
         or adds_to_prompt(request.chat_template_kwargs),
+        unused_tools_bytes=prompt.unused_tools_bytes,
     )
 
 

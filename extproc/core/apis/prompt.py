@@ -38,7 +38,8 @@ class Prompt(msgspec.Struct):
 
     `marks` has the role of each message of a conversation and the length of `texts` after it.
     `dropped` are texts that a template may drop, `images` are pixel counts (0: unknown), `opening` is the first
-    question. `unseen` is True when a part of the prompt is not in the body or cannot be measured.
+    question. `unused_tools_bytes` is the length of the last text if it holds tools that must not be called.
+    `unseen` is True when a part of the prompt is not in the body or cannot be measured.
     `steps_left` bounds the walk: each message, part and call is a step. `reread_left` bounds the bytes that are
     decoded a second time: values that were skipped at first, and values nested in them.
     """
@@ -50,6 +51,7 @@ class Prompt(msgspec.Struct):
     video: int = 0
     tools: int = 0
     tool_calls: int = 0
+    unused_tools_bytes: int = 0
     unseen: bool = False
     steps_left: int = MAX_STEPS
     reread_left: int = MAX_REREAD_BYTES
@@ -128,6 +130,12 @@ class Prompt(msgspec.Struct):
             kinds |= {each.type for tools_of_one in namespaces for each in tools_of_one}
         self.unseen = self.unseen or not all(map(_is_run_by_client, kinds))
         self.tools += len(offered) - len(namespaces) + sum(map(len, namespaces))
+
+    def add_unused_tools(self, tools: msgspec.Raw) -> None:
+        """Add tools that the request forbids to call, after everything else. Raises BodyNotUnderstood."""
+        before = len(self.texts)
+        self.add_tools(tools)
+        self.unused_tools_bytes = sum(len(text.encode()) for text in self.texts[before:])
 
     def add_call(self, name: str | None, arguments: str | None) -> None:
         r"""Add a tool call whose arguments are JSON inside a string.

@@ -15,6 +15,7 @@ from extproc.core.apis.bodies import (
     Flag,
     Number,
     decode_body,
+    forbids_tools,
     forces_output,
     is_set,
     model_key,
@@ -55,6 +56,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     input: str | list[_Item | str] | None = None
     instructions: str | None = None
     tools: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = msgspec.Raw()
     model: str | None = None
     max_output_tokens: Number = msgspec.Raw()
     stream: Flag = msgspec.Raw()
@@ -110,7 +112,8 @@ def read_request(body: bytes) -> RequestFacts:
                 prompt.drop_thoughts(first)
         prompt.end_message(_said_by(item))
     prompt.open_with(texts_before)
-    prompt.add_tools(request.tools)
+    add_tools = prompt.add_unused_tools if forbids_tools(request.tool_choice) else prompt.add_tools
+    add_tools(request.tools)
     prompt.see_media_settings(request.mm_processor_kwargs, request.media_io_kwargs)
     text, turns = prompt.text_and_turns()
     limit = read_limit(request.max_output_tokens, "max_output_tokens")
@@ -134,6 +137,7 @@ def read_request(body: bytes) -> RequestFacts:
         or (forced and limit is None),
         output_forced=forced,
         stored=request.is_stored(),
+        unused_tools_bytes=prompt.unused_tools_bytes,
     )
 
 

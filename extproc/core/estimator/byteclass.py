@@ -47,6 +47,8 @@ and no sums to merge.
 from collections.abc import Callable, Mapping
 from math import exp, log
 
+from msgspec.structs import replace
+
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.clipping import WILD
@@ -86,7 +88,9 @@ class ByteClassEstimator:
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exactly for token ids, otherwise by the prices of its model."""
-        model, recalled = self._known.aliases.get(facts.model) or self._known.untaught, None
+        model, recalled, other = self._known.aliases.get(facts.model) or self._known.untaught, None, None
+        if facts.unused_tools_bytes:
+            facts, other = model.unused_tools.both_ways(facts)
         if facts.turns and self._remembers and facts.exact_prompt_tokens is None:
             recalled = self._prefixes.recall(facts, tenant, model.generation)
         if recalled is None or recalled.known is None:
@@ -124,7 +128,9 @@ class ByteClassEstimator:
         evidence = Evidence.of(
             facts, tokens, x=x, recalled=recalled, of_tenant=bool(tenant), source=source, number=number
         )
-        come_from = self._come_from(model, category)
+        if other is not None:
+            evidence = replace(evidence, other_tokens=self._known.tokens(other, category, source))
+        come_from = self._known.come_from(model, category)
         return Estimate(tokens, bound, output, declared is not None, come_from, category, evidence, mean)
 
     def prices(self, model: str) -> Features:
@@ -160,6 +166,8 @@ class ByteClassEstimator:
         if truncated:
             self._known.aliases.use(estimate.category.model).truncated_by_pool += 1
         lesson = Lesson(refused=evidence.refusal(usage, pool_tokens))
+        if evidence.other_tokens and (left_out := evidence.shows_left_out(usage)) is not None:
+            self._known.aliases.use(estimate.category.model).unused_tools.observe(left_out=left_out)
         if evidence.x is not None and lesson.refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None
@@ -236,13 +244,6 @@ class ByteClassEstimator:
         continued, voice = model.continued, model.voices.known.get(source, SMALL)
         residual = voice.adjusted(continued.residual or model.residual)
         return believe(x - known.x, new_bytes, continued, residual, more_q=voice.q)
-
-    def _come_from(self, model: ServedModel, category: CategoryKey) -> Source:
-        residual = self._known.residuals.get(category)
-        if model.prices.responses == 0:
-            return Source.PRIOR
-        young = residual is None or residual.responses < self._settings.young_observations
-        return Source.YOUNG if young else Source.LEARNED
 
 
 # The kind of a text as a category: Latin, markup, or the script of most of the text.

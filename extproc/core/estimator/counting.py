@@ -203,6 +203,7 @@ def _is_text_of_one_prompt(facts: RequestFacts) -> bool:
         and facts.media == NO_MEDIA
         and facts.longest_share == 1
         and not facts.unseen_history
+        and not facts.unused_tools_bytes  # the server may leave them out
     )
 
 

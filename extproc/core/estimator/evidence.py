@@ -4,6 +4,9 @@ A response may say anything: a counter may be broken, a server may cut the promp
 add up the usage of several requests. Whatever cannot belong to this request is not learned from.
 """
 
+from math import log
+from typing import Final
+
 import msgspec
 
 from extproc.core.estimator.features import Features
@@ -29,6 +32,8 @@ MAX_TURNS = 16
 # A pool's largest budget may be set below its context, but not by so much.
 MAX_CONTEXT_FACTOR = 4
 MAX_OUTPUT_TOKENS = 1 << 20
+# Between two estimates of one request that differ less, usage does not decide: an error may be as large.
+DISTINCT: Final = log(2)
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -40,7 +45,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     byte-class estimator, `media_tokens` the EMA's estimate of what is not text, `recalled` what is known of a
     conversation. `of_tenant` says that the category is a tenant. `source` identifies the sender (sources.py),
     `number` the estimate (output_lengths.py). `output_forced` says that the client kept the model from ending its
-    output.
+    output. `other_tokens` is the estimate if the server treats tools that must not be called differently than
+    `tokens` and `x` assume (unused_tools.py), 0 if that is no question.
     """
 
     refused: Refused | None
@@ -56,6 +62,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     source: int = 0
     number: int = 0
     output_forced: bool = False
+    other_tokens: float = 0.0
 
     def __eq__(self, other: object) -> bool:
         """Compare everything but arrays (their == is no single truth value) and the ids."""
@@ -109,7 +116,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         if not 0 < actual <= MAX_FACTOR * (self.tokens if self.tokens > 1 else 1.0):
             return False
         padding_bytes = 0.0 if self.x is None else float(self.x[BLANK_RUN] + self.x[RUN])
-        if self.refused is None and actual < fewest_tokens(self.text_bytes, padding_bytes):
+        is_whole = self.refused is None and not (self.other_tokens and self.shows_left_out(usage))
+        if is_whole and actual < fewest_tokens(self.text_bytes, padding_bytes):
             return False
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
@@ -117,12 +125,25 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         """Return why an accepted usage does not show what the text costs; None if it does.
 
         Servers cut prompts to their context without a word to the gateway, too: vLLM if truncate_prompt_tokens is
-        -1, those of embeddings by a setting of their own. Then usage is the context, and below the estimate.
+        -1, those of embeddings by a setting of their own. Then usage is the context, and below the estimate. They
+        may leave out tools that were counted, too.
         """
         fills_context = pool_tokens is not None and pool_tokens - ROOM_TOKENS <= usage.prompt_tokens <= pool_tokens
         if self.refused is None and fills_context and self.one_prompt and usage.prompt_tokens < self.tokens:
             return Refused.TRUNCATED
+        if self.other_tokens and self.other_tokens < self.tokens and self.shows_left_out(usage):
+            return Refused.TRUNCATED
         return self.refused
+
+    def shows_left_out(self, usage: Usage) -> bool | None:
+        """Return whether usage shows that unused tools are left out of the prompt; None if it shows neither."""
+        if self.refused is not None or not self.other_tokens:
+            return None
+        less, more = sorted((self.tokens, self.other_tokens))
+        off_less, off_more = abs(log(usage.prompt_tokens / less)), abs(log(usage.prompt_tokens / more))
+        if log(more / less) < DISTINCT or min(off_less, off_more) > DISTINCT:
+            return None
+        return off_less < off_more
 
     def has_one_output(self, usage: Usage) -> bool:
         """Return whether completion tokens are those of one response rather than the sum of several."""

@@ -9,15 +9,17 @@ from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.change import ALL_MODELS, Change, ModelChange, RowChange, in_bites, residual_key
 from extproc.core.estimator.extra import Extra
-from extproc.core.estimator.features import FEATURE_NAMES, Features
+from extproc.core.estimator.features import FEATURE_NAMES, Features, features
 from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
 from extproc.core.estimator.prices import prior
-from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, Source
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.rivals import Contest, Observed, Rival
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.text import look
 from extproc.core.estimator.voices import SMALL
+from extproc.core.facts import RequestFacts
 
 __all__ = ["KIND", "Knowledge"]
 
@@ -72,6 +74,20 @@ class Knowledge:
         if voice.own is not None:
             residual = voice.adjusted(residual)
         return believe(x, text_bytes, model, residual, more_q=voice.q, sums=sums)
+
+    def tokens(self, facts: RequestFacts, category: CategoryKey, source: int) -> float:
+        """Return the most likely tokens of a request, whatever is known of its beginning."""
+        x, extra = features(facts, look(facts.text)), self.extras.get(category)
+        belief = self.believe(self.model(category.model), category, x, len(facts.text), source)
+        return belief.tokens + (0.0 if extra is None else extra.tokens)
+
+    def come_from(self, model: ServedModel, category: CategoryKey) -> Source:
+        """Return where estimates of the category come from."""
+        residual = self.residuals.get(category)
+        if model.prices.responses == 0:
+            return Source.PRIOR
+        young = residual is None or residual.responses < self._settings.young_observations
+        return Source.YOUNG if young else Source.LEARNED
 
     def compare(self, category: CategoryKey, observed: Observed, *, alarm: bool) -> Rival | None:
         """Compare a model with its rival on a response; return the rival if it has taken the model's place.

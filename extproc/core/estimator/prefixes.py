@@ -92,7 +92,8 @@ class PrefixMemory:
         turns, text = facts.turns, facts.text
         if not turns or facts.media is not NO_MEDIA or len(text) > MAX_TEXT_BYTES or facts.unseen_history:
             return None
-        start, key, keys = 0, hash((facts.model, generation, tenant, facts.tools, text[turns[-1][1] :])), []
+        tools = facts.tools, facts.unused_tools_bytes, text[turns[-1][1] :]
+        start, key, keys = 0, hash((facts.model, generation, tenant, tools)), []
         for role, end in turns:
             key = hash((key, role, end, text[start:end]))
             keys.append(key)

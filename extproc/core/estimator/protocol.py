@@ -38,7 +38,7 @@ class Refused(StrEnum):
     """Why the estimator did not learn from a usage; a metric label."""
 
     EXACT = "exact"  # the prompt came as token ids: there is nothing to learn
-    TRUNCATED = "truncated"  # the server cut the prompt: usage counts the part that is left
+    TRUNCATED = "truncated"  # the server cut the prompt, or left tools out: usage counts the part that is left
     UNSEEN_HISTORY = "unseen_history"  # part of the prompt is not in the body
     IMPLAUSIBLE = "implausible"  # no tokenizer makes that many tokens, or that few, of the text
     NO_TEXT = "no_text"  # media alone explain the tokens

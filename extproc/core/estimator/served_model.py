@@ -16,6 +16,7 @@ from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
 from extproc.core.estimator.sources import Sources
+from extproc.core.estimator.unused_tools import UnusedTools
 from extproc.core.estimator.voices import Voices
 from extproc.core.placing.stratum import declared_class
 
@@ -44,6 +45,7 @@ class ServedModel:
         self.voices = Voices()
         self._sources = Sources()
         self.misses = ModelMisses()
+        self.unused_tools = UnusedTools()
 
     def miss(self, source: int, limit: int | None, error: float, *, missed: bool) -> None:
         """Take in the log error of a request that was routed on its bound, and whether it exceeded the bound."""

@@ -1,0 +1,41 @@
+"""Whether a model's servers leave tools out of the prompt that a request forbids to call (`tool_choice: none`).
+
+vLLM shows them to the model unless it was started with --exclude-tools-when-tool-choice-none; SGLang leaves them
+out. The body does not say which server it meets, and tools are often most of a prompt. So such a request is
+estimated both ways, and its usage shows which one it was, if they differ enough that no error of an estimate
+explains it. Until a few responses in a row agree that tools are left out, they count: that errs on the safe
+side, and what they cost teaches nothing, since tools at no cost would make all other tools cheaper. One response
+that contradicts ends it. This belongs to one process, which needs three responses to find out.
+"""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from extproc.core.facts import RequestFacts
+
+__all__ = ["UnusedTools"]
+
+ENOUGH: Final = 3
+
+
+class UnusedTools:
+    """What the responses of one model say about tools that the request forbids to call."""
+
+    def __init__(self) -> None:
+        self._left_out_in_a_row = 0
+
+    @property
+    def are_left_out(self) -> bool:
+        """Whether the prompts of this model are believed not to have them."""
+        return self._left_out_in_a_row >= ENOUGH
+
+    def observe(self, *, left_out: bool) -> None:
+        """Take in what a response shows."""
+        self._left_out_in_a_row = self._left_out_in_a_row + 1 if left_out else 0
+
+    def both_ways(self, facts: RequestFacts) -> tuple[RequestFacts, RequestFacts]:
+        """Return the facts of the prompt that servers are believed to make of a request, and of the other one."""
+        kept = len(facts.text) - facts.unused_tools_bytes
+        without = replace(facts, text=facts.text[:kept], tools=0, unused_tools_bytes=0)
+        return (without, facts) if self.are_left_out else (facts, without)

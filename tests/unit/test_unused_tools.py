@@ -1,0 +1,181 @@
+"""Tools that a request forbids to call, which some servers leave out of the prompt."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from extproc.core.apis import read_request
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.counting import Count, Counting
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.protocol import Learning, Refused
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.unused_tools import ENOUGH
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+HI: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
+TOOLS = [{"type": "function", "function": {"name": "look", "description": "a hat"}}] * 2
+TEXT = b'{"name":"look","description":"' + WORDS * 40 + b'"}'
+BYTES_PER_TOKEN = 4
+
+
+def read(api: Api, choice: object, **more: object) -> RequestFacts:
+    """Return the facts of a request that offers tools."""
+    says = {"input": "Hi"} if api is Api.RESPONSES else {"messages": HI}
+    return read_request(api, json.dumps({**says, "tools": TOOLS, "tool_choice": choice, **more}).encode())
+
+
+@pytest.mark.parametrize(
+    ("api", "choice"),
+    [(Api.CHAT, "none"), (Api.RESPONSES, "none"), (Api.MESSAGES, {"type": "none"}), (Api.CHAT, {"type": "none"})],
+)
+def test_tools_that_must_not_be_called_are_the_end_of_the_text(api: Api, choice: object) -> None:
+    """They are counted like others, and the facts say how many bytes they are."""
+    unused, used = read(api, choice), read(api, "auto")
+    assert (used.text, used.tools) == (unused.text, unused.tools)
+    assert 0 == used.unused_tools_bytes < unused.unused_tools_bytes == len(unused.text) - len("Hi")
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", None, {"type": "function", "function": {"name": "none"}}])
+def test_tools_that_may_be_called_are_no_question(choice: object) -> None:
+    """Any choice but none needs them in the prompt."""
+    assert 0 == read(Api.CHAT, choice).unused_tools_bytes
+
+
+def test_other_text_is_before_them() -> None:
+    """Documents, functions and a server's own texts are in the prompt whatever becomes of the tools."""
+    others: dict[str, Any] = {"documents": [{"text": "é one"}], "functions": [{"name": "f"}], "guideline": "two"}
+    unused = read(Api.CHAT, "none", **others)
+    kept = unused.text[: -unused.unused_tools_bytes].decode()
+    assert all(text in kept for text in ("é one", '"f"', "two"))
+    assert "look" not in kept
+
+
+def test_a_request_without_tools_has_none_that_are_unused() -> None:
+    """Clients send the choice without tools, too."""
+    body = json.dumps({"messages": HI, "tool_choice": "none"}).encode()
+    assert read_request(Api.CHAT, body).unused_tools_bytes == 0
+
+
+def asked(estimator: ByteClassEstimator, rng: random.Random, *, left_out: bool) -> tuple[float, Learning]:
+    """Ask once with tools that must not be called; return estimate / usage, and what usage taught."""
+    text = (WORDS * 20)[: rng.randint(400, 1_200)]
+    request = facts(text + TEXT, tools=1, unused_tools_bytes=len(TEXT))
+    estimate = estimator.estimate(request, "")
+    usage = Usage((len(text) + (0 if left_out else len(TEXT))) // BYTES_PER_TOKEN + 20)
+    return estimate.prompt_tokens / usage.prompt_tokens, estimator.observe(estimate, usage)
+
+
+@pytest.fixture
+def estimator() -> ByteClassEstimator:
+    """Return an estimator that knows the model."""
+    made = ByteClassEstimator(EstimatorSettings())
+    teach(made, 200, BYTES_PER_TOKEN)
+    return made
+
+
+def test_a_server_that_leaves_them_out_is_recognised(estimator: ByteClassEstimator) -> None:
+    """The first responses teach no prices, whose tools would cost nothing; later estimates are without tools."""
+    rng = random.Random(1)
+    before = estimator.prices("m").copy()
+    first = [asked(estimator, rng, left_out=True) for _ in range(ENOUGH)]
+    assert all(ratio > 2 and learning.refused is Refused.TRUNCATED for ratio, learning in first)
+    assert before == pytest.approx(estimator.prices("m"))
+    later = [asked(estimator, rng, left_out=True) for _ in range(20)]
+    assert all(0.8 < ratio < 1.25 and learning.refused is None for ratio, learning in later)
+
+
+def test_a_server_that_keeps_them_is_estimated_as_ever(estimator: ByteClassEstimator) -> None:
+    """Tools count and teach, whatever the request says of them."""
+    rng = random.Random(1)
+    results = [asked(estimator, rng, left_out=False) for _ in range(20)]
+    assert all(0.7 < ratio < 1.3 and learning.refused is None for ratio, learning in results)
+
+
+def test_one_response_with_tools_ends_the_belief(estimator: ByteClassEstimator) -> None:
+    """Servers behind one name may differ: tools count again until they are left out several times in a row."""
+    rng = random.Random(1)
+    for _ in range(ENOUGH):
+        asked(estimator, rng, left_out=True)
+    too_low, _ = asked(estimator, rng, left_out=False)
+    again, _ = asked(estimator, rng, left_out=True)
+    assert too_low < 0.5
+    assert again > 2
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 20_000])
+def test_usage_that_fits_neither_says_nothing_of_tools(estimator: ByteClassEstimator, tokens: int) -> None:
+    """A broken counter is refused or clipped as ever."""
+    request = facts(WORDS * 10 + TEXT, tools=1, unused_tools_bytes=len(TEXT))
+    for _ in range(ENOUGH):
+        estimate = estimator.estimate(request, "")
+        learning = estimator.observe(estimate, Usage(tokens))
+        assert learning.clipped or learning.refused is Refused.IMPLAUSIBLE
+    assert estimator.estimate(request, "").prompt_tokens > len(TEXT) / BYTES_PER_TOKEN
+
+
+def test_a_few_unused_tools_decide_nothing(estimator: ByteClassEstimator) -> None:
+    """If both estimates are close, an error explains either."""
+    request = facts(WORDS * 40, tools=1, unused_tools_bytes=len(WORDS) * 10)
+    for _ in range(ENOUGH):
+        estimate = estimator.estimate(request, "")
+        usage = Usage(round(estimate.prompt_tokens * 0.75))
+        assert isinstance(estimate.evidence, Evidence)
+        assert estimate.evidence.shows_left_out(usage) is None
+        assert estimator.observe(estimate, usage).refused is None
+
+
+def test_a_conversation_is_not_continued_with_tools_that_its_known_turn_may_lack(
+    estimator: ByteClassEstimator,
+) -> None:
+    """Its known tokens may be those of a prompt without them."""
+    text = WORDS * 20
+    turns = (("user", len(text)),)
+    first = facts(text + TEXT, tools=1, turns=turns, unused_tools_bytes=len(TEXT))
+    estimate = estimator.estimate(first, "")
+    estimator.observe(estimate, Usage(round(estimate.prompt_tokens)))
+    more = text + b"And now?"
+    then = facts(more + TEXT, tools=1, turns=(*turns, ("user", len(more))))
+    continued = estimator.estimate(then, "").evidence
+    assert isinstance(continued, Evidence)
+    assert continued.recalled is not None
+    assert continued.recalled.known is None
+
+
+class _Counter:
+    """Counts every text as one token."""
+
+    def tokenizer_of(self, model: str) -> str | None:
+        return model
+
+    def count(self, tokenizer: str, texts: list[bytes]) -> Count:  # noqa: ARG002  (the protocol's)
+        return Count((1,) * len(texts), 0.0)
+
+
+def test_they_are_not_counted_exactly(estimator: ByteClassEstimator) -> None:
+    """A tokenizer does not know whether the server leaves them out."""
+    counting = Counting(_Counter(), 0.01, 8)  # type: ignore[arg-type]
+    request = facts(WORDS + TEXT, tools=1, unused_tools_bytes=len(TEXT))
+    estimate = estimator.estimate(request, "")
+    assert counting.narrow(request, estimate) == (estimate, None)
+    assert counting.narrow(replace(request, unused_tools_bytes=0), estimate)[1] is not None
+
+
+def test_a_tenants_constant_is_part_of_both_estimates(estimator: ByteClassEstimator) -> None:
+    """A server that adds 1,500 tokens to a tenant's prompts, and leaves tools out, is recognised as well."""
+    added, rng = 1_500, random.Random(2)
+    for _ in range(60):
+        text = (WORDS * 40)[: rng.randint(400, 3_000)]
+        estimator.observe(estimator.estimate(facts(text), "t"), Usage(len(text) // BYTES_PER_TOKEN + added))
+    many = TEXT * 6
+    for _ in range(ENOUGH):
+        estimate = estimator.estimate(facts(WORDS * 10 + many, tools=6, unused_tools_bytes=len(many)), "t")
+        usage = Usage(len(WORDS) * 10 // BYTES_PER_TOKEN + added)
+        assert estimator.observe(estimate, usage).refused is Refused.TRUNCATED
+    last = estimator.estimate(facts(WORDS * 10 + many, tools=6, unused_tools_bytes=len(many)), "t")
+    assert last.prompt_tokens == pytest.approx(len(WORDS) * 10 / BYTES_PER_TOKEN + added, rel=0.2)
