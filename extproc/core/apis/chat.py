@@ -63,11 +63,22 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()
     mm_processor_kwargs: msgspec.Raw = msgspec.Raw()
     media_io_kwargs: msgspec.Raw = msgspec.Raw()
+    max_dynamic_patch: msgspec.Raw = msgspec.Raw()  # SGLang's settings for media
+    min_dynamic_patch: msgspec.Raw = msgspec.Raw()
+    images_config: msgspec.Raw = msgspec.Raw()
+    use_audio_in_video: msgspec.Raw = msgspec.Raw()
     tool_prompt: str | None = None  # TGI's texts for the template
     guideline: str | None = None
     min_tokens: Number = msgspec.Raw()
     ignore_eos: Flag = msgspec.Raw()
     n_predict: Number = msgspec.Raw()  # llama.cpp's
+
+    def media_settings(self) -> tuple[msgspec.Raw, ...]:
+        """Return what decides how many tokens media take."""
+        return (
+            *(self.mm_processor_kwargs, self.media_io_kwargs, self.images_config, self.use_audio_in_video),
+            *(self.max_dynamic_patch, self.min_dynamic_patch),
+        )
 
     def has_more_than_messages(self) -> bool:
         """Return whether the prompt depends on more than messages: a search, a session, token ids, a template."""
@@ -109,8 +120,8 @@ def read_request(body: bytes) -> RequestFacts:
     others = request.web_search_options or request.session_params or request.input_ids or request.chat_template
     if others or request.chat_template_kwargs:
         prompt.unseen = prompt.unseen or request.has_more_than_messages()
-    if request.mm_processor_kwargs or request.media_io_kwargs:
-        prompt.see_media_settings(request.mm_processor_kwargs, request.media_io_kwargs)
+    if prompt.images or prompt.audio or prompt.video:
+        prompt.see_media_settings(*request.media_settings())
     may_force = bool(request.min_tokens or request.ignore_eos)
     forced = may_force and forces_output(request.ignore_eos, request.min_tokens)
     return RequestFacts(

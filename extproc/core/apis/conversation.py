@@ -5,6 +5,7 @@ inside plain text stays, since the model reads it as text. The size of files, em
 cannot be determined here.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -166,14 +167,29 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
             prompt.add(part.text)
             prompt.add_image(part.image_url)
+            prompt.unseen = prompt.unseen or _has_settings(part.image_url)
         case "input_audio" | "audio_url" | "audio_embeds":
             prompt.add(part.text)
             prompt.audio += 1
         case "video_url" | "video_embeds":
             prompt.add(part.text)
             prompt.video += 1
+            prompt.unseen = prompt.unseen or _has_settings(part.video_url)
         case _:
             prompt.unseen = True
+
+
+def _has_settings(source: msgspec.Raw) -> bool:
+    """Return whether an image or a video sets the number of tiles that it is cut into, as SGLang allows.
+
+    The bytes of the media, which are its URL, are not searched.
+    """
+    view = memoryview(source)
+    return any(map(_TILES.search, (view[:SETTINGS_WITHIN], view[-SETTINGS_WITHIN:])))
+
+
+SETTINGS_WITHIN: Final = 256  # bytes of the beginning, and of the end
+_TILES: Final = re.compile(rb'"(?:max|min)_dynamic_patch"\s*:\s*[^\sn]')
 
 
 def _add_call(prompt: Prompt, function: _Function | None) -> None:

@@ -166,7 +166,8 @@ class Prompt(msgspec.Struct):
     def see_media_settings(self, *settings: msgspec.Raw) -> None:
         """Note settings for reading media, after all were added: with them, sizes do not show tokens."""
         has_media = self.images or self.audio or self.video
-        self.unseen = self.unseen or bool(has_media and any(map(holds_any, settings)))
+        others = [each for each in settings if holds_any(each) and bytes(each) != b"false"]
+        self.unseen = self.unseen or bool(has_media and others)
 
     def open_with(self, texts_before: int) -> None:
         """Make the first text after the first `texts_before` ones the conversation's opening, if there is one."""

@@ -1,0 +1,51 @@
+"""SGLang's settings for the media of one request, which decide how many tokens they take."""
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.facts import Api
+
+DATA = "data:image/png;base64," + "A" * 5_000
+MEDIA = ["image_url", "video_url"]
+
+
+def is_unseen(kind: str, media: dict[str, Any] | None = None, **settings: object) -> bool:
+    """Return whether the body of a chat with an image, a video or text does not show the prompt's tokens."""
+    part = {"type": "text", "text": "Hi"} if kind == "text" else {"type": kind, kind: media or {"url": DATA}}
+    body = {"messages": [{"role": "user", "content": [part]}], **settings}
+    return read_request(Api.CHAT, json.dumps(body).encode()).unseen_history
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_dynamic_patch": 40},
+        {"min_dynamic_patch": 12},
+        {"images_config": {"max_pixels": 1}},
+        {"use_audio_in_video": True},
+    ],
+)
+@pytest.mark.parametrize("kind", [*MEDIA, "audio_url"])
+def test_a_setting_for_all_media_is_of_unknown_effect(kind: str, setting: dict[str, Any]) -> None:
+    """Next to text, or null, it has none."""
+    assert is_unseen(kind, **setting)
+    assert not is_unseen(kind, **dict.fromkeys(setting))
+    assert not is_unseen("text", **setting)
+
+
+@pytest.mark.parametrize("kind", MEDIA)
+@pytest.mark.parametrize("key", ["max_dynamic_patch", "min_dynamic_patch"])
+def test_an_image_or_a_video_may_have_one_of_its_own(kind: str, key: str) -> None:
+    """It is before or behind the URL, however long that is."""
+    assert is_unseen(kind, {"url": DATA, key: 40})
+    assert is_unseen(kind, {key: 40, "url": DATA})
+    assert not is_unseen(kind, {"url": DATA, key: None})
+
+
+def test_what_clients_send_by_default_is_no_setting() -> None:
+    """Sounds stay out of videos, and `detail` is not observed by the servers."""
+    assert not is_unseen("video_url", use_audio_in_video=False)
+    assert not is_unseen("image_url", {"url": DATA, "detail": "high"})
