@@ -87,6 +87,60 @@ def test_the_functions_of_a_namespace_are_tools_of_the_client() -> None:
     assert read(input=[], tools=[namespace | {"tools": [function, {"type": "web_search"}]}]).unseen_history
 
 
+SEARCH = {"type": "tool_search", "execution": "client", "description": "Finds", "parameters": {}}
+FUNCTION = {"type": "function", "name": "A", "description": "é one", "parameters": {}}
+SOUGHT = {
+    "type": "tool_search_call",
+    "call_id": "c1",
+    "execution": "client",
+    "arguments": {"query": "x", "limit": 8},
+}
+FOUND = {"type": "tool_search_output", "call_id": "c1", "execution": "client", "tools": [FUNCTION]}
+
+
+def test_a_search_for_tools_that_the_client_runs_is_a_tool_of_the_client() -> None:
+    """Its call is one like others; the tools that it found are offered from then on, and named in its result."""
+    facts = read(input=[SOUGHT, FOUND], tools=[SEARCH])
+    assert (facts.tools, facts.tool_calls, facts.unseen_history) == (2, 1, False)
+    offered = '{"type":"function","name":"A","description":"é one","parameters":{}}Aé one'
+    assert facts.text.decode().startswith('tool_search{"query":"x","limit":8}' + offered + '{"type":"tool_search"')
+    namespace = {"type": "namespace", "name": "mcp__n", "tools": [FUNCTION, FUNCTION | {"name": "B"}]}
+    both = read(input=[FOUND | {"tools": [namespace]}])
+    assert (both.tools, both.unseen_history) == (2, False)
+    assert both.text.decode().endswith("Aé oneBé one")
+
+
+@pytest.mark.parametrize(
+    ("item", "tool"),
+    [
+        ({}, SEARCH | {"execution": "server"}),
+        ({}, {"type": "tool_search"}),
+        ({}, SEARCH | {"type": "web_search"}),
+        (SOUGHT | {"execution": "server"}, SEARCH),
+        (FOUND | {"execution": None}, SEARCH),
+        (FOUND | {"tools": [{"type": "web_search"}]}, SEARCH),
+    ],
+)
+def test_a_search_for_tools_that_the_server_runs_adds_what_is_not_in_the_body(
+    item: dict[str, Any], tool: dict[str, Any]
+) -> None:
+    """So does any other tool of the server's, also one that the client has found."""
+    assert read(input=[item or {"role": "user", "content": "Hi"}], tools=[tool]).unseen_history
+
+
+@pytest.mark.parametrize("found", [None, []])
+def test_a_search_that_found_nothing_adds_nothing(found: object) -> None:
+    """Clients send an empty list, or null."""
+    facts = read(input=[FOUND | {"tools": found}])
+    assert (facts.tools, facts.text, facts.unseen_history) == (0, b"", False)
+
+
+def test_the_arguments_of_a_call_may_be_an_object() -> None:
+    """They count as the same text."""
+    call = {"type": "function_call", "call_id": "c1", "name": "f"}
+    assert read(input=[call | {"arguments": {"a": 1}}]).text == read(input=[call | {"arguments": '{"a":1}'}]).text
+
+
 def test_tools_that_the_server_runs_stay_so_whatever_they_list() -> None:
     """An MCP server of the pool's may list its functions, too."""
     function = {"type": "function", "name": "A", "parameters": {}}

@@ -124,7 +124,7 @@ class Prompt(msgspec.Struct):
             return
         offered = decode_body(_TOOLS, self.reread(tools))
         self.texts.append(self._json_text(tools)[1:-1])
-        kinds = {tool.type for tool in offered}
+        kinds = {tool.type for tool in offered if tool.execution != "client" or tool.type != "tool_search"}
         # In one pass with the others, each tool would take five times as long to look at.
         if namespaces := [tool.tools for tool in offered if tool.tools]:
             kinds |= {each.type for tools_of_one in namespaces for each in tools_of_one}
@@ -206,6 +206,7 @@ class Prompt(msgspec.Struct):
 
 class _Tool(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
+    execution: str | None = None  # of a search for tools: by the "client", or by the server
     tools: "list[_Tool] | None" = None  # of a namespace, as Codex offers the tools of an MCP server
 
 

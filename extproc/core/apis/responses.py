@@ -44,12 +44,22 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
     content: str | list[_Part | str] | None = None
     name: str | None = None
     namespace: str | None = None  # of a function that a namespace of tools offers
-    arguments: str | None = None
+    arguments: msgspec.Raw = msgspec.Raw()  # text, or of a search for tools an object
     call_id: str | None = None
     input: str | None = None
     output: str | list[_Part] | _Part | None = None
     summary: list[_Part] | None = None
     encrypted_content: str | None = None
+    execution: str | None = None
+    tools: msgspec.Raw = msgspec.Raw()  # what a search for tools has found
+
+
+class _Found(msgspec.Struct, frozen=True, gc=False):
+    """A tool that a search has found, or a namespace of them."""
+
+    name: str | None = None
+    description: str | None = None
+    tools: "list[_Found] | None" = None
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -169,20 +179,42 @@ def _add_reasoning(prompt: Prompt, item: _Item, *, is_earlier: bool) -> None:
 
 def _add_item(prompt: Prompt, item: _Item) -> None:
     prompt.add_id(item.call_id)
+    said = item.input
+    if item.arguments:
+        is_object = memoryview(item.arguments)[0] == _OBJECT
+        said = prompt.json_text(item.arguments) if is_object else decode_body(_TEXT, item.arguments) or said
     match item.type or "message":
         case "message":
             _add_content(prompt, item.content)
             prompt.unseen = prompt.unseen or item.content is None  # a reference to an item that is stored
         case "function_call" | "custom_tool_call" | "mcp_call":
             prompt.add(item.namespace)
-            prompt.add_call(item.name, item.arguments or item.input)
+            prompt.add_call(item.name, said)
             _add_content(prompt, item.output)
+        case "tool_search_call" if item.execution == "client":
+            prompt.add_call("tool_search", said)
+        case "tool_search_output" if item.execution == "client":
+            _add_found(prompt, item.tools)
         case (
             "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" | "computer_call_output"
         ):
             _add_content(prompt, item.output)
         case _:
             prompt.unseen = True
+
+
+def _add_found(prompt: Prompt, tools: msgspec.Raw) -> None:
+    """Add tools that the client has found: from then on the request offers them, and the result names them."""
+    prompt.step(2)
+    prompt.add_tools(tools)
+    for tool in decode_body(_FOUND, prompt.reread(tools)) if is_set(tools) else ():
+        for each in tool.tools or (tool,):
+            prompt.add(each.name, each.description)
+
+
+_FOUND: Final = msgspec.json.Decoder(list[_Found])
+_TEXT: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
+_OBJECT: Final = ord("{")
 
 
 def _add_content(prompt: Prompt, content: str | Sequence[_Part | str] | _Part | None) -> None:
