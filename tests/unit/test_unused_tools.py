@@ -108,6 +108,17 @@ def test_one_response_with_tools_ends_the_belief(estimator: ByteClassEstimator) 
     assert again > 2
 
 
+def test_one_client_does_not_decide_for_all(estimator: ByteClassEstimator) -> None:
+    """Its tools may cost less than any estimate; those of most clients have to be left out."""
+    rng = random.Random(1)
+    text = WORDS * 8 + TEXT
+    for client in ("a", "b", "c"):
+        request = facts(text, tools=1, unused_tools_bytes=len(TEXT))
+        estimator.observe(estimator.estimate(request, client), Usage(len(text) // BYTES_PER_TOKEN))
+    odd = [asked(estimator, rng, left_out=True) for _ in range(2 * ENOUGH)]
+    assert all(ratio > 2 for ratio, _ in odd)
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 20_000])
 def test_usage_that_fits_neither_says_nothing_of_tools(estimator: ByteClassEstimator, tokens: int) -> None:
     """A broken counter is refused or clipped as ever."""

@@ -166,8 +166,8 @@ class ByteClassEstimator:
         if truncated:
             self._known.aliases.use(estimate.category.model).truncated_by_pool += 1
         lesson = Lesson(refused=evidence.refusal(usage, pool_tokens))
-        if evidence.other_tokens and (left_out := evidence.shows_left_out(usage)) is not None:
-            self._known.aliases.use(estimate.category.model).unused_tools.observe(left_out=left_out)
+        if evidence.other_tokens:
+            self._known.aliases.use(estimate.category.model).unused_tools.observe(evidence, usage)
         if evidence.x is not None and lesson.refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None

@@ -3,20 +3,25 @@
 vLLM shows them to the model unless it was started with --exclude-tools-when-tool-choice-none; SGLang leaves them
 out. The body does not say which server it meets, and tools are often most of a prompt. So such a request is
 estimated both ways, and its usage shows which one it was, if they differ enough that no error of an estimate
-explains it. Until a few responses in a row agree that tools are left out, they count: that errs on the safe
-side, and what they cost teaches nothing, since tools at no cost would make all other tools cheaper. One response
-that contradicts ends it. This belongs to one process, which needs three responses to find out.
+explains it. Until a few responses in a row, and most sources, agree that tools are left out, they count: that
+errs on the safe side, and what they cost teaches nothing, since tools at no cost would make all other tools
+cheaper. One response that contradicts ends it, and one client with tools that no estimate fits does not begin it
+for others. This belongs to one process, which needs three responses to find out.
 """
 
 from typing import Final
 
 from msgspec.structs import replace
 
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.sources import Sources
 from extproc.core.facts import RequestFacts
+from extproc.core.usage import Usage
 
 __all__ = ["UnusedTools"]
 
 ENOUGH: Final = 3
+MOST: Final = 0.5
 
 
 class UnusedTools:
@@ -24,15 +29,19 @@ class UnusedTools:
 
     def __init__(self) -> None:
         self._left_out_in_a_row = 0
+        self._sources = Sources()
 
     @property
     def are_left_out(self) -> bool:
         """Whether the prompts of this model are believed not to have them."""
-        return self._left_out_in_a_row >= ENOUGH
+        return self._left_out_in_a_row >= ENOUGH and self._sources.share > MOST
 
-    def observe(self, *, left_out: bool) -> None:
-        """Take in what a response shows."""
-        self._left_out_in_a_row = self._left_out_in_a_row + 1 if left_out else 0
+    def observe(self, evidence: Evidence, usage: Usage) -> None:
+        """Take in a response, which may show nothing."""
+        left_out = evidence.shows_left_out(usage)
+        if left_out is not None:
+            self._sources.observe(evidence.source, held=left_out)
+            self._left_out_in_a_row = self._left_out_in_a_row + 1 if left_out else 0
 
     def both_ways(self, facts: RequestFacts) -> tuple[RequestFacts, RequestFacts]:
         """Return the facts of the prompt that servers are believed to make of a request, and of the other one."""
