@@ -66,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
     tuning, head_room, start_minutes = tuning_of(args, catalogue), head_room_of(args), start_minutes_of(args)
     setup = setup_of(profile_options(args), catalogue)
     lengths, rate = workload_of(workload_options(args))
-    if args.tp is None:
-        setup = reaching(lengths, rate, setup, tuning.gpus)
+    setup = reaching(lengths, rate, setup, tuning.gpus, sizes=args.tp is None)
     day = load_day(args.day_curve, lengths, as_arrived=args.arrivals == "trace")
     asked = simulation_options(args)
     runs = None if asked is None else runs_of(asked, lengths, rate)

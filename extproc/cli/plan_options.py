@@ -104,7 +104,7 @@ def _add_engine(group: "argparse._ArgumentGroup") -> None:
         "--batched-tokens",
         type=int,
         metavar="N",
-        help="max_num_batched_tokens (default: searched, or the largest whose full batch keeps the TPOT)",
+        help="max_num_batched_tokens (default: searched, or the best of those whose full batch keeps the TPOT)",
     )
 
 

@@ -146,6 +146,29 @@ def test_each_pool_takes_the_gpu_that_is_cheapest_for_it(lengths: Lengths) -> No
     assert found.cost == found.gpus * 1.0
 
 
+def test_the_cost_model_s_batch_is_of_its_own_instance(lengths: Lengths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where batches are searched, the search of a pool begins with the largest of each instance, and the untuned
+    pool has the engine's; where they are not, each instance has its own best one, or keeps that of the plan.
+    """
+    planned = replace(setup(), best_batch_tokens=128)
+    largest = replace(planned, best_batch_tokens=None).max_batched_tokens
+    assert planned.max_batched_tokens == 128
+    assert plan._usual(planned, 65_536).limits(0, planned).max_num_batched_tokens > largest
+    monkeypatch.setattr(pool, "with_best_batch", lambda _, each: replace(each, best_batch_tokens=256))
+    for tuning, batch in (
+        (Tuning(), largest),
+        (Tuning(parallelism=False), largest),
+        (Tuning(knobs=False), 256),
+        (Tuning(parallelism=False, knobs=False), 128),
+    ):
+        task = replace(pool_task(lengths, tuning), setup=planned)
+        first = next(each for each in pool._parallel(task) if each.instance == planned.instance)
+        assert batch == first.max_batched_tokens
+        kept = choose._Kept.of(PoolChoice(first, 1, 2.0)).choice(task)
+        assert kept is not None
+        assert batch == kept.setup.max_batched_tokens
+
+
 KNOBS = {
     "--long-prefill-token-threshold 1024": ("long_prefill_tokens", 1024),
     "--max-num-seqs 64": ("max_num_seqs", (64, 64)),

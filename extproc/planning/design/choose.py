@@ -98,6 +98,7 @@ class _Kept:
     tensor_parallel: int = 1
     data_parallel: int = 1
     batched_tokens: int | None = None
+    best_batch_tokens: int | None = None
     long_prefill_tokens: int = 0
     max_num_seqs: tuple[int, int] | None = None
 
@@ -112,6 +113,7 @@ class _Kept:
             setup.instance.tensor_parallel,
             setup.instance.data_parallel,
             setup.batched_tokens,
+            setup.best_batch_tokens,
             setup.long_prefill_tokens,
             setup.max_num_seqs,
         )
@@ -132,6 +134,7 @@ class _Kept:
                 base.instance, gpu=gpu, tensor_parallel=self.tensor_parallel, data_parallel=self.data_parallel
             ),
             batched_tokens=self.batched_tokens,
+            best_batch_tokens=self.best_batch_tokens,
             long_prefill_tokens=self.long_prefill_tokens,
             max_num_seqs=self.max_num_seqs,
         )

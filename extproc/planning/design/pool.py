@@ -26,6 +26,7 @@ from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES
 from extproc.planning.hardware.profiles import GpuProfile
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
+from extproc.planning.model.reach import with_best_batch
 from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.balancing import Balancing
@@ -120,8 +121,11 @@ def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
 
 
 def _parallel(task: PoolTask) -> Iterator[Setup]:
+    tuning = task.tuning
     base = replace(task.setup, objective=task.objective)
-    gpus = task.tuning.gpus or ((base.gpu_name, base.instance.gpu, base.price_usd_h),)
+    if tuning.knobs or tuning.parallelism:  # the cost model's batch is that of another instance
+        base = replace(base, best_batch_tokens=None)
+    gpus = tuning.gpus or ((base.gpu_name, base.instance.gpu, base.price_usd_h),)
     for name, gpu, price in gpus:
         for size, ranks in _shapes(task):
             instance = replace(base.instance, gpu=gpu, tensor_parallel=size, data_parallel=ranks)
@@ -131,7 +135,7 @@ def _parallel(task: PoolTask) -> Iterator[Setup]:
                 )
             except ConfigurationError:  # it does not fit
                 continue
-            yield setup
+            yield setup if tuning.knobs or not tuning.parallelism else with_best_batch(task.lengths, setup)
 
 
 def _shapes(task: PoolTask) -> list[tuple[int, int]]:

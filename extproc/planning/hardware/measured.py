@@ -56,6 +56,15 @@ class Engine(Protocol):
         ...
 
 
+class _Remembering:
+    """An engine that is asked for each time once: the grids of different batches have most points in common."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.decode_step_latency = lru_cache(maxsize=None)(engine.decode_step_latency)
+        self.mixed_step_breakdown = lru_cache(maxsize=None)(engine.mixed_step_breakdown)
+        self.predict_prefill_latency = lru_cache(maxsize=None)(engine.predict_prefill_latency)
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Measured iteration times and a phrase that names their source."""
@@ -89,6 +98,7 @@ def measured_cost(instance: Instance, max_num_batched_tokens: int, kernels: Kern
     return Measured(tables_of(engine, max_num_batched_tokens), source)
 
 
+@lru_cache(maxsize=64)
 def _engine(
     compile_engine: Callable[..., bytes], load: Callable[[bytes], Engine], instance: Instance, kernels: Kernels
 ) -> Engine | None:
@@ -102,7 +112,8 @@ def _engine(
     if instance.weight_format is not None:
         options["gemm_quant_mode"] = instance.weight_format
     try:
-        engine = load(compile_engine(instance.model.measured, instance.gpu.measured, kernels, **options))
+        made = load(compile_engine(instance.model.measured, instance.gpu.measured, kernels, **options))
+        engine = _Remembering(made)
         engine.decode_step_latency(1, CONTEXTS[0], 2)
         engine.mixed_step_breakdown(PROMPTS[0], 0, PROMPTS[0], 1)
     except Exception:  # noqa: BLE001  (third-party code that raises many types if it lacks the data)

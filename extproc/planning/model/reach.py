@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import ceil, inf
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES
 from extproc.planning.hardware.profiles import GpuProfile
-from extproc.planning.model.setup import Setup
+from extproc.planning.model.engine import Engine
+from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
 from extproc.planning.model.throughput import prefill_s, throughput
 from extproc.planning.workload.lengths import Lengths, Tokens
 
-__all__ = ["check_reach", "reaching", "refused_share", "served"]
+__all__ = ["check_reach", "reaching", "refused_share", "served", "with_best_batch"]
 
 TAIL = 99  # the percentile of the objective
 SHORTEST_CLASS = 256  # tokens: proposed classes are this times a power of two
@@ -63,18 +65,19 @@ def served(lengths: Lengths, setup: Setup) -> Lengths | None:
     return lengths.subset(fits) if bool(fits.any()) else None
 
 
-def reaching(lengths: Lengths, rate: float, setup: Setup, gpus: Gpus = ()) -> Setup:
+def reaching(lengths: Lengths, rate: float, setup: Setup, gpus: Gpus = (), *, sizes: bool = True) -> Setup:
     """Return the instance that serves `rate` requests per second in one pool at the least cost.
 
     Tried are all sizes of the first of `gpus` (default: the setup's own) that can meet the objective with one of
-    them. If none can, return the instance that comes nearest. Called when the user did not choose the number of
-    GPUs: the fewest that hold a model may prefill too slowly, or leave so little memory or time for a batch that
-    the fleet is several times as large as with more GPUs per instance.
+    them, each with all batches. If none can, return the instance that comes nearest. Without `sizes`, where the
+    user chose the number of GPUs, only the batch is looked for. The fewest GPUs that hold a model may prefill too
+    slowly, or leave so little memory or time for a batch that the fleet is several times as large as with more.
     """
     nearest, least = setup, inf
     for gpu in gpus or ((setup.gpu_name, setup.instance.gpu, setup.price_usd_h),):
         reach = []
-        for candidate in _sizes(setup, *gpu):
+        instances = _sizes(setup, *gpu) if sizes else (setup,)
+        for candidate in chain.from_iterable(map(_batches, instances)):
             missed = _shortfall(lengths, candidate)
             if missed is None:
                 reach.append(candidate)
@@ -83,6 +86,30 @@ def reaching(lengths: Lengths, rate: float, setup: Setup, gpus: Gpus = ()) -> Se
         if reach:
             return min(reach, key=lambda candidate: _cost_of_one_pool(lengths, rate, candidate))
     return nearest
+
+
+def _batches(setup: Setup) -> Iterator[Setup]:
+    """Yield the setup with the largest batch that keeps the TPOT, and with each half of it, down to the smallest.
+
+    Prompts in small chunks share more iterations with decoding sequences, whose weights are read in any case, so
+    that these have more room within the TPOT. SGLang does not mix the two, and a batch that was given is kept.
+    """
+    yield setup
+    if setup.batched_tokens is not None or setup.measured is not None or setup.engine is Engine.SGLANG:
+        return
+    tokens = setup.max_batched_tokens // 2
+    while tokens >= SMALLEST_BATCH_TOKENS:
+        yield replace(setup, best_batch_tokens=tokens)
+        tokens //= 2
+
+
+def with_best_batch(lengths: Lengths, setup: Setup) -> Setup:
+    """Return the setup with the batch with which an instance serves the most of these requests per second.
+
+    Batches that miss the objective are not taken; if all do, the setup is unchanged.
+    """
+    reach = [each for each in _batches(setup) if _shortfall(lengths, each) is None]
+    return max(reach, key=lambda each: _served_per_s(lengths, each), default=setup)
 
 
 def _sizes(setup: Setup, name: str, gpu: GpuProfile, price_usd_h: float | None) -> Iterator[Setup]:
@@ -97,12 +124,18 @@ def _sizes(setup: Setup, name: str, gpu: GpuProfile, price_usd_h: float | None) 
 
 
 def _cost_of_one_pool(lengths: Lengths, rate: float, setup: Setup) -> float:
+    each = _served_per_s(lengths, setup)
+    instances = 1 if each == inf else ceil(rate * (1 - refused_share(lengths, setup)) / each) + setup.spare
+    return instances * setup.instance_cost
+
+
+def _served_per_s(lengths: Lengths, setup: Setup) -> float:
+    """Return how many requests that are not refused an instance serves per second; inf if it is not known."""
     load = served(lengths, setup)
     if load is None or setup.measured is not None:
-        return setup.instance_cost
+        return inf
     limits = setup.limits(setup.long_context)
-    each = throughput(load, setup.cost, limits, setup.objective.tightest_tpot_s).requests_per_s
-    return (ceil(rate * (1 - refused_share(lengths, setup)) / each) + setup.spare) * setup.instance_cost
+    return throughput(load, setup.cost, limits, setup.objective.tightest_tpot_s).requests_per_s
 
 
 def _shortfall(lengths: Lengths, setup: Setup) -> Shortfall | None:

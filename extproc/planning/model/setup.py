@@ -56,8 +56,9 @@ class Setup:
     """One kind of instance and how it is run.
 
     `max_num_seqs` overrides the slot rule, as (homogeneous or long, short); `batched_tokens` overrides the choice
-    of max_num_batched_tokens; `long_prefill_tokens` is long_prefill_token_threshold (0: none). `refuses_outputs`:
-    a declared output that does not fit is refused although the engine shortens it, as vLLM did up to 0.31.
+    of max_num_batched_tokens, and `best_batch_tokens` is that choice for a known workload (`reach.py`).
+    `long_prefill_tokens` is long_prefill_token_threshold (0: none). `refuses_outputs`: a declared output that does
+    not fit is refused although the engine shortens it, as vLLM did up to 0.31.
     """
 
     model_name: str
@@ -71,6 +72,7 @@ class Setup:
     measured: MeasuredRates | None = None
     max_num_seqs: tuple[int, int] | None = None
     batched_tokens: int | None = None
+    best_batch_tokens: int | None = None
     long_prefill_tokens: int = 0
     times: Times = Times.ROOFLINE
     engine: Engine = Engine.VLLM
@@ -120,12 +122,14 @@ class Setup:
 
     @cached_property
     def max_batched_tokens(self) -> int:
-        """The largest batch, halving from the engine's default, whose iteration stays within the TPOT objective.
+        """The batch that was given or found, otherwise the largest, halving from the engine's default, whose
+        iteration stays within the TPOT objective.
 
         A larger chunk of prefill would stall every decoding sequence for longer than the objective allows.
         """
-        if self.batched_tokens is not None:
-            return self.batched_tokens
+        known = self.batched_tokens or self.best_batch_tokens
+        if known is not None:
+            return known
         most = self.engine.batched_tokens(self.instance)
         linear_s = self._times(most).linear_s
         tokens = most
