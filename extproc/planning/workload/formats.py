@@ -7,76 +7,44 @@ their keys: fleet-sim's CDF files, and the files that vLLM's benchmark_serving s
 
 import csv
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import nan
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from extproc.core.placing.policy import Reason
+from extproc.planning.workload.spellings import spelled
 
 __all__ = [
     "KNOWN",
-    "Columns",
     "Document",
     "JsonRow",
     "Row",
     "cells_of",
-    "columns_of",
     "expect_one_request",
     "read_seconds",
     "separator_of",
+    "spelled_row",
     "whole_tokens",
 ]
 
-PROMPT_NAMES = (
-    *("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len"),
-    *("inputtokens", "prompttokens"),
-)
-OUTPUT_NAMES = (
-    *("generatedtokens", "output_length", "output_tokens", "completion_tokens", "response tokens"),
-    *("response_tokens", "output_len", "outputtokens", "completiontokens"),
-)
 SEPARATORS = (",", ";", "\t")
-# Also those of LiteLLM's, Langfuse's and Helicone's exports.
-TIME_NAMES = ("timestamp", "arrival_time", "time", "start_time", "starttime", "request_created_at", "created_at")
-# Usage reports have them, OpenAI's, LiteLLM's and OpenRouter's: rows that are sums of several requests would be
-# taken for long ones.
-COUNT_NAMES = (
-    *("num_model_requests", "num_requests", "api_requests"),
-    *("requests", "total_requests", "request_count"),
-)
-# Anthropic counts the cached part of a prompt apart from these; everywhere else it is included.
-APART_NAMES = ("input_tokens", "inputtokens")
-CACHED_NAMES = (
-    *("cache_read_input_tokens", "cache_creation_input_tokens"),
-    *("cachereadinputtokens", "cachewriteinputtokens"),
-)
 MILLISECONDS = 1e-3
+LACKS = (
+    "needs input_tokens and output_tokens, prompt_tokens and completion_tokens, or input_length and "
+    "output_length, in the row or in an object within it, as usage (leave out requests that failed without any; "
+    "benchmark_serving: --save-detailed)"
+)
 KNOWN = (
     "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens; prompt_tokens and "
     "completion_tokens, or input_... and output_..., are known, too; separated by commas, semicolons or tabs), "
-    "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
+    "JSON lines with input_tokens and output_tokens (or input_length and output_length), also within an object as "
+    "usage, CSV with the header "
     "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Indices of the columns of a CSV; those of times, numbers of requests and cached tokens may be missing."""
-
-    time: int | None
-    prompt: int
-    output: int
-    requests: tuple[int, ...]
-    cached: tuple[int, ...]
-
-    @property
-    def last(self) -> int:
-        """The last of them."""
-        return max(self.prompt, self.output, self.time or 0, *self.requests, *self.cached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +102,7 @@ class JsonRow(msgspec.Struct):
             return Row(seconds, round(self.prompt_tokens), whole_tokens(self.completion_tokens))
         if self.prompt_tokens is not None and isinstance(self.estimate, float):  # access log of our Envoy files
             return Row(seconds, round(self.prompt_tokens), max(1, round(self.estimate - self.prompt_tokens)))
-        raise ValueError(
-            "needs input_tokens and output_tokens, prompt_tokens and completion_tokens, or input_length and "
-            "output_length (leave out requests that failed without any; benchmark_serving: --save-detailed)"
-        )
+        raise ValueError(LACKS)
 
     def _seconds(self) -> float:
         names = self.timestamp, self.arrival_time, self.time, self.start_time, self.started_at
@@ -145,6 +110,17 @@ class JsonRow(msgspec.Struct):
             if stamp is not None:
                 return read_seconds(stamp)
         return nan
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether the row has lengths under one of the names of this structure."""
+        pairs = (
+            (self.input_length, self.output_length),
+            (self.input_tokens, self.output_tokens),
+            (self.prompt_tokens, self.completion_tokens),
+        )
+        logged = self.prompt_tokens is not None and isinstance(self.estimate, float)
+        return logged or any(None not in pair for pair in pairs)
 
     @property
     def cached_apart(self) -> float:
@@ -167,6 +143,20 @@ class JsonRow(msgspec.Struct):
         return self.is_undecided and self.reason == Reason.EARLY
 
 
+def spelled_row(text: str | bytes) -> tuple[Row, bool] | None:
+    """Return the request of a JSON line under any of the known names, in it or in objects within it, and whether
+    cached tokens were added to its prompt; None if it has no lengths.
+
+    Raises ValueError if it is the sum of several requests, or has wrong values or several usages.
+    """
+    found = spelled(msgspec.json.decode(text, type=dict[str, Any]))
+    if found is None:
+        return None
+    expect_one_request(*found.counts)
+    prompt, output, cached = (sum(map(whole_tokens, each)) for each in (found.prompt, found.output, found.cached))
+    return Row(nan if found.time is None else read_seconds(found.time), prompt + cached, output), cached > 0
+
+
 class Document(msgspec.Struct):
     """A trace that is one JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
 
@@ -179,20 +169,6 @@ def separator_of(header: str) -> str:
     """Return what separates the cells of a CSV: of comma, semicolon and tab the most frequent outside quotes."""
     bare = re.sub('"[^"]*"', "", header)
     return max(SEPARATORS, key=bare.count)
-
-
-def columns_of(header: Sequence[str]) -> Columns | None:
-    """Return the columns of a CSV, or None if it has none of prompt and output tokens."""
-    names = [name.strip().lower() for name in header]
-    time, prompt, output = (
-        next((names.index(name) for name in known if name in names), None)
-        for known in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES)
-    )
-    requests = tuple(names.index(name) for name in COUNT_NAMES if name in names)
-    if prompt is None or output is None:
-        return None
-    cached = [names.index(name) for name in CACHED_NAMES if name in names and names[prompt] in APART_NAMES]
-    return Columns(time, prompt, output, requests, tuple(cached))
 
 
 def cells_of(row: str, separator: str = ",") -> list[str]:

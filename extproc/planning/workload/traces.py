@@ -28,17 +28,17 @@ from extproc.planning.workload.documents import (
 )
 from extproc.planning.workload.formats import (
     KNOWN,
-    Columns,
     JsonRow,
     Row,
     cells_of,
-    columns_of,
     expect_one_request,
     read_seconds,
     separator_of,
+    spelled_row,
     whole_tokens,
 )
 from extproc.planning.workload.lengths import MAX_TOKENS, LeftOut, Lengths, Tokens, from_quantiles
+from extproc.planning.workload.spellings import Columns, columns_of
 
 __all__ = ["parse_trace"]
 
@@ -86,7 +86,17 @@ def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
 
     def read(text: str) -> Row | None:
         nonlocal logged, early, undecided, has_cached
-        decoded = _DECODER.decode(text)
+        try:
+            decoded = _DECODER.decode(text)
+        except msgspec.ValidationError:  # as numbers that are written as texts
+            found = spelled_row(text)
+            if found is None:
+                raise
+            has_cached = has_cached or found[1]
+            return found[0]
+        if not decoded.has_lengths and not decoded.is_access_log and (found := spelled_row(text)) is not None:
+            has_cached = has_cached or found[1]
+            return found[0]
         logged += decoded.is_access_log
         early += decoded.is_early
         if decoded.is_undecided:
