@@ -10,14 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.design.day import DayQuestion, day_of
+from extproc.planning.design.day import DayQuestion, day_of, days_of
+from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.costs import Costs
+from extproc.planning.model.options import ProfileOptions, setup_of
+from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.fleet import PoolUse
 from extproc.planning.simulation.runner import FleetEstimate, NotMet
 from extproc.planning.simulation.search import FoundFleet
 from extproc.planning.simulation.summary import Latency, Summary
-from extproc.planning.simulation.task import Design
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.day import STEPS, Day, day_of_trace, parse_day
+from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.inputs import load_day
 from extproc.planning.workload.lengths import Lengths
 
@@ -92,6 +96,35 @@ def test_a_jump_that_no_head_room_covers_has_no_figure() -> None:
 def test_a_design_without_a_fleet_for_a_part_of_the_peak_is_left_out() -> None:
     """No size is guessed for it."""
     assert day_of(PEAK, [*PARTS[:2], NotMet(DESIGN, "why")], asked(WAVE)) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ([*PARTS, PEAK], ""),
+        ([replace(PARTS[0], not_steady="too short"), *PARTS[1:], PEAK], "at 25% of the peak no fleet is known to"),
+        (
+            [*PARTS, replace(PEAK, not_steady="too short")],
+            "at the peak no fleet is known to be steady (too short).",
+        ),
+        ([*PARTS[:2], NotMet(DESIGN, "two pools: it is late"), PEAK], "at 75% of the peak, it is late."),
+    ],
+)
+def test_a_day_is_of_sizes_that_are_known_to_be_steady(
+    sizes: list[FleetEstimate | NotMet], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size whose queue may grow through its hour is not counted with, at the peak or below; a note says so."""
+    *parts, peak = sizes
+    assert isinstance(peak, FleetEstimate)
+    monkeypatch.setattr("extproc.planning.design.day.search_each", lambda *_: tuple(parts))
+    setup = setup_of(ProfileOptions(), built_in())
+    task = SearchTask(DESIGN, setup, Lengths(np.array([1]), np.array([1]), "t"), DeclaredRule.TRUTH, 8.0, 9, 1)
+    days, unknown = days_of([(peak, task)], asked(WAVE), 1, ResultCache(None), lambda *_: None)
+    if why:
+        assert () == days
+        assert unknown[0].startswith(f"two pools: what a day of it takes is not known: {why}")
+    else:
+        assert ((day_of(PEAK, PARTS, asked(WAVE)),), ()) == (days, unknown)
 
 
 @given(loads=LOADS)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from extproc.planning.design.choose import Sized
 from extproc.planning.design.day import DayOfFleet
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.as_arrived import ArrivedRun
@@ -12,7 +13,7 @@ from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 from extproc.planning.workload.lengths import LeftOut, Lengths
 
-__all__ = ["Plan", "PoolPlan", "SearchedDesign", "WorkloadFigures"]
+__all__ = ["Plan", "PoolPlan", "SearchedDesign", "WorkloadFigures", "searched_design"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,18 @@ class SearchedDesign:
     gpus: int
     pools: tuple[PoolPlan, ...]
     balancing: Balancing | None = None
+
+
+def searched_design(sized: Sized) -> SearchedDesign:
+    """Return a design that was searched pool by pool, as the plan shows it."""
+    pools = []
+    for index, (limit, pool) in enumerate(zip(sized.limits, sized.pools, strict=True)):
+        short = index < len(sized.limits) - 1
+        model_len = pool.setup.long_context
+        flags = pool.setup.flags(model_len, short=short)
+        gpus = pool.setup.instance.gpus
+        pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, gpus, pool.instances, flags))
+    return SearchedDesign(sized.limits, sized.gpus, tuple(pools), sized.balancing)
 
 
 @dataclass(frozen=True, slots=True)

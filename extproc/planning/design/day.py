@@ -62,19 +62,42 @@ def days_of(
     jobs: int,
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
-) -> tuple[DayOfFleet, ...]:
-    """Search each fleet's design at shares of the peak and compute its day; omit designs with no fleet at one."""
+) -> tuple[tuple[DayOfFleet, ...], tuple[str, ...]]:
+    """Search each fleet's design at shares of the peak and compute its day.
+
+    Also return a sentence on each design that has no day, because at the peak or at a share of it no fleet is
+    known that keeps the objective.
+    """
     tasks = [replace(task, rate=task.rate * part) for _, task in fleets for part in PARTS]
     found = search_each(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
     parts = [found[at : at + len(PARTS)] for at in range(0, len(found), len(PARTS))]
-    days = [day_of(fleet, mine, asked) for (fleet, _), mine in zip(fleets, parts, strict=True)]
-    return tuple(day for day in days if day is not None)
+    days, unknown = [], []
+    for (fleet, _), mine in zip(fleets, parts, strict=True):
+        day = day_of(fleet, mine, asked)
+        if day is not None:
+            days.append(day)
+        else:
+            unknown.append(f"{fleet.design.name}: what a day of it takes is not known: {_unknown(fleet, mine)}.")
+    return tuple(days), tuple(unknown)
+
+
+def _unknown(fleet: FleetEstimate, parts: Sequence[FleetEstimate | NotMet]) -> str:
+    """Return the largest share of the peak at which no fleet is known, and why; "" if there is none."""
+    for share, found in zip((1.0, *reversed(PARTS)), (fleet, *reversed(parts)), strict=True):
+        at = f"at {share:.0%} of the peak" if share < 1 else "at the peak"
+        if isinstance(found, NotMet):
+            return f"{at}, {found.why.removeprefix(f'{found.design.name}: ')}"
+        if found.not_steady:
+            return f"{at} no fleet is known to be steady ({found.not_steady})"
+    return ""
 
 
 def day_of(fleet: FleetEstimate, parts: Sequence[FleetEstimate | NotMet], asked: DayQuestion) -> DayOfFleet | None:
-    """Return the day of one design, or None if it has no fleet at one of the shares of its peak."""
+    """Return the day of one design, or None if at the peak or a share of it no fleet is known to be steady and in
+    time.
+    """
     found = [each for each in parts if isinstance(each, FleetEstimate)]
-    if len(found) < len(PARTS):
+    if _unknown(fleet, parts):
         return None
     cost = asked.costs.of(fleet)
     sizes = np.array([each.typical.instances for each in (*found, fleet)])

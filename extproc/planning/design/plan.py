@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.design.answer import Plan, PoolPlan, SearchedDesign, WorkloadFigures
+from extproc.planning.design.answer import Plan, WorkloadFigures, searched_design
 from extproc.planning.design.choose import Question, Sized
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
 from extproc.planning.design.notes import arrival_notes, failure_notes, fleet_notes, memory_notes, workload_notes
@@ -84,6 +84,7 @@ def make_plan(
     built = _to_build(tasks, fleets, setup)
     failure = run_with_failure(*built) if built is not None and setup.spare > 0 else None
     arrived = run_as_arrived(*built) if built is not None and options.day is None else None  # its rate is a peak
+    days, unknown_days = _days(fleets, tasks, costs, options, cache=cache, progress=progress)
     not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
     if runs is not None and not fleets:
         raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
@@ -98,11 +99,11 @@ def make_plan(
         workload=WorkloadFigures.of(lengths),
         analysis=analysis,
         sensitivity=sensitivity,
-        searched=tuple(_searched(each) for each in searched),
+        searched=tuple(map(searched_design, searched)),
         fleets=fleets,
         failure=failure,
         arrived=arrived,
-        days=_days(fleets, tasks, costs, options, cache=cache, progress=progress),
+        days=days,
         recommendation=recommend_simulated(fleets, costs, arrived, spill=runs is not None and runs.spill)
         if fleets
         else recommend(analysis, setup),
@@ -112,6 +113,7 @@ def make_plan(
             *workload_notes(lengths, setup, analysis),
             *not_met,
             *fleet_notes(fleets),
+            *unknown_days,
             *failure_notes(failure),
             *(arrival_notes(arrived, stationary=tasks[0].stationary) if fleets else ()),
         ),
@@ -126,10 +128,10 @@ def _days(
     *,
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
-) -> tuple[DayOfFleet, ...]:
-    """Return what each fleet costs over the day, if one is asked about."""
+) -> tuple[tuple[DayOfFleet, ...], tuple[str, ...]]:
+    """Return what each fleet costs over the day, if one is asked about, and for which of them it is not known."""
     if options.runs is None or options.day is None:
-        return ()
+        return (), ()
     tasked = [(fleet, next(task for task in tasks if task.design == fleet.design)) for fleet in fleets]
     asked = DayQuestion(options.day, options.start_minutes, costs)
     return days_of(tasked, asked, options.runs.jobs, cache, progress)
@@ -236,14 +238,3 @@ def _task(question: Question, design: Design, runs: RunOptions) -> SearchTask:
         longest=runs.longest,
         spill=runs.spill,
     )
-
-
-def _searched(sized: Sized) -> SearchedDesign:
-    pools = []
-    for index, (limit, pool) in enumerate(zip(sized.limits, sized.pools, strict=True)):
-        short = index < len(sized.limits) - 1
-        model_len = pool.setup.long_context
-        flags = pool.setup.flags(model_len, short=short)
-        gpus = pool.setup.instance.gpus
-        pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, gpus, pool.instances, flags))
-    return SearchedDesign(sized.limits, sized.gpus, tuple(pools), sized.balancing)
