@@ -151,6 +151,7 @@ CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
     ),
     "two pools that spill": ("two pools at 2,048", [USUAL, TUNED, TWO], ("--spill",)),
     "two pools by the paper's estimator": ("two pools at 2,048", [USUAL, TUNED, TWO], ("--router", "ema")),
+    "two pools by the oracle": ("two pools at 2,048", [USUAL, TUNED, TWO], ("--router", "oracle")),
     "a class that is not judged": ("two pools at 2,048", [USUAL, TUNED, replace(TWO, not_judged=("longer",))], ()),
 }
 

@@ -62,6 +62,17 @@ def test_the_router_estimates_as_the_plan_did(
     assert {"config": document(said.files["dualpool.yaml"])} == document(said.files["values.yaml"])
 
 
+@pytest.mark.parametrize("case", ["two pools", "two pools by the oracle", "one pool"])
+def test_the_oracle_is_said_not_to_be_the_router(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that was planned with all lengths known is not that of the router in the files, which estimates."""
+    said, known = asked(case, tmp_path, monkeypatch), case == "two pools by the oracle"
+    assert known == any("--router byteclass shows it" in note for note in said.plan["notes"])
+    for name in {"dualpool.yaml", "values.yaml"} & said.files.keys():
+        assert known == ("# Planned with --router oracle" in said.files[name])
+
+
 def money(usd: float | None) -> str:
     """Return dollars per year as the tables show them."""
     if usd is None:

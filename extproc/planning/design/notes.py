@@ -10,7 +10,7 @@ from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.as_arrived import ArrivedRun
 from extproc.planning.simulation.runner import FleetEstimate
-from extproc.planning.simulation.task import FailureRun
+from extproc.planning.simulation.task import FailureRun, RouterKind
 from extproc.planning.workload.lengths import LeftOut, Lengths
 
 __all__ = ["arrival_notes", "failure_notes", "fleet_notes", "memory_notes", "workload_notes"]
@@ -34,9 +34,20 @@ def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
     )
 
 
-def fleet_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+def fleet_notes(fleets: tuple[FleetEstimate, ...], router: RouterKind = "byteclass") -> tuple[str, ...]:
     """Say what is not known about the simulated fleets."""
-    return (*_steady_notes(fleets), *_judged_notes(fleets))
+    return (*_steady_notes(fleets), *_judged_notes(fleets), *_router_notes(fleets, router))
+
+
+def _router_notes(fleets: tuple[FleetEstimate, ...], router: RouterKind) -> tuple[str, ...]:
+    """Say that no router knows what the oracle does; a fleet of one pool has no router."""
+    if router != "oracle" or all(len(fleet.design.contexts) == 1 for fleet in fleets):
+        return ()
+    text = (
+        "Fleets of several pools are those of a router that knows each prompt's tokens (--router oracle). The one "
+        "in the files of --apply estimates them, and its pools may have to be larger: --router byteclass shows it."
+    )
+    return (text,)
 
 
 def _steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:

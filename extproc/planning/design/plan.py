@@ -112,7 +112,7 @@ def make_plan(
             *memory_notes(_setups(setup, fleets)),
             *workload_notes(lengths, setup, analysis),
             *not_met,
-            *fleet_notes(fleets),
+            *fleet_notes(fleets, runs.router if runs is not None else "byteclass"),
             *unknown_days,
             *failure_notes(failure),
             *(arrival_notes(arrived, stationary=tasks[0].stationary) if fleets else ()),

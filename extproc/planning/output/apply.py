@@ -99,10 +99,11 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, runs: RunOptions) -> dic
 
 def _estimator(router: RouterKind) -> list[str]:
     """Return the router's setting of the estimator that was planned with, unless it is the default; the oracle's
-    knowledge cannot be configured.
+    knowledge cannot be configured, which a comment says.
     """
-    usual = router in ("oracle", EstimatorSettings().kind)
-    return [] if usual else [f"estimator: {{kind: {router}}}\n"]
+    if router == "oracle":
+        return ["# Planned with --router oracle, which knows all lengths. This router estimates them.\n"]
+    return [] if router == EstimatorSettings().kind else [f"estimator: {{kind: {router}}}\n"]
 
 
 def _names() -> set[str]:
