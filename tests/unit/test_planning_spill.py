@@ -1,22 +1,34 @@
 """Spillover in the simulated fleet: a burst on one pool, with and without the router's own policy."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.placing.spill import SpillSettings
+from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.model.options import ProfileOptions, setup_of
 from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation import search
 from extproc.planning.simulation.fleet import FleetRun, simulate
 from extproc.planning.simulation.options import SimulationOptions, runs_of
 from extproc.planning.simulation.pool import PoolSpec
 from extproc.planning.simulation.routers import LearningRouter
+from extproc.planning.simulation.shrinking import shrunk
 from extproc.planning.simulation.spilling import SimulatedSpill
+from extproc.planning.simulation.task import Design, SearchTask
+from extproc.planning.simulation.verdict import Miss, Verdict
 from extproc.planning.workload.arrivals import Workload
+from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 from extproc.planning.workload.texts import draw_texts
 
@@ -117,3 +129,53 @@ def test_the_oracle_knows_no_loads() -> None:
     one = Lengths(np.ones(1, np.int64), np.ones(1, np.int64), "t")
     with pytest.raises(ConfigurationError, match="--spill"):
         runs_of(SimulationOptions(router="oracle", spill=True), one, 100)
+
+
+@given(
+    needs=st.lists(st.integers(1, 40), min_size=2, max_size=3),
+    extra=st.lists(st.integers(0, 30), min_size=3, max_size=3),
+)
+def test_a_fleet_that_spills_has_no_pool_that_can_be_smaller(needs: list[int], extra: list[int]) -> None:
+    """Whichever sizes the search begins with, and although pools help each other: no pool can lose an instance."""
+
+    def passes(sizes: tuple[int, ...]) -> bool:
+        lacks = sum(max(0, need - size) for need, size in zip(needs, sizes, strict=True))
+        spare = sum(max(0, size - need) for need, size in zip(needs, sizes, strict=True))
+        return 2 * lacks <= spare
+
+    begun = tuple(need + more for need, more in zip(needs, extra, strict=False))
+    found = shrunk(begun, [1.0] * len(begun), passes)
+    assert passes(found)
+    for index, size in enumerate(found):
+        assert size == 1 or not passes((*found[:index], size - 1, *found[index + 1 :]))
+
+
+@pytest.mark.parametrize(("spill", "size"), [(True, (2, 3)), (False, (2, 4))])
+def test_a_pool_is_not_too_small_because_its_neighbour_was(
+    spill: bool,  # noqa: FBT001
+    size: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three long instances fail beside one short one, whose requests they get late, and pass beside two. Without
+    spillover the pools are independent, and what failed once is not tried again.
+    """
+
+    def run_of(_: object, __: object, sizes: tuple[int, int], ___: object) -> SimpleNamespace:
+        return SimpleNamespace(sizes=sizes, success=1.0, too_short=False)
+
+    def judged(run: SimpleNamespace, _: object) -> Verdict:
+        short, long = run.sizes
+        enough = short >= 2 or long >= 5
+        passed = (enough, long >= 3 and (enough or long >= 4))
+        return Verdict(passed, () if all(passed) else (Miss("P99", "9 s", "1 s"),), (False, False))
+
+    for name, stated in {"run_fleet": run_of, "run_unless_hopeless": run_of, "verdict": judged}.items():
+        monkeypatch.setattr(search, name, stated)
+    monkeypatch.setattr(search, "_start", lambda _: (1, 3))
+    lengths = Lengths(np.full(99, 500), np.full(99, 50), "alike")
+    setup = setup_of(ProfileOptions(model="llama-3-8b", tp=1, times="roofline"), built_in())
+    design = Design("two pools", (2_048, 65_536))
+    task = SearchTask(design, setup, lengths, DeclaredRule.TRUTH, 9.0, 99, 1, longest=99, spill=spill)
+    (found,) = search.smallest_fleets(task)
+    assert size == found.instances
+    assert size == cast("Any", found.summary).sizes

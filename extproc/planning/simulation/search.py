@@ -3,9 +3,10 @@
 Pools do not influence each other unless requests spill over, so all of them are searched in the same runs: each
 has its own bounds, and `verdict.py` decides which of them is to blame. With spillover a pool that is too small
 passes on the requests that it would serve late, so a smaller size is found to suffice: for all pools together, at
-the given rate. The search starts at the analytical size, brackets it with growing steps, and bisects until a size
-that passes is within 1 % (or one instance) of one that fails. Several seeds give a confidence interval; each seed
-after the first starts where the previous one ended.
+the given rate; and what the search finds is made smaller pool by pool (`shrinking.py`). The search starts at the
+analytical size, brackets it with growing steps, and bisects until a size that passes is within 1 % (or one
+instance) of one that fails. Several seeds give a confidence interval; each seed after the first starts where the
+previous one ended.
 
 The required length of a run is not known in advance: a fleet that is overloaded by one per cent looks fine for a
 while. So the search is repeated with runs four times as long, starting from the result of the shorter ones, until
@@ -24,10 +25,12 @@ from math import ceil
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.bracket import Bracket
 from extproc.planning.simulation.largest import largest_sizes
 from extproc.planning.simulation.run_lengths import run_lengths
+from extproc.planning.simulation.shrinking import shrunk
 from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import (
     Design,
@@ -153,6 +156,13 @@ def _search(
     workload = make_workload(task, seed)
     largest = largest_sizes(task, workload, [bracket.start for bracket in brackets])
     simulated: dict[tuple[int, ...], Summary | None] = {}
+
+    def passes(sizes: tuple[int, ...]) -> bool:
+        if sizes not in simulated:
+            simulated[sizes] = run_unless_hopeless(task, workload, sizes, progress)
+        again = simulated[sizes]
+        return again is not None and all(verdict(again, task.setup.objective).passed)
+
     while True:
         sizes = tuple(bracket.size for bracket in brackets)
         if sizes not in simulated:  # the final size has often been simulated already
@@ -170,11 +180,19 @@ def _search(
             doubtful = judged.doubtful
             if all(passed) and all(bracket.done for bracket in brackets):
                 doubt = any(bracket.doubtful for bracket in brackets)
+                if task.spill:
+                    sizes = shrunk(sizes, [each.instance_cost for each in _setups(task)], passes)
+                    summary = simulated[sizes] or summary
                 why = TOO_SHORT if doubt or summary.too_short else ""
                 runs, total = len(simulated), sum(sizes)
                 return FoundFleet(task.design, seed, sizes, summary, runs, task.requests, why, total, doubt)
         for bracket, good, doubt in zip(brackets, passed, doubtful, strict=True):
             bracket.judge(passed=good, doubtful=doubt)
+
+
+def _setups(task: SearchTask) -> list[Setup]:
+    """Return the instances of each pool."""
+    return [task.design.setup(index, task.setup) for index in range(len(task.design.contexts))]
 
 
 def _start(task: SearchTask) -> tuple[int, ...]:
