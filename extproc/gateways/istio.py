@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from extproc.gateways.gateway_api import matches_of, weight_of
 from extproc.gateways.istio_clusters import cluster_of, full_name
+from extproc.gateways.istio_retries import mesh_retries, retry_of_http_route, retry_of_virtual_service
 from extproc.gateways.istio_scope import patches_of
 from extproc.gateways.manifests import (
     Manifests,
@@ -21,8 +22,6 @@ from extproc.gateways.manifests import (
     merged,
     name_of,
     namespace_of,
-    number_of,
-    optional_seconds,
     seconds_of,
     text_of,
     texts_of,
@@ -33,8 +32,7 @@ from extproc.gateways.type_names import EXT_PROC, MANAGER, ROUTER
 
 __all__ = ["bootstrap_of"]
 
-# Defaults of Istio 1.31.
-RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled"
+NEVER: Final = "0s"
 PICKER: Final = "envoy.filters.http.ext_proc"
 _ROUTER: Final = "envoy.filters.http.router"
 # Fields of a VirtualService's match: those that are pseudo-headers, and conditions on the client.
@@ -103,11 +101,14 @@ def _picker(place: Place) -> LocatedMap:
 
 
 def _hosts(manifests: Manifests) -> Iterator[LocatedMap]:
+    of_mesh = mesh_retries(manifests)
     for each in manifests.of("VirtualService"):
-        routes = [route for rule in items_of(inner(each, "spec"), "http") for route in _virtual_routes(each, rule)]
+        rules = items_of(inner(each, "spec"), "http")
+        routes = [route for rule in rules for route in _virtual_routes(each, rule, of_mesh)]
         yield _host(each, texts_of(inner(each, "spec"), "hosts"), routes)
     for each in manifests.of("HTTPRoute"):
-        routes = [route for rule in items_of(inner(each, "spec"), "rules") for route in _api_routes(each, rule)]
+        rules = items_of(inner(each, "spec"), "rules")
+        routes = [route for rule in rules for route in _api_routes(each, rule, of_mesh)]
         routes.sort(key=lambda route: weight_of(route["match"]))
         yield _host(each, texts_of(inner(each, "spec"), "hostnames"), routes)
 
@@ -116,7 +117,8 @@ def _host(object_: LocatedMap, names: list[str], routes: list[LocatedMap]) -> Lo
     return made(object_.place, name=name_of(object_), domains=names or ["*"], routes=routes)
 
 
-def _virtual_routes(service: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
+def _virtual_routes(service: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
+    retry, timeout = retry_of_virtual_service(rule, of_mesh), text_of(rule, "timeout", NEVER)
     matches = items_of(rule, "match") or [LocatedMap(rule.place)]
     targets = [_destination(inner(each, "destination"), service) for each in used(items_of(rule, "route"))]
     for match in matches:
@@ -134,7 +136,7 @@ def _virtual_routes(service: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMa
         # Who asks cannot be known here; that there is such a condition matters.
         whence = [{"filter": "istio", "path": [{"key": name}]} for name in WHENCE if name in match]
         conditions = made(match.place, **said, headers=headers, query_parameters=asked, dynamic_metadata=whence)
-        yield _route(rule, conditions, targets, _virtual_retry(rule))
+        yield _route(rule, conditions, targets, retry, seconds_of(timeout, rule.place))
 
 
 def _headers(named: LocatedMap, place: Place, **more: bool) -> Iterator[LocatedMap]:
@@ -151,30 +153,22 @@ def _header(name: str, value: LocatedMap, place: Place) -> LocatedMap:
     return made(place, name=name, string_match=said)
 
 
-def _virtual_retry(rule: LocatedMap) -> LocatedMap | None:
-    retries = inner(rule, "retries")
-    attempts = number_of(retries, "attempts", 2)
-    if attempts == 0:
-        return None
-    return made(
-        retries.place,
-        retry_on=text_of(retries, "retryOn", RETRY_ON),
-        num_retries=attempts,
-        per_try_timeout=optional_seconds(retries, "perTryTimeout"),
-    )
-
-
-def _api_routes(object_: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
+def _api_routes(object_: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
     targets = [
         f"outbound|{text_of(each, 'port')}||{full_name(text_of(each, 'name'), namespace_of(object_))}"
         for each in used(items_of(rule, "backendRefs"))
     ]
-    retry = inner(rule, "retry")
-    codes = texts_of(retry, "codes")
-    conditions = f"{RETRY_ON},retriable-status-codes" if codes else RETRY_ON
-    policy = made(retry.place, retry_on=conditions, num_retries=2, retriable_status_codes=codes)
+    retry = retry_of_http_route(rule, of_mesh)
     for match in matches_of(rule):
-        yield _route(rule, match, targets, policy if number_of(retry, "attempts", 2) else None)
+        yield _route(rule, match, targets, retry, _api_timeout(rule))
+
+
+def _api_timeout(rule: LocatedMap) -> str:
+    """Return the timeout of a whole response; with `retry` that of the backend is one of each try instead."""
+    timeouts = inner(rule, "timeouts")
+    of_backend = "" if "retry" in rule else text_of(timeouts, "backendRequest")
+    said = [seconds_of(each, timeouts.place) for each in (of_backend, text_of(timeouts, "request")) if each]
+    return next((each for each in said if each != NEVER), NEVER)
 
 
 def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
@@ -182,9 +176,9 @@ def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
         yield from items_of(rule, "backendRefs")
 
 
-def _route(rule: LocatedMap, match: LocatedMap, targets: list[str], retry: LocatedMap | None) -> LocatedMap:
-    timeouts = inner(rule, "timeouts")
-    timeout = seconds_of(text_of(rule, "timeout") or text_of(timeouts, "request") or "0s", rule.place)
+def _route(
+    rule: LocatedMap, match: LocatedMap, targets: list[str], retry: LocatedMap | None, timeout: str
+) -> LocatedMap:
     weighted = {"clusters": [{"name": name, "weight": 1} for name in targets]}
     action = made(
         rule.place,
