@@ -147,7 +147,8 @@ TRAPS: Final = (
         "body that ends in trailers, as HTTP/2 allows, arrives twice in a row.",
         "No retry_policy on a route that gets requests before their bodies have ended, nor on its virtual "
         "host or cluster; a policy with num_retries: 0 counts, too. Istio adds one by default: say retries: "
-        "{attempts: 0}. In Envoy Gateway leave `retry` out of the route's BackendTrafficPolicy.",
+        "{attempts: 0}. In Envoy Gateway leave `retry` out of the HTTPRoute and of the BackendTrafficPolicy that "
+        "is in force on it, which may be the Gateway's.",
         _retries_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
     ),

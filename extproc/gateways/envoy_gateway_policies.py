@@ -1,0 +1,145 @@
+"""Which of Envoy Gateway's policies is in force on a rule of an HTTPRoute: the most specific one as a whole.
+
+From the most specific on, policies target a rule, a route, a listener, a Gateway. One with a `mergeType` is merged
+into the listener's or Gateway's. Source: `Process*Policies` in Envoy Gateway's `internal/gatewayapi`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.gateways.manifests import Manifests, inner, items_of, name_of, text_of
+from extproc.gateways.sources import LocatedMap
+
+__all__ = ["Parent", "client_policies", "in_force", "parents_of"]
+
+RULE: Final = 0
+ROUTE: Final = 1
+LISTENER: Final = 2
+GATEWAY: Final = 3
+_OTHER_SECTION: Final = "(of a ListenerSet)"
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a route is attached to; "" as a section means all listeners, as a namespace one that is not said."""
+
+    kind: str
+    name: str
+    namespace: str
+    section: str
+
+
+def parents_of(route: LocatedMap, manifests: Manifests) -> list[Parent]:
+    """Return the Gateways and ListenerSets that a route is attached to."""
+    found = [
+        Parent(
+            text_of(each, "kind", "Gateway"),
+            text_of(each, "name"),
+            text_of(each, "namespace") or _namespace(route),
+            text_of(each, "sectionName"),
+        )
+        for each in items_of(inner(route, "spec"), "parentRefs")
+    ]
+    sets = {
+        name_of(each): inner(each, "spec", "parentRef") for each in manifests.of("ListenerSet", "XListenerSet")
+    }
+    through = [
+        Parent("Gateway", text_of(sets[each.name], "name"), text_of(sets[each.name], "namespace"), _OTHER_SECTION)
+        for each in found
+        if each.kind != "Gateway" and each.name in sets
+    ]
+    return [*found, *through]
+
+
+def in_force(kind: str, route: LocatedMap, rule: LocatedMap, manifests: Manifests) -> LocatedMap:
+    """Return the spec of the policy of a kind that is in force on a route's rule, an empty one if none is."""
+    parents = parents_of(route, manifests)
+    ranked = [(_rank(each, route, rule, parents), inner(each, "spec")) for each in manifests.of(kind)]
+    found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
+    if not found:
+        return LocatedMap(route.place)
+    rank, spec = found[0]
+    above = next((each for of_parent, each in found if of_parent >= LISTENER), None)
+    return _laid_over(above, spec) if above is not None and rank < LISTENER and "mergeType" in spec else spec
+
+
+def client_policies(parents: list[Parent], manifests: Manifests) -> list[LocatedMap]:
+    """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
+    ranked = [(_rank_of_parents(each, parents), each) for each in manifests.of("ClientTrafficPolicy")]
+    of_listeners = [each for rank, each in ranked if rank == LISTENER]
+    of_gateways = [each for rank, each in ranked if rank == GATEWAY][:1]
+    own = {text_of(each, "sectionName") for policy in of_listeners for each in _references(policy)}
+    return [*of_listeners, *(of_gateways if any(each.section not in own for each in parents) else [])]
+
+
+def _rank(policy: LocatedMap, route: LocatedMap, rule: LocatedMap, parents: list[Parent]) -> int | None:
+    """Return how specific a policy's closest target is, None if it does not target the rule."""
+    return min(
+        (
+            rank
+            for rank in (_rank_of_route(policy, route, rule), _rank_of_parents(policy, parents))
+            if rank is not None
+        ),
+        default=None,
+    )
+
+
+def _rank_of_route(policy: LocatedMap, route: LocatedMap, rule: LocatedMap) -> int | None:
+    if not _agree(_namespace(policy), _namespace(route)):
+        return None
+    sections = [
+        text_of(each, "sectionName")
+        for each in _references(policy)
+        if (text_of(each, "kind"), text_of(each, "name")) == ("HTTPRoute", name_of(route))
+    ]
+    if any(sections) and text_of(rule, "name") in sections:
+        return RULE
+    labels = inner(route, "metadata", "labels")
+    for each in _selectors(policy, "HTTPRoute"):
+        wanted = inner(each, "matchLabels")
+        if all(labels.get(key) == wanted[key] for key in wanted):
+            return ROUTE
+    return ROUTE if "" in sections else None
+
+
+def _rank_of_parents(policy: LocatedMap, parents: list[Parent]) -> int | None:
+    found = [
+        LISTENER if text_of(each, "sectionName") or parent.kind != "Gateway" else GATEWAY
+        for each in _references(policy)
+        for parent in parents
+        if (text_of(each, "kind"), text_of(each, "name")) == (parent.kind, parent.name)
+        and _agree(_namespace(policy), parent.namespace)
+        and _agree(text_of(each, "sectionName"), parent.section)
+    ]
+    # The labels of a Gateway are not known here.
+    found += [GATEWAY for _ in _selectors(policy, "Gateway")]
+    return min(found, default=None)
+
+
+def _references(policy: LocatedMap) -> list[LocatedMap]:
+    spec = inner(policy, "spec")
+    return [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
+
+
+def _selectors(policy: LocatedMap, kind: str) -> Iterator[LocatedMap]:
+    return (each for each in items_of(inner(policy, "spec"), "targetSelectors") if text_of(each, "kind") == kind)
+
+
+def _namespace(object_: LocatedMap) -> str:
+    return text_of(inner(object_, "metadata"), "namespace")
+
+
+def _agree(one: str, other: str) -> bool:
+    return one == other or not one or not other
+
+
+def _laid_over(below: LocatedMap, above: LocatedMap) -> LocatedMap:
+    """Return a policy with another one's settings laid over it: mappings recursively, lists as a whole."""
+    result = LocatedMap(above.place, dict(below))
+    result.places = below.places | above.places
+    for key, value in above.items():
+        old = result.get(key)
+        nested = isinstance(old, LocatedMap) and isinstance(value, LocatedMap)
+        result[key] = _laid_over(result[key], value) if nested else value
+    return result

@@ -1,0 +1,122 @@
+"""The routes that Envoy Gateway generates: one for each match of an HTTPRoute's rules, with policies applied.
+
+Source: Envoy Gateway's `internal/gatewayapi/route.go` and `xds/translator/route.go`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.gateways.envoy_gateway_policies import Parent, in_force, parents_of
+from extproc.gateways.envoy_gateway_processors import ExtProc, asked_on
+from extproc.gateways.gateway_api import matches_of
+from extproc.gateways.manifests import (
+    Manifests,
+    inner,
+    items_of,
+    made,
+    name_of,
+    number_of,
+    optional_seconds,
+    seconds_of,
+    text_of,
+    texts_of,
+)
+from extproc.gateways.sources import LocatedMap
+from extproc.gateways.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES
+
+__all__ = ["Rule", "routes_of", "rules_of"]
+
+# Defaults of Envoy Gateway 1.9.
+RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+STATUSES: Final = [503]
+NUM_RETRIES: Final = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A rule of an HTTPRoute, with what is in force on it: its BackendTrafficPolicy and its processors."""
+
+    route: LocatedMap
+    cluster: str
+    given: LocatedMap
+    parents: list[Parent]
+    traffic: LocatedMap
+    asked: list[ExtProc]
+
+
+def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
+    """Return the rules of all HTTPRoutes."""
+    return [
+        Rule(
+            route=route,
+            cluster=f"{name_of(route)}/{at}",
+            given=rule,
+            parents=parents_of(route, manifests),
+            traffic=in_force("BackendTrafficPolicy", route, rule, manifests),
+            asked=asked_on(route, rule, processors, manifests),
+        )
+        for route in manifests.of("HTTPRoute")
+        for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))
+    ]
+
+
+def routes_of(rule: Rule) -> Iterator[LocatedMap]:
+    """Yield Envoy's routes for a rule."""
+    of_http = inner(rule.traffic, "timeout", "http")
+    longest, idle = optional_seconds(of_http, "maxStreamDuration"), text_of(of_http, "streamIdleTimeout")
+    action = made(
+        rule.given.place,
+        cluster=rule.cluster,
+        timeout=_timeout(rule),
+        idle_timeout=seconds_of(idle, of_http.place) if idle else None,
+        max_stream_duration={"max_stream_duration": longest} if longest else None,
+        retry_policy=_retry(rule),
+    )
+    enabled = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
+    for match in matches_of(rule.given):
+        yield made(
+            rule.given.place,
+            name=name_of(rule.route),
+            match=match,
+            route=action,
+            typed_per_filter_config=enabled,
+        )
+
+
+def _timeout(rule: Rule) -> str | None:
+    """Return the timeout of a whole response; with `retry` that of the backend is one of each try instead."""
+    timeouts = inner(rule.given, "timeouts")
+    of_backend = "" if "retry" in rule.given else text_of(timeouts, "backendRequest")
+    said = of_backend or text_of(timeouts, "request")
+    said = said or text_of(inner(rule.traffic, "timeout", "http"), "requestTimeout")
+    return seconds_of(said, rule.given.place) if said else None
+
+
+def _retry(rule: Rule) -> LocatedMap | None:
+    """Return the retries of the HTTPRoute's rule, or else those of its BackendTrafficPolicy, never both."""
+    if "retry" in rule.given:
+        retry = inner(rule.given, "retry")
+        return made(
+            retry.place,
+            retry_on=RETRY_ON,
+            retriable_status_codes=texts_of(retry, "codes") or STATUSES,
+            num_retries=number_of(retry, "attempts", NUM_RETRIES),
+            per_try_timeout=optional_seconds(inner(rule.given, "timeouts"), "backendRequest"),
+        )
+    if "retry" not in rule.traffic:
+        return None
+    retry = inner(rule.traffic, "retry")
+    on = inner(retry, "retryOn")
+    per_priority = number_of(retry, "numAttemptsPerPriority", 0)
+    previous = {"@type": PREVIOUS_PRIORITIES, "update_frequency": per_priority}
+    priority = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": previous}
+    return made(
+        retry.place,
+        retry_on=",".join(texts_of(on, "triggers")) or RETRY_ON,
+        # Conditions of its own leave no status but those that they list.
+        retriable_status_codes=texts_of(on, "httpStatusCodes") if on else STATUSES,
+        num_retries=number_of(retry, "numRetries", NUM_RETRIES),
+        retry_priority=priority if per_priority else None,
+        per_try_timeout=optional_seconds(inner(retry, "perRetry"), "timeout"),
+    )
