@@ -12,8 +12,7 @@ from extproc.gateways.envoy_gateway_clusters import pool_cluster
 from extproc.gateways.envoy_gateway_patches import patched
 from extproc.gateways.envoy_gateway_policies import client_policies
 from extproc.gateways.envoy_gateway_processors import ExtProc, cluster_of, filter_of, processors_of
-from extproc.gateways.envoy_gateway_routes import Rule, routes_of, rules_of
-from extproc.gateways.gateway_api import weight_of
+from extproc.gateways.envoy_gateway_routes import Rule, precedence, routes_of, rules_of
 from extproc.gateways.manifests import Manifests, bytes_of, inner, made, optional_seconds, text_of, texts_of
 from extproc.gateways.sources import LocatedMap, Place
 from extproc.gateways.type_names import HEADER_MUTATION, MANAGER, ROUTER
@@ -117,7 +116,7 @@ def _virtual_hosts(place: Place, rules: list[Rule]) -> list[LocatedMap]:
         for name in texts_of(inner(each.route, "spec"), "hostnames") or [ANY_HOST]:
             routes.setdefault(name, []).extend(routes_of(each))
     for of_host in routes.values():
-        of_host.sort(key=lambda route: weight_of(route["match"]))
+        of_host.sort(key=precedence)
     return [
         made(place, name="gateway" if name == ANY_HOST else name, domains=[name], routes=of_host)
         for name, of_host in routes.items()

@@ -9,7 +9,7 @@ from typing import Final
 
 from extproc.gateways.envoy_gateway_policies import Parent, in_force, parents_of
 from extproc.gateways.envoy_gateway_processors import ExtProc, asked_on
-from extproc.gateways.gateway_api import matches_of
+from extproc.gateways.gateway_api import matches_of, path_weight
 from extproc.gateways.manifests import (
     Manifests,
     inner,
@@ -25,12 +25,14 @@ from extproc.gateways.manifests import (
 from extproc.gateways.sources import LocatedMap
 from extproc.gateways.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES
 
-__all__ = ["Rule", "routes_of", "rules_of"]
+__all__ = ["Rule", "precedence", "routes_of", "rules_of"]
 
 # Defaults of Envoy Gateway 1.9.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 STATUSES: Final = [503]
 NUM_RETRIES: Final = 2
+# The order in which Envoy Gateway tries kinds of paths: an expression before any prefix.
+PATHS: Final = ("path", "safe_regex", "prefix")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,14 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
             route=action,
             typed_per_filter_config=enabled,
         )
+
+
+def precedence(route: LocatedMap) -> tuple[int, int, int, int, int]:
+    """Return a route's sort key: kind and length of the path, then the numbers of other conditions."""
+    match = route["match"]
+    headers = match.get("headers", ())
+    exact = sum("exact" in each["string_match"] for each in headers)
+    return *path_weight(match, PATHS), -len(headers), -exact, -len(match.get("query_parameters", ()))
 
 
 def _timeout(rule: Rule) -> str | None:

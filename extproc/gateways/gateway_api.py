@@ -1,11 +1,11 @@
-"""Route matches of the Gateway API, which Istio and Envoy Gateway translate into Envoy's in the same way."""
+"""Route matches of the Gateway API, which Istio and Envoy Gateway translate alike, but try in different orders."""
 
 from typing import Any
 
 from extproc.gateways.manifests import inner, items_of, made, text_of
 from extproc.gateways.sources import LocatedMap
 
-__all__ = ["matches_of", "weight_of"]
+__all__ = ["matches_of", "path_weight"]
 
 
 def matches_of(rule: LocatedMap) -> list[LocatedMap]:
@@ -14,10 +14,11 @@ def matches_of(rule: LocatedMap) -> list[LocatedMap]:
     return [_match(each) for each in given] if given else [made(rule.place, prefix="/")]
 
 
-def weight_of(match: LocatedMap) -> tuple[int, int]:
-    """Return the sort key of a match's precedence: longest path first, then most headers."""
-    path = match.get("prefix") or match.get("path") or ""
-    return -len(path), -len(match.get("headers", ()))
+def path_weight(match: LocatedMap, kinds: tuple[str, ...]) -> tuple[int, int]:
+    """Return the sort key of a match's path: its kind, in the gateway's order of them, and its length."""
+    rank = next(at for at, kind in enumerate(kinds) if kind in match)
+    path = match[kinds[rank]]
+    return rank, -len(path["regex"] if isinstance(path, LocatedMap) else path)
 
 
 def _match(given: LocatedMap) -> LocatedMap:

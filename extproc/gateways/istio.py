@@ -10,9 +10,8 @@ patches.
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from extproc.gateways.gateway_api import matches_of, weight_of
-from extproc.gateways.istio_clusters import cluster_of, full_name
-from extproc.gateways.istio_retries import mesh_retries, retry_of_http_route, retry_of_virtual_service
+from extproc.gateways.istio_clusters import cluster_of
+from extproc.gateways.istio_routes import hosts_of
 from extproc.gateways.istio_scope import patches_of
 from extproc.gateways.manifests import (
     Manifests,
@@ -20,12 +19,7 @@ from extproc.gateways.manifests import (
     items_of,
     made,
     merged,
-    name_of,
-    namespace_of,
-    seconds_of,
     text_of,
-    texts_of,
-    used,
 )
 from extproc.gateways.sources import LocatedList, LocatedMap, Place
 from extproc.gateways.type_names import EXT_PROC, MANAGER, ROUTER
@@ -44,7 +38,7 @@ _MANAGERS: Final = ("", "envoy.filters.network.http_connection_manager", "envoy.
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
     """Return the bootstrap of a gateway that has these EnvoyFilters."""
     place, patches = next(manifests.of("EnvoyFilter")).place, patches_of(manifests)
-    hosts = [_patched_host(host, patches) for host in _hosts(manifests)]
+    hosts = [_patched_host(host, patches) for host in hosts_of(manifests)]
     manager = made(
         place,
         **{"@type": MANAGER},
@@ -100,99 +94,9 @@ def _picker(place: Place) -> LocatedMap:
     return made(place, name=PICKER, typed_config={"@type": EXT_PROC, "grpc_service": service})
 
 
-def _hosts(manifests: Manifests) -> Iterator[LocatedMap]:
-    of_mesh = mesh_retries(manifests)
-    for each in manifests.of("VirtualService"):
-        rules = items_of(inner(each, "spec"), "http")
-        routes = [route for rule in rules for route in _virtual_routes(each, rule, of_mesh)]
-        yield _host(each, texts_of(inner(each, "spec"), "hosts"), routes)
-    for each in manifests.of("HTTPRoute"):
-        rules = items_of(inner(each, "spec"), "rules")
-        routes = [route for rule in rules for route in _api_routes(each, rule, of_mesh)]
-        routes.sort(key=lambda route: weight_of(route["match"]))
-        yield _host(each, texts_of(inner(each, "spec"), "hostnames"), routes)
-
-
-def _host(object_: LocatedMap, names: list[str], routes: list[LocatedMap]) -> LocatedMap:
-    return made(object_.place, name=name_of(object_), domains=names or ["*"], routes=routes)
-
-
-def _virtual_routes(service: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
-    retry, timeout = retry_of_virtual_service(rule, of_mesh), text_of(rule, "timeout", NEVER)
-    matches = items_of(rule, "match") or [LocatedMap(rule.place)]
-    targets = [_destination(inner(each, "destination"), service) for each in used(items_of(rule, "route"))]
-    for match in matches:
-        headers = [*_headers(inner(match, "headers"), match.place)]
-        headers += [_header(f":{name}", inner(match, name), match.place) for name in PSEUDO if name in match]
-        without = {"invert_match": True, "treat_missing_header_as_empty": True}
-        headers += _headers(inner(match, "withoutHeaders"), match.place, **without)
-        uri = inner(match, "uri")
-        path = next(iter(uri), "prefix")
-        value = text_of(uri, path, "/")
-        said: dict[str, Any] = {{"exact": "path", "regex": "safe_regex"}.get(path, "prefix"): value}
-        if path == "regex":
-            said = {"safe_regex": {"regex": value}}
-        asked = [{"name": name} for name in inner(match, "queryParams")]
-        # Who asks cannot be known here; that there is such a condition matters.
-        whence = [{"filter": "istio", "path": [{"key": name}]} for name in WHENCE if name in match]
-        conditions = made(match.place, **said, headers=headers, query_parameters=asked, dynamic_metadata=whence)
-        yield _route(rule, conditions, targets, retry, seconds_of(timeout, rule.place))
-
-
-def _headers(named: LocatedMap, place: Place, **more: bool) -> Iterator[LocatedMap]:
-    for name in named:
-        yield made(place, **{**_header(name, inner(named, name), place), **more})
-
-
-def _header(name: str, value: LocatedMap, place: Place) -> LocatedMap:
-    kind = next(iter(value), None)
-    text = "" if kind is None else text_of(value, kind)
-    if kind is None or (kind, text) == ("regex", "*"):  # Istio's own sign for any value, and no regular expression
-        return made(place, name=name, present_match=True)
-    said = {"safe_regex": {"regex": text}} if kind == "regex" else {kind: text}
-    return made(place, name=name, string_match=said)
-
-
-def _api_routes(object_: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
-    targets = [
-        f"outbound|{text_of(each, 'port')}||{full_name(text_of(each, 'name'), namespace_of(object_))}"
-        for each in used(items_of(rule, "backendRefs"))
-    ]
-    retry = retry_of_http_route(rule, of_mesh)
-    for match in matches_of(rule):
-        yield _route(rule, match, targets, retry, _api_timeout(rule))
-
-
-def _api_timeout(rule: LocatedMap) -> str:
-    """Return the timeout of a whole response; with `retry` that of the backend is one of each try instead."""
-    timeouts = inner(rule, "timeouts")
-    of_backend = "" if "retry" in rule else text_of(timeouts, "backendRequest")
-    said = [seconds_of(each, timeouts.place) for each in (of_backend, text_of(timeouts, "request")) if each]
-    return next((each for each in said if each != NEVER), NEVER)
-
-
 def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
     for rule in items_of(inner(route, "spec"), "rules"):
         yield from items_of(rule, "backendRefs")
-
-
-def _route(
-    rule: LocatedMap, match: LocatedMap, targets: list[str], retry: LocatedMap | None, timeout: str
-) -> LocatedMap:
-    weighted = {"clusters": [{"name": name, "weight": 1} for name in targets]}
-    action = made(
-        rule.place,
-        cluster=targets[0] if len(targets) == 1 else None,
-        weighted_clusters=weighted if len(targets) > 1 else None,
-        timeout=timeout,
-        retry_policy=retry,
-    )
-    return made(rule.place, name=text_of(rule, "name"), match=match, route=action if targets else None)
-
-
-def _destination(given: LocatedMap, service: LocatedMap) -> str:
-    port, subset = text_of(inner(given, "port"), "number"), text_of(given, "subset")
-    return f"outbound|{port}|{subset}|{full_name(text_of(given, 'host'), namespace_of(service))}"
 
 
 def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:

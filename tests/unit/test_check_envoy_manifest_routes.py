@@ -1,0 +1,114 @@
+"""`dualpool check envoy` on the names and the order that control planes give the routes of manifests."""
+
+from typing import Final
+
+import pytest
+
+from tests.unit.test_check_envoy_manifests import names_of
+
+API: Final = "istio with the Gateway API"
+LONG: Final = "    - name: long\n"
+OTHER_ROUTE: Final = """---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: llm-long, namespace: dualpool}
+spec:
+  parentRefs: [{name: %s}]
+  hostnames: [llm.example.com]
+  rules:
+    - name: long
+"""
+OTHER_SERVICE: Final = """---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: llm-long, namespace: dualpool}
+spec:
+  hosts: [llm.example.com]
+  gateways: [%s]
+  http:
+    - name: long
+"""
+POOL: Final = "          headers: [{name: x-token-budget-pool, value: short}]\n"
+ANY: Final = "        - path: {type: PathPrefix, value: /}\n"
+EXPRESSION: Final = "        - path: {type: RegularExpression, value: '/v1/.*'}\n"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "other", "its", "found"),
+    [
+        (API, OTHER_ROUTE, "llm", set()),
+        (API, OTHER_ROUTE, "web", {"default-route-not-largest", "pool-without-route"}),
+        ("istio", OTHER_SERVICE, "llm", set()),
+        ("istio", OTHER_SERVICE, "web", {"default-route-not-largest", "pool-without-route"}),
+    ],
+)
+def test_pools_in_objects_of_their_own(gateway: str, other: str, its: str, found: set[str]) -> None:
+    """What is for the same host of the same gateway comes together, in however many objects."""
+    assert found == names_of(gateway, change=lambda text: text.replace(LONG, other % its))
+
+
+def test_a_virtual_service_before_that_takes_all() -> None:
+    """Of several VirtualServices for a host, Istio puts what takes everything last."""
+    first = """
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: long, namespace: dualpool}
+        spec:
+          hosts: [llm.example.com]
+          gateways: [llm]
+          http:
+            - name: long
+              retries: {attempts: 0}
+              route: [{destination: {host: vllm-long.dualpool.svc.cluster.local, port: {number: 8000}}}]
+    """
+    assert set() == names_of("istio", first, first=True)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "changes"),
+    [
+        (API, {"    - name: long\n      matches": "    - matches", "{name: long}": "{name: dualpool.llm.2}"}),
+        (
+            "istio",
+            {
+                "        - headers: {x-token": "        - name: pool\n          headers: {x-token",
+                "{name: short}": "{name: short.pool}",
+            },
+        ),
+    ],
+)
+def test_names_that_istio_gives_routes(gateway: str, changes: dict[str, str]) -> None:
+    """A rule without a name is called by its place, and a match adds its own name: patches go by these."""
+
+    def change(text: str) -> str:
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        return text
+
+    assert set() == names_of(gateway, change=change)
+
+
+@pytest.mark.parametrize(("gateway", "found"), [("envoy gateway", set()), (API, {"pool-without-route"})])
+def test_an_expression_beside_a_prefix(gateway: str, found: set[str]) -> None:
+    """Envoy Gateway tries expressions before prefixes, Istio after them."""
+    assert found == names_of(gateway, change=lambda text: text.replace(ANY + POOL, EXPRESSION + POOL))
+
+
+def test_pools_in_another_namespace() -> None:
+    """A backend's own namespace is part of its cluster's name."""
+    names = "outbound|8000||vllm-short.models.svc", "outbound|8000||vllm-long.models.svc"
+
+    def change(text: str) -> str:
+        for old, new in zip(("vllm-short", "vllm-long"), names, strict=True):
+            text = text.replace(f"{{name: {old}, port: 8000}}", f"{{name: {old}, namespace: models, port: 8000}}")
+            text = text.replace(f"{old}.dualpool.svc", new.rpartition("|")[2])
+        return text.replace("metadata: {name: vllm-short, namespace: dualpool}", "metadata: {name: vllm-short}")
+
+    assert set() == names_of(API, change=change)
+
+
+@pytest.mark.parametrize("condition", ["gateways: [mesh]", "port: 8080"])
+def test_a_route_for_another_gateway(condition: str) -> None:
+    """A rule for another gateway, or port, hides none of ours."""
+    rule = f"  http:\n    - match: [{{{condition}}}]\n      directResponse: {{status: 204}}\n"
+    assert set() == names_of("istio", change=lambda text: text.replace("  http:\n", rule, 1))
