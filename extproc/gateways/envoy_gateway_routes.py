@@ -74,6 +74,7 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
         idle_timeout=seconds_of(idle, of_http.place) if idle else None,
         max_stream_duration={"max_stream_duration": longest} if longest else None,
         retry_policy=_retry(rule),
+        upgrade_configs=[{"upgrade_type": name} for name in _upgrades(rule)],
     )
     enabled = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
     for match in matches_of(rule.given):
@@ -84,6 +85,12 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
             route=action,
             typed_per_filter_config=enabled,
         )
+
+
+def _upgrades(rule: Rule) -> list[str]:
+    """Return the protocols to which requests may switch: WebSocket, unless the policy says something else."""
+    said = [text_of(each, "type") for each in items_of(rule.traffic, "httpUpgrade")]
+    return said or ([] if "requestBuffer" in rule.traffic else ["websocket"])
 
 
 def precedence(route: LocatedMap) -> tuple[int, int, int, int, int]:

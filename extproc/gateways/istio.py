@@ -43,6 +43,8 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         place,
         **{"@type": MANAGER},
         stat_prefix="istio",
+        stream_idle_timeout="0s",
+        upgrade_configs=[{"upgrade_type": "websocket"}],
         route_config=made(place, name="routes", virtual_hosts=hosts),
         http_filters=_http_filters(manifests, patches, place),
     )
@@ -50,6 +52,8 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
             continue
         manager = merged(manager, inner(patch, "patch", "value", "typed_config"))
+    # A patch cannot undo this: merging ignores what has its type's default, such as false.
+    manager = merged(manager, made(place, proxy_100_continue=True))
     network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     listener = made(place, name="listener", filter_chains=[made(place, filters=[network])])
     for patch in _of(patches, "LISTENER"):

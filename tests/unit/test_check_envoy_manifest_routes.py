@@ -4,7 +4,8 @@ from typing import Final
 
 import pytest
 
-from tests.unit.test_check_envoy_manifests import names_of
+from extproc.gateways.type_names import MANAGER
+from tests.unit.test_check_envoy_manifests import PATCH, names_of
 
 API: Final = "istio with the Gateway API"
 LONG: Final = "    - name: long\n"
@@ -112,3 +113,35 @@ def test_a_route_for_another_gateway(condition: str) -> None:
     """A rule for another gateway, or port, hides none of ours."""
     rule = f"  http:\n    - match: [{{{condition}}}]\n      directResponse: {{status: 204}}\n"
     assert set() == names_of("istio", change=lambda text: text.replace("  http:\n", rule, 1))
+
+
+def test_what_istio_sets_in_every_connection_manager() -> None:
+    """Buffered mode waits for bodies of clients that wait for 100 Continue, and for those of upgrades."""
+    undone = f"{{typed_config: {{'@type': {MANAGER}, proxy_100_continue: false}}}}"
+    patch = PATCH.format(kind="NETWORK_FILTER", match="", value=undone)
+
+    def buffered(text: str) -> str:
+        return text.replace("request_body_mode: STREAMED", "request_body_mode: BUFFERED")
+
+    waiting = {"expect-hangs", "upgrade-hangs"}
+    assert {"expect-hangs"} == waiting & names_of("istio", patch, change=buffered)
+    assert waiting == waiting & names_of("istio", change=lambda text: buffered(text).replace("{upgrade: ", "{x: "))
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [
+        ("", {"upgrade-hangs"}),
+        ("httpUpgrade: [{type: spdy/3.1}]", {"upgrade-hangs"}),
+        ("requestBuffer: {limit: 16Mi}", set()),
+    ],
+)
+def test_upgrades_that_envoy_gateway_allows(policy: str, found: set[str]) -> None:
+    """Envoy Gateway lets requests switch to WebSocket, unless the route's policy says otherwise."""
+    targets = "    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm-upgrade}\n"
+
+    def change(text: str) -> str:
+        text = text.replace("name: upgrade, value: ", "name: x-upgrade, value: ")
+        return text.replace(targets, f"{targets}  {policy}\n")
+
+    assert found == names_of("envoy gateway", change=change)

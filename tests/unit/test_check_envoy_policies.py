@@ -167,8 +167,8 @@ def test_the_router_s_policy_on_the_gateway() -> None:
     refs = "    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm}\n"
     short = "    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm-short}\n  extProc:"
     gateway = {refs + short: "    - {group: gateway.networking.k8s.io, kind: Gateway, name: llm}\n  extProc:"}
-    # The router is asked for the largest bodies, too.
-    assert {"buffer-below-body-cap"} == traps(changes=gateway)
+    # The router is asked for the largest bodies and for upgrades, too.
+    assert {"buffer-below-body-cap", "upgrade-hangs"} == traps(changes=gateway)
     retried = {**gateway, **FULL_DUPLEX, UNLIMITED: "      retry: {attempts: 1}\n"}
     lua = "lua: [{inline: x}]"
     assert RETRIES in traps(changes=retried)
