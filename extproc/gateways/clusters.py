@@ -41,7 +41,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
     message = part.message
     options = _http_options(part)
     http2 = _http2(part, options)
-    limits = _thresholds(part)
+    limits, high = (_thresholds(part, each) for each in (RoutingPriority.DEFAULT, RoutingPriority.HIGH))
     retry = options.field("retry_policy") if options and options.message.HasField("retry_policy") else None
     return Cluster(
         name=message.name,
@@ -56,6 +56,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         max_requests=limits.number("max_requests", REQUESTS) if limits else REQUESTS,
         max_pending_requests=limits.number("max_pending_requests", REQUESTS) if limits else REQUESTS,
         max_retries=_retries(limits),
+        max_high_retries=_retries(high),
         stream_window_bytes=_number(http2, "initial_stream_window_size", STREAM_WINDOW_BYTES),
         max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
         pinged=http2 is not None and http2.message.connection_keepalive.HasField("interval"),
@@ -133,9 +134,9 @@ def _ejects_on_first_failure(part: Part[Any]) -> bool:
     return split and part.number("consecutive_local_origin_failure", LOCAL_FAILURES) <= 1
 
 
-def _thresholds(part: Part[EnvoyCluster]) -> Part[Any] | None:
+def _thresholds(part: Part[EnvoyCluster], priority: int) -> Part[Any] | None:
     of_all = part.field("circuit_breakers").items("thresholds")
-    return next((each for each in of_all if each.message.priority == RoutingPriority.DEFAULT), None)
+    return next((each for each in of_all if each.message.priority == priority), None)
 
 
 def _least_request(message: EnvoyCluster) -> bool:

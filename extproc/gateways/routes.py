@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+from envoy.config.core.v3.base_pb2 import RoutingPriority
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher, RouteAction, VirtualHost
 from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -68,6 +69,7 @@ def _route(
         retry_limit_bytes=_retry_limit((part, host)),
         redirects_place=_redirects_place(part.field("route")),
         removed=frozenset(name.lower() for level in levels for name in level.message.request_headers_to_remove),
+        is_high=message.route.priority == RoutingPriority.HIGH,
         upgrades=around.upgrades.through_filter(part.field("route")),
     )
 

@@ -9,6 +9,7 @@ from tests.envoy.harness.biting import NO_HEADERS, SLOW, Bitten, post, retry_wit
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT
+from tests.envoy.harness.gateway import Document, route
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 from tests.envoy.harness.raw import chat_body
 from tests.envoy.harness.router import RouterProcess
@@ -56,6 +57,18 @@ def test_more_repairs_than_the_breaker_lets_through(bite: Bitten) -> None:
         statuses = list(threads.map(lambda _: refused(caller, SLOW).status_code, range(12)))
     assert {200, 400} == set(statuses)
     assert caller.stack.gateway.statistic("cluster.short_then_long.upstream_rq_retry_overflow") > 0
+
+
+def test_repairs_of_another_priority_than_the_breaker_s(build: Build, router: RouterProcess) -> None:
+    """A route of priority HIGH has limits of its own, of which the usual ones say nothing."""
+
+    def change(document: Document) -> None:
+        route(document, "short")["route"]["priority"] = "HIGH"
+
+    caller = build("streamed", change=change, router=router)
+    with ThreadPoolExecutor(12) as threads:
+        statuses = list(threads.map(lambda _: refused(caller, SLOW).status_code, range(12)))
+    assert {200, 400} == set(statuses)
 
 
 def test_repairs_that_do_not_happen(build: Build, router: RouterProcess) -> None:

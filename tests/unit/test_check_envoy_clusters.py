@@ -8,7 +8,7 @@ from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
-from tests.envoy.harness.gateway import load
+from tests.envoy.harness.gateway import Document, cluster, load, route
 from tests.traps.finding import names_in
 from tests.traps.own_clusters import by_attempt, dns_by_extension, scaled_to_zero
 
@@ -37,3 +37,20 @@ def test_pools_that_are_scaled_to_zero() -> None:
     document = load("streamed")
     scaled_to_zero(document)
     assert set() == names_in(document)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ([], {"repair-limit"}),
+        ([{"priority": "HIGH"}], {"repair-limit"}),
+        ([{"priority": "HIGH", "max_retries": 1024}], set()),
+    ],
+)
+def test_limits_of_a_priority(more: list[Document], found: set[str]) -> None:
+    """A route of priority HIGH has the limits of that priority; what the router is asked has the usual ones."""
+    document = load("streamed")
+    for name in ("short", "long"):
+        route(document, name)["route"]["priority"] = "HIGH"
+    cluster(document, "short_then_long")["circuit_breakers"]["thresholds"] += more
+    assert found == names_in(document)

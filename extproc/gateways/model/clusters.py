@@ -33,6 +33,9 @@ class Cluster:
     max_requests: int
     max_pending_requests: int
     max_retries: int
+    """Retries at a time on routes of the priority DEFAULT; the router's streams have that one, too."""
+    max_high_retries: int
+    """The same on routes of the priority HIGH."""
     stream_window_bytes: int
     max_outbound_frames: int
     pinged: bool = False

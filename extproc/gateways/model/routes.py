@@ -88,6 +88,8 @@ class Route:
     """Where internal_redirect_policy makes Envoy itself follow a pool's redirects; None if it is not set."""
     removed: frozenset[str] = frozenset()
     """Client headers that are removed after the route has been selected."""
+    is_high: bool = False
+    """Its requests count towards the circuit breakers of the priority HIGH."""
     upgrades: frozenset[str] = frozenset()
     """Protocols such as websocket, in lower case, to which requests may switch that pass the router's filter."""
 

@@ -69,8 +69,10 @@ def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         names = _smaller(gateway, route, largest)
         for cluster in (gateway.clusters[name] for name in names if name in gateway.clusters):
-            if gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
-                what = f"allows {cluster.max_retries} repairs at a time"
+            limit = cluster.max_high_retries if route.is_high else cluster.max_retries
+            if gateway.retry(route) and limit < MIN_RETRIES:
+                of_priority = " on routes of priority HIGH" if route.is_high else ""
+                what = f"allows {limit} repairs at a time{of_priority}"
                 yield Hit(cluster.place, f'cluster "{cluster.name}" {what}')
 
 
@@ -145,7 +147,8 @@ TRAPS: Final = (
         Severity.WARNING,
         "A retry counts until its response has ended. Above max_retries (3 unless set) of the route's cluster "
         "requests are no longer retried, and clients get the smaller pool's 400.",
-        "circuit_breakers: {thresholds: [{max_retries: 1024}]} on the cluster of the pool's route.",
+        "circuit_breakers: {thresholds: [{max_retries: 1024}]} on the cluster of the pool's route, with the "
+        "route's priority if it has one.",
         _repair_limit,
         "test_traps_of_repairs.py::test_more_repairs_than_the_breaker_lets_through",
     ),
