@@ -151,7 +151,8 @@ def _balances_by(message: EnvoyCluster, kind: type[Any]) -> bool:
 
 
 def _takes_given(message: EnvoyCluster) -> bool:
-    return _balances_by(message, OverrideHost) or bool(message.original_dst_lb_config.use_http_header)
+    given = message.original_dst_lb_config
+    return _balances_by(message, OverrideHost) or given.use_http_header or given.HasField("metadata_key")
 
 
 def _members(part: Part[EnvoyCluster]) -> tuple[str, ...]:

@@ -61,6 +61,23 @@ def compressor_after(document: Document) -> None:
 def endpoint_picker_before(document: Document) -> None:
     """Call an endpoint picker before the router."""
     endpoint_picker(document, "picker", before=True)
+    taking_endpoints(document)
+
+
+def taking_endpoints(document: Document) -> None:
+    """Let filters choose the long pool's servers."""
+    robin = {"@type": f"{KINDS}.load_balancing_policies.round_robin.v3.RoundRobin"}
+    fallback = {"policies": [{"typed_extension_config": {"name": "round_robin", "typed_config": robin}}]}
+    taking = {
+        "@type": f"{KINDS}.load_balancing_policies.override_host.v3.OverrideHost",
+        "override_host_sources": [{"header": "x-gateway-destination-endpoint"}],
+        "fallback_policy": fallback,
+    }
+    held = cluster(document, "pool_long")
+    held.pop("lb_policy", None)
+    held["load_balancing_policy"] = {
+        "policies": [{"typed_extension_config": {"name": "override_host", "typed_config": taking}}]
+    }
 
 
 def endpoint_picker(document: Document, name: str, *, before: bool) -> None:

@@ -10,6 +10,7 @@ from tests.traps.bitten import believe_clients
 from tests.traps.bitten_chain import KINDS, insert
 from tests.traps.finding import names_in
 from tests.unit.test_check_envoy_manifests import names_of
+from tests.unit.test_check_envoy_pickers import ASKED
 
 RETRIES = {"retry_on": "5xx"}
 GET: Document = {"name": ":method", "string_match": {"exact": "GET"}}
@@ -126,45 +127,6 @@ def test_a_default_route_without_the_header(value: str) -> None:
     route = "    - name: long\n"
     without = f"      match: [{{withoutHeaders: {{x-token-budget-pool: {value}}}}}]\n"
     assert set() == names_of("istio", change=lambda text: text.replace(route, route + without))
-
-
-def asked_first(document: Document, **settings: Any) -> None:
-    """Ask another server before the router, such as one that checks prompts or keeps a record of them."""
-    insert(document, "guardrails", "ext_proc.v3.ExternalProcessor", before=True, **settings)
-    held = deepcopy(cluster(document, "dualpool")) | {"name": "guardrails"}
-    held["load_assignment"]["cluster_name"] = "guardrails"
-    document["static_resources"]["clusters"].append(held)
-
-
-ASKED: Document = {"grpc_service": {"envoy_grpc": {"cluster_name": "guardrails"}}, "failure_mode_allow": True}
-WHOLE: Document = {"processing_mode": {"request_body_mode": "BUFFERED"}}
-DUPLEX: Document = {
-    "processing_mode": {"request_body_mode": "FULL_DUPLEX_STREAMED", "request_trailer_mode": "SEND"}
-}
-BY_OTHERS: Document = {
-    "name": "envoy.load_balancing_policies.override_host",
-    "typed_config": {"@type": f"{KINDS}.load_balancing_policies.override_host.v3.OverrideHost"},
-}
-
-
-@pytest.mark.parametrize(
-    ("settings", "policy", "found"),
-    [
-        (WHOLE, None, set()),
-        (DUPLEX | {"observability_mode": True}, BY_OTHERS, set()),
-        (WHOLE, BY_OTHERS, {"endpoint-picker-before"}),
-        (DUPLEX, None, {"endpoint-picker-before"}),
-    ],
-)
-def test_a_server_that_is_asked_before_the_router(settings: Document, policy: Any, found: set[str]) -> None:
-    """It may be an endpoint picker if it returns bodies, or if a pool takes endpoints from filters."""
-    document = load("streamed")
-    asked_first(document, **ASKED, **settings)
-    if policy:
-        held = cluster(document, "pool_short")
-        del held["lb_policy"]
-        held["load_balancing_policy"] = {"policies": [{"typed_extension_config": policy}]}
-    assert found == names_in(document)
 
 
 @pytest.mark.parametrize("kind", ["local_ratelimit.v3.LocalRateLimit", "admission_control.v3.AdmissionControl"])

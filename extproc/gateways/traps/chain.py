@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Flavour, Gateway, Kind
+from extproc.gateways.model import Filter, Flavour, Gateway, Kind
 from extproc.gateways.router import Router
 from extproc.gateways.traps.order import after, before, in_modes, is_on, split
 from extproc.gateways.traps.routes import asking_hosts
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
+
+ISTIO_S_PICKER: Final = "envoy.filters.http.ext_proc"
 
 
 def _duplicate_filter_name(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -25,14 +27,26 @@ def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _endpoint_picker_before(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    """Other servers may be asked first, such as one that checks prompts: they leave the endpoint open."""
-    open_ = bool(gateway.clusters) and not any(each.takes_given for each in gateway.clusters.values())
-    others = {
-        each.place
-        for each in gateway.filters
-        if each.only_observes or (open_ and gateway.flavour is Flavour.ENVOY and not each.returns_bodies)
-    }
-    yield from (hit for hit in before(Kind.PROCESSOR)(gateway, router) if hit.place not in others)
+    """Other servers may be asked first, such as one that checks prompts or reads the model from the body."""
+    processors = [each for each in gateway.filters if each.kind is Kind.PROCESSOR and not each.only_observes]
+    if any(each in processors and is_on(gateway, each) for each in split(gateway)[1]):
+        return  # which is the picker, and in its place
+    pickers = {each.place for each in processors if _takes_endpoints(gateway) or _is_istio_s_picker(gateway, each)}
+    yield from (hit for hit in before(Kind.PROCESSOR)(gateway, router) if hit.place in pickers)
+
+
+def _takes_endpoints(gateway: Gateway) -> bool:
+    """Return whether a filter may choose the servers of the router's routes; True if that is not known."""
+    routes = [route for host in asking_hosts(gateway) for route in host.routes]
+    names = {name for route in routes for name in route.clusters} & gateway.clusters.keys()
+    members = {inner for name in names for inner in gateway.clusters[name].members} & gateway.clusters.keys()
+    known = [gateway.clusters[name] for name in names | members]
+    return not known or any(each.takes_given for each in known)
+
+
+def _is_istio_s_picker(gateway: Gateway, filter_: Filter) -> bool:
+    """Return whether this is Istio's filter for InferencePools, whose clusters are not in manifests."""
+    return gateway.flavour is Flavour.ISTIO and filter_.name == ISTIO_S_PICKER
 
 
 def _rate_limit_before(gateway: Gateway, router: Router) -> Iterator[Hit]:
