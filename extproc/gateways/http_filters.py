@@ -5,6 +5,10 @@ from typing import Any, Final
 
 from envoy.extensions.filters.http.compressor.v3.compressor_pb2 import Compressor
 from envoy.extensions.filters.http.decompressor.v3.decompressor_pb2 import Decompressor
+from envoy.extensions.filters.http.file_system_buffer.v3.file_system_buffer_pb2 import (
+    FileSystemBufferFilterConfig,
+)
+from envoy.extensions.filters.http.mcp.v3.mcp_pb2 import Mcp
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 
 from extproc.gateways.changed_headers import changed
@@ -14,6 +18,9 @@ from extproc.gateways.waiting import only_observes, returns_bodies, waits
 
 __all__ = ["filter_of"]
 
+# Defaults of Envoy 1.40.
+MCP_BYTES: Final = 8 << 10
+FILE_BUFFER_BYTES: Final = 1 << 20
 _FILTERS: Final = "envoy.extensions.filters.http."
 _KINDS: Final = {
     "ext_proc": Kind.PROCESSOR,
@@ -51,7 +58,17 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
         waits=waits(settings),
         returns_bodies=returns_bodies(settings),
         only_observes=only_observes(settings),
+        body_limit_bytes=_body_limit(settings),
     )
+
+
+def _body_limit(settings: Part[Any]) -> int | None:
+    """Return the limit for held bodies that a filter sets, whatever the listener's or the route's is."""
+    if mcp := settings.unpacked(Mcp):
+        return mcp.number("max_request_body_size", MCP_BYTES) or None
+    if buffer := settings.unpacked(FileSystemBufferFilterConfig):
+        return buffer.field("request").number("memory_buffer_bytes_limit", FILE_BUFFER_BYTES)
+    return None
 
 
 def _leaves_requests(settings: Part[Any]) -> bool:

@@ -16,8 +16,9 @@ from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.gateway import Document, connection_manager, route
 from tests.envoy.harness.router import RouterProcess
 from tests.traps.bitten import BITTEN
-from tests.traps.bitten_chain import EXT_PROC
+from tests.traps.bitten_chain import EXT_PROC, insert
 
+FILES = "file_system_buffer.v3.FileSystemBufferFilterConfig"
 JSON = {"content-type": "application/json"}
 PIECE_BYTES = 64 << 10
 LARGE = chat_body(3 << 20)
@@ -84,6 +85,31 @@ def test_a_buffer_filter_before_the_router_s(bite: Bitten) -> None:
     assert arrived_whole(caller.http.post("/v1/chat/completions", content=LARGE, headers=JSON), LARGE)
 
 
+def impatient(document: Document) -> None:
+    """End requests in which nothing moves for 1 s."""
+    connection_manager(document)["stream_idle_timeout"] = "1s"
+
+
+def test_a_filter_that_lowers_the_limit_of_bodies(bite: Bitten, build: Build, router: RouterProcess) -> None:
+    """In buffered mode large bodies do not get past the router's filter; with a limit as large as ours they do."""
+
+    def filed(limit_bytes: int | None) -> Caller:
+        request = {"memory_buffer_bytes_limit": limit_bytes}
+
+        def change(document: Document) -> None:
+            threads = {"thread_pool": {"thread_count": 1}}
+            insert(document, "files", FILES, before=True, manager_config=threads, request=request)
+
+        return build("buffered", change=change, router=router)
+
+    def status(caller: Caller) -> int:
+        return caller.http.post("/v1/chat/completions", content=LARGE, headers=JSON).status_code
+
+    assert 408 == status(bite("body-limit-lowered", impatient))
+    assert 413 == status(filed(None))
+    assert arrived_whole(filed(32 << 20).http.post("/v1/chat/completions", content=LARGE, headers=JSON), LARGE)
+
+
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
 def test_a_file_buffer_filter_after_the_router_s(build: Build, router: RouterProcess, mode: str) -> None:
     """Envoy crashes when a few bodies arrive at a time, each in two halves."""
@@ -99,3 +125,11 @@ def test_a_file_buffer_filter_after_the_router_s(build: Build, router: RouterPro
         if not gateway.running:
             break
     assert -signal.SIGSEGV == gateway.wait()
+
+
+def test_a_file_buffer_filter_after_the_router_s_in_buffered_mode(build: Build, router: RouterProcess) -> None:
+    """Envoy crashes at a body of a few megabytes."""
+    caller = build("buffered", change=BITTEN["file-buffer-after"], router=router)
+    with pytest.raises(httpx.TransportError):
+        caller.http.post("/v1/chat/completions", content=LARGE, headers=JSON)
+    assert -signal.SIGSEGV == caller.stack.gateway.wait()

@@ -19,6 +19,7 @@ from tests.envoy.harness.gateway import (
 from tests.traps.bitten_chain import (
     always_on,
     auth_after,
+    body_limit_lowered,
     buffer_after,
     compressor_after,
     decompressor_after,
@@ -302,6 +303,7 @@ MODES = {
     "full-duplex-gathered-news": "full-duplex",
     "full-duplex-stream-cut": "full-duplex",
     "waiting-filter-after": "full-duplex",
+    "body-limit-lowered": "buffered",
 }
 _BITES: tuple[Bite, ...] = (
     retries_on_default_route,
@@ -361,6 +363,7 @@ _BITES: tuple[Bite, ...] = (
     waiting_filter_after,
     buffer_after,
     file_buffer_after,
+    body_limit_lowered,
 )
 BITTEN: dict[str, Bite] = {bite.__name__.replace("_", "-"): bite for bite in _BITES}
 

@@ -117,6 +117,11 @@ def buffer_after(document: Document) -> None:
     insert(document, "buffer", "buffer.v3.Buffer", before=False, max_request_bytes=16 << 20)
 
 
+def body_limit_lowered(document: Document) -> None:
+    """Look for requests of the Model Context Protocol on the same listener."""
+    insert(document, "mcp", "mcp.v3.Mcp", before=True)
+
+
 def file_buffer_after(document: Document) -> None:
     """Buffer bodies in files behind the router."""
     threads = {"thread_pool": {"thread_count": 1}}

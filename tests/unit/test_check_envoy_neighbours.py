@@ -78,12 +78,16 @@ def test_an_authorization_that_the_routes_switch_off() -> None:
 
 
 BUFFER: tuple[str, dict[str, Any]] = ("buffer.v3.Buffer", {"max_request_bytes": 16 << 20})
-FILES: tuple[str, dict[str, Any]] = ("file_system_buffer.v3.FileSystemBufferFilterConfig", {"manager_config": {}})
+ROOM: dict[str, Any] = {"manager_config": {}, "request": {"memory_buffer_bytes_limit": 32 << 20}}
+FILES: tuple[str, dict[str, Any]] = ("file_system_buffer.v3.FileSystemBufferFilterConfig", ROOM)
 
 
 @pytest.mark.parametrize(
     ("chosen", "trap", "modes"),
-    [(BUFFER, "buffer-after", {"streamed"}), (FILES, "file-buffer-after", {"streamed", "full-duplex"})],
+    [
+        (BUFFER, "buffer-after", {"streamed"}),
+        (FILES, "file-buffer-after", {"streamed", "buffered", "full-duplex"}),
+    ],
 )
 def test_buffers(chosen: tuple[str, dict[str, Any]], trap: str, modes: set[str]) -> None:
     """Each is found after the router's filter in the modes in which it does harm, and never before it."""
@@ -102,4 +106,26 @@ def test_a_compressor_of_requests_only_is_no_trap(mode: str) -> None:
     settings["request_direction_config"] = {"common_config": {"min_content_length": 30}}
     assert {"compressor-after"} == names_in(document)
     settings["response_direction_config"] = {"common_config": {"enabled": {"default_value": False}}}
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "size", "found"),
+    [
+        ("buffered", None, {"body-limit-lowered"}),
+        ("buffered", 1 << 20, {"body-limit-lowered"}),
+        ("buffered", 0, set()),
+        ("buffered", 64 << 20, set()),
+        ("streamed", None, set()),
+        ("full-duplex", None, set()),
+    ],
+)
+def test_a_limit_of_the_mcp_filter(mode: str, size: int | None, found: set[str], before: bool) -> None:  # noqa: FBT001
+    """It applies to all filters of the chain, wherever it stands, and 0 is none."""
+    document = load(mode)
+    insert(document, "mcp", "mcp.v3.Mcp", before=before, max_request_body_size=size)
+    assert found == names_in(document)
+    off = {"mcp": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
+    virtual_host(document).setdefault("typed_per_filter_config", {}).update(off)
     assert set() == names_in(document)

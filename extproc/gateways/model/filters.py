@@ -38,6 +38,9 @@ class Filter:
     """The filter is an external processor in full duplex, unless its route says otherwise."""
     only_observes: bool = False
     """The filter is an external processor for whose replies Envoy does not wait, whatever a route says."""
+    body_limit_bytes: int | None = None
+    """The filter sets this limit for what all filters of the chain may hold of a request's body; None if it sets
+    none."""
 
 
 @dataclass(frozen=True, slots=True)

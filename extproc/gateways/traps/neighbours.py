@@ -6,6 +6,7 @@ from typing import Final
 from extproc.gateways.model import Gateway, Kind
 from extproc.gateways.router import Router
 from extproc.gateways.traps.order import after, in_modes, split
+from extproc.gateways.traps.routes import arriving, body_mode
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -26,6 +27,18 @@ def _waiting_filter_after(gateway: Gateway, _: Router) -> Iterator[Hit]:
             each.name in returning if routes else each.returns_bodies and not each.disabled
         ):
             yield Hit(each.place, f'"{each.name}" returns bodies {where}, and this Envoy is older than 1.38')
+
+
+def _body_limit_lowered(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    found = (route for host in gateway.hosts for route in arriving(host, router))
+    routes = [route for route in found if body_mode(route) == "BUFFERED"]
+    behind = split(gateway)[1]
+    for each in gateway.filters:
+        limit = each.body_limit_bytes
+        if limit is None or (each.kind is Kind.FILE_BUFFER and each in behind):
+            continue  # behind, that one is a trap of its own
+        if any(each.name in route.filters_on and limit < route.body_limit_bytes for route in routes):
+            yield Hit(each.place, f'"{each.name}" limits what is held of a body to {limit:,} bytes')
 
 
 TRAPS: Final = (
@@ -55,10 +68,21 @@ TRAPS: Final = (
     Trap(
         "file-buffer-after",
         Severity.ERROR,
-        "Envoy 1.40 crashes (a segmentation fault) when a few bodies of some hundred kilobytes arrive at a time, "
-        "whatever the filter is configured to do with them.",
-        "Put file_system_buffer before the router's filter, or use BUFFERED.",
-        in_modes(after(Kind.FILE_BUFFER), "STREAMED", "FULL_DUPLEX_STREAMED"),
+        "Envoy 1.40 crashes (a segmentation fault) when some bodies of some hundred kilobytes arrive at a time, "
+        "in BUFFERED at one of a few megabytes, whatever the filter is configured to do with them.",
+        "Put file_system_buffer before the router's filter.",
+        in_modes(after(Kind.FILE_BUFFER), "STREAMED", "BUFFERED", "FULL_DUPLEX_STREAMED"),
         "test_neighbours.py::test_a_file_buffer_filter_after_the_router_s",
+    ),
+    Trap(
+        "body-limit-lowered",
+        Severity.ERROR,
+        "The filters mcp and file_system_buffer set a limit of their own for what Envoy holds of a body, for all "
+        "filters of the chain. Where the router's filter waits for the whole body, larger ones hang (mcp: some "
+        "hundred kilobytes are enough) or are a 413.",
+        "mcp: max_request_body_size: 0, or the filter off on the pools' routes; file_system_buffer: "
+        "request.memory_buffer_bytes_limit at the route's request_body_buffer_limit; or use STREAMED.",
+        _body_limit_lowered,
+        "test_neighbours.py::test_a_filter_that_lowers_the_limit_of_bodies",
     ),
 )
