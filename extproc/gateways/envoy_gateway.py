@@ -65,6 +65,8 @@ def _asked(rules: list[Rule], processors: list[ExtProc]) -> list[ExtProc]:
 
 
 def _clients(rules: list[Rule], manifests: Manifests) -> list[LocatedMap]:
+    if not rules:  # whose Gateway it is cannot be told
+        return list(manifests.of("ClientTrafficPolicy"))
     return client_policies([each for rule in rules for each in rule.parents], manifests)
 
 

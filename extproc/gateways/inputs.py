@@ -21,6 +21,7 @@ __all__ = ["Read", "read_gateways"]
 BOOTSTRAP: Final = ("static_resources", "staticResources", "dynamic_resources", "dynamicResources")
 # A file of some of them has this one, with a type for each: a kustomization has it, too, with the names of files.
 FILE: Final = "resources"
+ROUTES: Final = ("HTTPRoute", "VirtualService")
 _TYPE: Final = "type.googleapis.com/envoy.config."
 
 
@@ -42,6 +43,10 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     manifests = Manifests(tuple(_objects(documents)))
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
+    if any(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")) and not any(manifests.of(*ROUTES)):
+        place = next(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")).place
+        said = "no routes (HTTPRoutes, or VirtualServices of Istio) are in the input, and so are not checked"
+        unchecked.append(f"{place}: {said}")
     held, unread = _held(manifests)
     unchecked += unread
     for resources, flavour in [*_plain([*documents, *held]), *_translated(manifests)]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.istio_scope import patches_of
+from extproc.gateways.istio_scope import patches_of, patches_of_waypoints
 from extproc.gateways.manifests import Manifests, inner, text_of
 
 __all__ = ["unapplied"]
@@ -21,6 +21,9 @@ APPLIED: Final = {
 
 def unapplied(manifests: Manifests) -> Iterator[str]:
     """Yield a sentence for each patch whose effect is not known."""
+    for patch in patches_of_waypoints(manifests):
+        said = f"the patch ({text_of(patch, 'applyTo')}) is for waypoints, to which Istio 1.31 applies none"
+        yield f"{patch.place}: {said}, and so is not checked"
     for patch in patches_of(manifests):
         kind, operation = text_of(patch, "applyTo"), text_of(inner(patch, "patch"), "operation")
         if operation not in APPLIED.get(kind, ()):

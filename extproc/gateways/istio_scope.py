@@ -14,11 +14,12 @@ from extproc.gateways.manifests import Manifests, inner, items_of, number_of, te
 from extproc.gateways.sources import LocatedMap
 from extproc.gateways.type_names import EXT_PROC
 
-__all__ = ["GATEWAY_LABEL", "Scope", "patches_of"]
+__all__ = ["GATEWAY_LABEL", "Scope", "patches_of", "patches_of_waypoints"]
 
 # Objects of this namespace apply to the workloads of all; another one can be configured.
 ROOT_NAMESPACE: Final = "istio-system"
 OURS: Final = "dualpool"
+WAYPOINT: Final = "WAYPOINT"
 # Istio gives this label to the workload of a Gateway.
 GATEWAY_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 
@@ -56,7 +57,14 @@ def patches_of(manifests: Manifests) -> list[LocatedMap]:
     filters = sorted(manifests.of("EnvoyFilter"), key=lambda each: number_of(inner(each, "spec"), "priority", 0))
     found = [(patch, _scope(each, patch)) for each in filters for patch in _patches(each)]
     ours = [scope for patch, scope in found if _is_ours(patch)]
-    return [patch for patch, scope in found if not ours or any(scope.may_meet(each) for each in ours)]
+    known = [(patch, scope) for patch, scope in found if scope.context != WAYPOINT]
+    return [patch for patch, scope in known if not ours or any(scope.may_meet(each) for each in ours)]
+
+
+def patches_of_waypoints(manifests: Manifests) -> list[LocatedMap]:
+    """Return the patches whose context is a waypoint: Istio 1.31 accepts them, and applies none."""
+    found = [patch for each in manifests.of("EnvoyFilter") for patch in _patches(each)]
+    return [patch for patch in found if text_of(inner(patch, "match"), "context") == WAYPOINT]
 
 
 def _patches(filter_: LocatedMap) -> Iterator[LocatedMap]:
