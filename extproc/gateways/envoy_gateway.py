@@ -12,10 +12,10 @@ from extproc.gateways.envoy_gateway_clusters import pool_cluster
 from extproc.gateways.envoy_gateway_patches import patched
 from extproc.gateways.envoy_gateway_policies import client_policies
 from extproc.gateways.envoy_gateway_processors import ExtProc, cluster_of, filter_of, processors_of
-from extproc.gateways.envoy_gateway_routes import Rule, precedence, routes_of, rules_of
+from extproc.gateways.envoy_gateway_routes import RATE_LIMITER, Rule, precedence, routes_of, rules_of
 from extproc.gateways.manifests import Manifests, bytes_of, inner, made, optional_seconds, text_of, texts_of
 from extproc.gateways.sources import LocatedMap, Place
-from extproc.gateways.type_names import HEADER_MUTATION, MANAGER, ROUTER
+from extproc.gateways.type_names import HEADER_MUTATION, MANAGER, RATE_LIMIT, ROUTER
 
 __all__ = ["bootstrap_of"]
 
@@ -75,6 +75,8 @@ def _listener(
 ) -> LocatedMap:
     """Return a listener with a ClientTrafficPolicy, an empty one if there is none, and these routes."""
     router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
+    # It asks its server on routes that have a limit by it, and lets requests of the others pass.
+    limiter = made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT})
     http2 = inner(client, "spec", "http2")
     windows = {
         "initial_stream_window_size": text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)),
@@ -89,7 +91,7 @@ def _listener(
         ),
         stat_prefix="http",
         route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, rules)),
-        http_filters=[*map(filter_of, processors), router],
+        http_filters=[*map(filter_of, processors), limiter, router],
         early_header_mutation_extensions=[_stripping(client)],
     )
     manager = patched(manager, manifests)

@@ -5,7 +5,7 @@ Source: Envoy Gateway's `internal/gatewayapi/route.go` and `xds/translator/route
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from extproc.gateways.envoy_gateway_policies import Parent, in_force, parents_of
 from extproc.gateways.envoy_gateway_processors import ExtProc, asked_on
@@ -23,9 +23,9 @@ from extproc.gateways.manifests import (
     texts_of,
 )
 from extproc.gateways.sources import LocatedMap
-from extproc.gateways.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES
+from extproc.gateways.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES, RATE_LIMIT_PER_ROUTE
 
-__all__ = ["Rule", "precedence", "routes_of", "rules_of"]
+__all__ = ["RATE_LIMITER", "Rule", "precedence", "routes_of", "rules_of"]
 
 # Defaults of Envoy Gateway 1.9.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -33,6 +33,10 @@ STATUSES: Final = [503]
 NUM_RETRIES: Final = 2
 # The order in which Envoy Gateway tries kinds of paths: an expression before any prefix.
 PATHS: Final = ("path", "safe_regex", "prefix")
+
+
+# Its filter, after those of all processors.
+RATE_LIMITER: Final = "envoy.filters.http.ratelimit"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,9 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
         retry_policy=_retry(rule),
         upgrade_configs=[{"upgrade_type": name} for name in _upgrades(rule)],
     )
-    enabled = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
+    enabled: dict[str, Any] = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
+    if "global" in inner(rule.traffic, "rateLimit"):
+        enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE}
     for match in matches_of(rule.given):
         yield made(
             rule.given.place,

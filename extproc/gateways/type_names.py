@@ -9,6 +9,8 @@ __all__ = [
     "HTTP_OPTIONS",
     "MANAGER",
     "PREVIOUS_PRIORITIES",
+    "RATE_LIMIT",
+    "RATE_LIMIT_PER_ROUTE",
     "ROUTER",
 ]
 
@@ -16,6 +18,8 @@ _PREFIX: Final = "type.googleapis.com/envoy.extensions."
 MANAGER: Final = _PREFIX + "filters.network.http_connection_manager.v3.HttpConnectionManager"
 EXT_PROC: Final = _PREFIX + "filters.http.ext_proc.v3.ExternalProcessor"
 EXT_PROC_PER_ROUTE: Final = _PREFIX + "filters.http.ext_proc.v3.ExtProcPerRoute"
+RATE_LIMIT: Final = _PREFIX + "filters.http.ratelimit.v3.RateLimit"
+RATE_LIMIT_PER_ROUTE: Final = _PREFIX + "filters.http.ratelimit.v3.RateLimitPerRoute"
 ROUTER: Final = _PREFIX + "filters.http.router.v3.Router"
 HEADER_MUTATION: Final = _PREFIX + "http.early_header_mutation.header_mutation.v3.HeaderMutation"
 HTTP_OPTIONS: Final = _PREFIX + "upstreams.http.v3.HttpProtocolOptions"

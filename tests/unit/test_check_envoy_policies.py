@@ -136,6 +136,21 @@ def test_idle_timeout_of_a_policy() -> None:
     assert {"response-cut"} == traps(changes={given: f"    http: {{streamIdleTimeout: 20s}}\n{given}"})
 
 
+@pytest.mark.parametrize(
+    ("target", "limit", "found"),
+    [
+        ("kind: HTTPRoute, name: llm", "global: {rules: [{limit: {requests: 9, unit: Hour}}]}", True),
+        ("kind: HTTPRoute, name: llm", "local: {rules: [{limit: {requests: 9, unit: Hour}}]}", False),
+        ("kind: HTTPRoute, name: llm-upgrade", "global: {rules: [{limit: {requests: 9, unit: Hour}}]}", False),
+    ],
+)
+def test_limits_of_a_rate(target: str, limit: str, found: bool) -> None:  # noqa: FBT001
+    """Envoy Gateway asks its rate limit service after the router: in full duplex that cuts bodies."""
+    policy = traffic(target, f"rateLimit: {{{limit}}}")
+    assert found == ("waiting-filter-after" in traps(policy, changes=FULL_DUPLEX, first=True))
+    assert set() == traps(policy, first=True)
+
+
 def test_shadow_mode() -> None:
     """Envoy Gateway's name for a processor that is only told of requests."""
     assert "only-observed" in traps(
