@@ -145,3 +145,18 @@ def test_upgrades_that_envoy_gateway_allows(policy: str, found: set[str]) -> Non
         return text.replace(targets, f"{targets}  {policy}\n")
 
     assert found == names_of("envoy gateway", change=change)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("{type: PathPrefix, value: /v1}", {"pool-without-route"}),
+        ("{type: PathPrefix, value: /v1/chat}", set()),
+        ("{type: PathPrefix, value: /docs}", set()),
+    ],
+)
+def test_a_default_route_with_a_longer_path_than_the_pool_s(path: str, found: set[str]) -> None:
+    """The longer path comes first, so that no request of any API gets to the pool's route."""
+    given = "      matches: [{path: {type: PathPrefix, value: /}}]\n"
+    traps = names_of(API, change=lambda text: text.replace(given, f"      matches: [{{path: {path}}}]\n"))
+    assert found == traps & {"pool-without-route"}

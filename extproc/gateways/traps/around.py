@@ -1,15 +1,19 @@
 """Routes around the router's filter, for requests that it should not hold, and which of those they leave to it."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from extproc.core.apis import FAMILIES, api_of
 from extproc.gateways.model import Host, Route
 from extproc.gateways.path_match import LITERAL, PathMatch
+from extproc.gateways.traps.earlier import earlier_routes
 
-__all__ = ["READ", "UNREAD", "held_path"]
+__all__ = ["READ", "UNREAD", "held_path", "serves"]
 
 READ: Final = tuple(path for family in FAMILIES.values() for path in (f"/v1/{family.endpoint}", *family.paths))
 """Paths of requests whose body the router waits for; it lets others pass at their headers."""
+USUAL: Final = tuple(f"/v1/{family.endpoint}" for family in FAMILIES.values())
+"""The usual path of each API among them."""
 UNREAD: Final = ("/v1/audio/transcriptions",)
 """A path of others, with large bodies."""
 
@@ -28,6 +32,13 @@ def held_path(host: Host, route: Route, header: str, value: str, paths: tuple[st
         overlaps = any(each.path.may_overlap(route.path) for each in around)
         return None if overlaps else route.path.text
     return next((path for path in asked if not any(each.path.covers(_exactly(path)) for each in around)), None)
+
+
+def serves(host: Host, route: Route, sent: Mapping[str, str]) -> bool:
+    """Return whether requests of any API with the headers `sent` get to a route; True if that is not known."""
+    paths = None if route.path.any_case else _below(route.path, USUAL)
+    earlier = earlier_routes(host)
+    return not paths or not all(earlier.hides(route, sent, _exactly(path)) for path in paths)
 
 
 def _takes(around: Route, route: Route, header: str, value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -36,9 +37,14 @@ class Earlier:
                 for key in _keys(route.path):
                     self._by_need.setdefault((key, pair), []).append(route)
 
-    def hides(self, route: Route, sent: Mapping[str, str]) -> bool:
-        """Return whether a route before this one takes all of its requests that have the headers `sent`."""
+    def hides(self, route: Route, sent: Mapping[str, str], path: PathMatch | None = None) -> bool:
+        """Return whether a route before this one takes all of its requests that have the headers `sent`.
+
+        With a path, those of its requests with this path.
+        """
         position = self._positions[route]
+        if path is not None:
+            route = replace(route, path=path)
         pairs = (None, *dict.fromkeys([*_pairs(route), *sent.items()]))
         return any(
             self._positions[each] < position and each.takes_all_of(route, sent)

@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
 from extproc.gateways.router import Router
-from extproc.gateways.traps.around import READ, held_path
+from extproc.gateways.traps.around import READ, held_path, serves
 from extproc.gateways.traps.routes import (
     arriving,
     asking_hosts,
@@ -89,6 +89,7 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
                 for route in host.routes
                 if leads_to(route, header, pool.name) and is_reached(route, host, {header: pool.name})
             ]
+            leading = [route for route in leading if serves(host, route, {header: pool.name})]
             if not leading:
                 yield Hit(host.place, f'host "{host.name}" has no reachable route for {header}: {pool.name}')
             elif (off := _arrives_off(host, leading, header)) is not None:
