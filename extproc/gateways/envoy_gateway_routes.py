@@ -82,7 +82,8 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
     )
     enabled: dict[str, Any] = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
     if "global" in inner(rule.traffic, "rateLimit"):
-        enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE}
+        asked = [{"actions": [{"generic_key": {"descriptor_value": rule.cluster}}]}]
+        enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE, "rate_limits": asked}
     for match in matches_of(rule.given):
         yield made(
             rule.given.place,

@@ -9,6 +9,7 @@ from envoy.extensions.filters.http.file_system_buffer.v3.file_system_buffer_pb2 
     FileSystemBufferFilterConfig,
 )
 from envoy.extensions.filters.http.mcp.v3.mcp_pb2 import Mcp
+from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 
 from extproc.gateways.changed_headers import changed
@@ -58,8 +59,14 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
         waits=waits(settings),
         returns_bodies=returns_bodies(settings),
         only_observes=only_observes(settings),
+        has_limits=_has_limits(settings),
         body_limit_bytes=_body_limit(settings),
     )
+
+
+def _has_limits(settings: Part[Any]) -> bool:
+    held = settings.unpacked(RateLimit)
+    return bool(held and held.message.rate_limits)
 
 
 def _body_limit(settings: Part[Any]) -> int | None:

@@ -1,13 +1,14 @@
 """What routes say of the filters: which are on, and with which settings; the most specific level wins."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from envoy.config.route.v3.route_components_pb2 import FilterConfig
+from envoy.config.route.v3.route_components_pb2 import FilterConfig, Route, VirtualHost
 from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
 from envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2 import ExtAuthzPerRoute
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExtProcPerRoute
+from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimitPerRoute
 
 from extproc.gateways.model import Filter, Kind, Limits, Processor
 from extproc.gateways.parts import Part
@@ -78,7 +79,19 @@ def _holding(filter_: Filter, levels: list[Part[Any]]) -> Holding:
     held = Holding(filter_.waits, filter_.returns_bodies)
     for _, settings in _said(levels, filter_.name):
         held = (holds(settings, filter_) if settings else None) or held
+    if filter_.kind is Kind.RATE_LIMIT and held.waits and not _has_limits(levels, filter_):
+        return replace(held, waits=False)
     return held
+
+
+def _has_limits(levels: list[Part[Any]], filter_: Filter) -> bool:
+    """Return whether a limit is said on any level: a filter that asks a server has nothing to ask it otherwise."""
+    if any(each.message.rate_limits for each in levels if isinstance(each.message, VirtualHost)):
+        return True
+    if any(each.message.route.rate_limits for each in levels if isinstance(each.message, Route)):
+        return True
+    own = (settings.unpacked(RateLimitPerRoute) for _, settings in _said(levels, filter_.name) if settings)
+    return filter_.has_limits or any(each and each.message.rate_limits for each in own)
 
 
 def _weighted(levels: list[Part[Any]]) -> Iterator[Part[Any]]:

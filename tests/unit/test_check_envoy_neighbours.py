@@ -15,10 +15,12 @@ PERCENT = {"numerator": 100}
 KEYS = {"http_uri": {"uri": "https://keys", "cluster": "keys", "timeout": "1s"}}
 CALL = "function envoy_on_request(h) h:httpCall('authz', {}, '', 100) end"
 READ = "function envoy_on_request(h) h:body() end"
+ASKING: dict[str, Any] = {"domain": "d", "rate_limit_service": {"grpc_service": SERVICE}}
+LIMITS: list[dict[str, Any]] = [{"actions": [{"remote_address": {}}]}]
 # Filters that may hold a request's head until something replies, and others of the same types that never do.
 WAITING: dict[str, tuple[str, dict[str, Any]]] = {
     "authorization": ("ext_authz.v3.ExtAuthz", {"grpc_service": SERVICE}),
-    "rate limit": ("ratelimit.v3.RateLimit", {"domain": "d", "rate_limit_service": {"grpc_service": SERVICE}}),
+    "rate limit": ("ratelimit.v3.RateLimit", ASKING | {"rate_limits": LIMITS}),
     "keys": ("jwt_authn.v3.JwtAuthentication", {"providers": {"p": {"remote_jwks": KEYS}}}),
     "call": ("lua.v3.Lua", {"default_source_code": {"inline_string": CALL}}),
     "call of a route": ("lua.v3.Lua", {"source_codes": {"a": {"inline_string": CALL}}}),
@@ -38,6 +40,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
         "ext_proc.v3.ExternalProcessor",
         {"grpc_service": SERVICE, "processing_mode": {"request_header_mode": "SKIP"}},
     ),
+    "no rate limit": ("ratelimit.v3.RateLimit", ASKING),
     "local": ("local_ratelimit.v3.LocalRateLimit", {"stat_prefix": "x"}),
 }
 
@@ -63,6 +66,24 @@ def test_filters_that_do_not_wait(name: str) -> None:
     """Settings with which a filter asks nobody at a request's head are no trap."""
     kind, settings = OTHERS[name]
     assert TRAP not in found("full-duplex", kind, settings, before=False)
+
+
+@pytest.mark.parametrize("level", ["host", "route", "settings", "another route"])
+def test_rate_limits_of_routes(level: str) -> None:
+    """A filter that asks a rate limit service waits where the route, or its host, says what to ask."""
+    document = load("full-duplex")
+    insert(document, "limit", "ratelimit.v3.RateLimit", before=False, **ASKING)
+    kind = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute"
+    long, host = route(document, "long"), virtual_host(document)
+    if level == "host":
+        host["rate_limits"] = LIMITS
+    elif level == "route":
+        long["route"]["rate_limits"] = LIMITS
+    elif level == "settings":
+        long.setdefault("typed_per_filter_config", {})["limit"] = {"@type": kind, "rate_limits": LIMITS}
+    else:
+        route(document, "upgrade")["route"]["rate_limits"] = LIMITS
+    assert (level != "another route") == (TRAP in names_in(document))
 
 
 def test_an_authorization_that_the_routes_switch_off() -> None:
