@@ -115,7 +115,16 @@ def _virtual_routes(service: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap |
         whence = [{"filter": "istio", "path": [{"key": name}]} for name in WHENCE if name in match]
         conditions = made(match.place, **said, headers=headers, query_parameters=asked, dynamic_metadata=whence)
         name = ".".join(filter(None, (text_of(rule, "name"), text_of(match, "name"))))
-        yield made(rule.place, name=name, match=conditions, route=action)
+        yield made(
+            rule.place, name=name, match=conditions, route=action, request_headers_to_add=list(_added(rule))
+        )
+
+
+def _added(rule: LocatedMap) -> Iterator[LocatedMap]:
+    request = inner(rule, "headers", "request")
+    for given in (inner(request, "set"), inner(request, "add")):
+        for name in given:
+            yield made(given.place, header={"key": name, "value": text_of(given, name)})
 
 
 def _headers(named: LocatedMap, place: Place, **more: bool) -> Iterator[LocatedMap]:

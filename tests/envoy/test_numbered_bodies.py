@@ -147,7 +147,20 @@ def test_every_body_arrives_when_the_router_has_no_address(serve: Callable[..., 
     assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
 
 
-@pytest.mark.parametrize("trap", ["retries-on-default-route", "redirects-on-default-route", "retries-by-clients"])
+def ask_for_retries(document: Document) -> None:
+    """Let the default route add the header by which internal clients ask for retries."""
+    added = {"header": {"key": "x-envoy-retry-on", "value": "5xx"}}
+    route(document, "long")["request_headers_to_add"] = [added]
+
+
+CORRUPTING = {
+    **{name: BITTEN[name] for name in ("retries-on-default-route", "redirects-on-default-route")},
+    "retries-by-clients": BITTEN["retries-by-clients"],
+    "retries that a route asks for": ask_for_retries,
+}
+
+
+@pytest.mark.parametrize("trap", CORRUPTING)
 def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served], trap: str) -> None:
     """In streamed mode, retries or redirects on the default route duplicate the head of bodies, with status 200.
 
@@ -156,7 +169,7 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
     This is a fault of Envoy (envoy#36119), shown without the fix. It is a race, so bodies are sent until one of
     them is corrupted. If none is in all rounds, Envoy may have fixed it.
     """
-    served = serve("streamed", BITTEN[trap])
+    served = serve("streamed", CORRUPTING[trap])
     fields = RETRY_FIELDS if trap == "retries-by-clients" else ()
     rounds = (send(served, undisturbed, fields=fields) for _ in range(ROUNDS))
     broken = ([each for each in outcomes if each.intact is False] for outcomes in rounds)

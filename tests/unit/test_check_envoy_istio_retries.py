@@ -123,3 +123,13 @@ def test_timeouts_of_an_http_route(timeouts: str, found: set[str]) -> None:
         return text.replace("            timeout: 0s\n", "").replace(LONG, f"{LONG}      {timeouts}\n")
 
     assert found == names_of("istio with the Gateway API", change=change)
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [("set: {x-envoy-retry-on: 5xx}", TRAP), ("add: {X-Envoy-Retry-Grpc-On: a}", TRAP), ("set: {x-a: b}", set())],
+)
+def test_a_rule_that_adds_a_header_for_retries(headers: str, found: set[str]) -> None:
+    """Envoy obeys it as it would obey an internal client's, although the route has no retries of its own."""
+    rule = f"{LONG}      headers: {{request: {{{headers}}}}}\n"
+    assert found == names_of("istio", change=lambda text: text.replace(LONG, rule))

@@ -90,6 +90,8 @@ class Route:
     """Client headers that are removed after the route has been selected."""
     is_high: bool = False
     """Its requests count towards the circuit breakers of the priority HIGH."""
+    asks_retries_place: Place | None = None
+    """Where a header is added to requests that asks Envoy for retries, as one of an internal client does."""
     upgrades: frozenset[str] = frozenset()
     """Protocols such as websocket, in lower case, to which requests may switch that pass the router's filter."""
 
