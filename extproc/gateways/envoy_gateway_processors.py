@@ -25,8 +25,10 @@ from extproc.gateways.manifests import (
 from extproc.gateways.sources import LocatedMap
 from extproc.gateways.type_names import EXT_PROC, HTTP_OPTIONS
 
-__all__ = ["ExtProc", "asked_on", "cluster_of", "filter_of", "processors_of"]
+__all__ = ["FILTERS_OF_POLICIES", "ExtProc", "asked_on", "cluster_of", "filter_of", "processors_of"]
 
+# The names of filters begin like that.
+FILTERS_OF_POLICIES: Final = "envoy.filters.http.ext_proc/envoyextensionpolicy/"
 _MODES: Final = {
     "Streamed": "STREAMED",
     "Buffered": "BUFFERED",
@@ -52,7 +54,7 @@ def processors_of(manifests: Manifests) -> list[ExtProc]:
         for at, given in enumerate(items_of(inner(policy, "spec"), "extProc")):
             name = f"{name_of(policy)}/{at}"
             servers = [text_of(each, "name") for each in items_of(given, "backendRefs")]
-            found.append(ExtProc(name, "/".join([name, *servers]), given))
+            found.append(ExtProc(f"{FILTERS_OF_POLICIES}{name}", "/".join([name, *servers]), given))
     return found
 
 

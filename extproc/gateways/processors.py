@@ -20,6 +20,8 @@ __all__ = ["overridden", "processor_of"]
 
 # Envoy's default.
 MESSAGE_TIMEOUT_MS: Final = 200.0
+# Stands for any header that the router does not set.
+A_HEADER: Final = "x-tenant"
 
 
 def processor_of(
@@ -45,6 +47,8 @@ def processor_of(
         refused=frozenset(name for name in given if _refused(message.mutation_rules, name)),
         refusal_fails=message.mutation_rules.disallow_is_error.value,
         only_observes=message.observability_mode,
+        lets_respond=not message.disable_immediate_response,
+        lets_change=not _refused(message.mutation_rules, A_HEADER),
     )
 
 

@@ -167,6 +167,12 @@ def headers_refused(document: Document) -> None:
     ext_proc(document)["mutation_rules"] = {"disallow_all": True}
 
 
+def stranger_trusted(document: Document) -> None:
+    """Use Envoy's defaults: whatever answers on the router's address is trusted."""
+    for name in ("mutation_rules", "disable_immediate_response"):
+        del ext_proc(document)[name]
+
+
 def fail_closed(document: Document) -> None:
     """Use Envoy's default for a router that is down: fail the request."""
     del ext_proc(document)["failure_mode_allow"]
@@ -329,6 +335,7 @@ _BITES: tuple[Bite, ...] = (
     route_cache_kept,
     only_observed,
     headers_refused,
+    stranger_trusted,
     fail_closed,
     namespace_dropped,
     headers_not_forwarded,

@@ -83,3 +83,7 @@ class Processor:
     """A refused header fails the request."""
     only_observes: bool = False
     """Envoy does not wait for the router's replies (observability_mode)."""
+    lets_respond: bool = False
+    """Envoy sends a response of the router's own to the client (disable_immediate_response is not set)."""
+    lets_change: bool = False
+    """Envoy accepts headers from the router that it does not set."""

@@ -13,7 +13,20 @@ from extproc.gateways.traps.ours import TRAPS as OURS
 from extproc.gateways.traps.repairs import TRAPS as REPAIRS
 from extproc.gateways.traps.routing import TRAPS as ROUTING
 from extproc.gateways.traps.servers import TRAPS as SERVERS
+from extproc.gateways.traps.strangers import TRAPS as STRANGERS
 
 __all__ = ["TRAPS"]
 
-TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LEARNING, *LIMITS, *OURS, *SERVERS, *FULL_DUPLEX, *CHAIN, *NEIGHBOURS)
+TRAPS = (
+    *ROUTING,
+    *REPAIRS,
+    *FILTER,
+    *LEARNING,
+    *LIMITS,
+    *OURS,
+    *SERVERS,
+    *FULL_DUPLEX,
+    *CHAIN,
+    *NEIGHBOURS,
+    *STRANGERS,
+)
