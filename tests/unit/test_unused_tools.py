@@ -15,7 +15,7 @@ from extproc.core.estimator.protocol import Learning, Refused
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.unused_tools import ENOUGH
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.usage import Usage
+from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
 HI: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
@@ -190,3 +190,96 @@ def test_a_tenants_constant_is_part_of_both_estimates(estimator: ByteClassEstima
         assert estimator.observe(estimate, usage).refused is Refused.TRUNCATED
     last = estimator.estimate(facts(WORDS * 10 + many, tools=6, unused_tools_bytes=len(many)), "t")
     assert last.prompt_tokens == pytest.approx(len(WORDS) * 10 / BYTES_PER_TOKEN + added, rel=0.2)
+
+
+def heads(estimator: ByteClassEstimator, client: str, *, left_out: bool, times: int) -> None:
+    """Observe requests of a client with tools that must not be called."""
+    text = client.encode() * 20 + WORDS * 10
+    for _ in range(times):
+        request = facts(text + TEXT, tools=1, unused_tools_bytes=len(TEXT))
+        usage = Usage((len(text) + (0 if left_out else len(TEXT))) // BYTES_PER_TOKEN + 20)
+        estimator.observe(estimator.estimate(request, client), usage)
+
+
+def leaves_out(estimator: ByteClassEstimator) -> bool:
+    """Return whether a request is estimated without its tools."""
+    evidence = estimator.estimate(facts(WORDS * 10 + TEXT, tools=1, unused_tools_bytes=len(TEXT)), "").evidence
+    assert isinstance(evidence, Evidence)
+    return evidence.has_left_out
+
+
+def test_two_responses_are_too_few(estimator: ByteClassEstimator) -> None:
+    """Two errors of a factor of two in a row come by chance."""
+    heads(estimator, "a", left_out=True, times=2)
+    assert not leaves_out(estimator)
+    heads(estimator, "a", left_out=True, times=1)
+    assert leaves_out(estimator)
+
+
+def test_half_of_the_clients_are_not_most(estimator: ByteClassEstimator) -> None:
+    """Of two, each may be the odd one."""
+    heads(estimator, "a", left_out=False, times=1)
+    heads(estimator, "b", left_out=True, times=2 * ENOUGH)
+    assert not leaves_out(estimator)
+    heads(estimator, "c", left_out=True, times=1)
+    assert leaves_out(estimator)
+
+
+def test_each_end_doubles_what_it_takes_to_begin_again(estimator: ByteClassEstimator) -> None:
+    """With two kinds of servers behind one name, ever fewer prompts are estimated without tools that they have."""
+    too_short = [0, 0]
+    for at in range(2_000):
+        too_short[at >= 1_000] += leaves_out(estimator) and at % 10 == 0
+        heads(estimator, "a", left_out=at % 10 != 0, times=1)
+    assert too_short == [2, 0]
+
+
+def test_responses_in_flight_when_servers_begin_to_show_tools_teach_no_prices(
+    estimator: ByteClassEstimator,
+) -> None:
+    """Hundreds may have been estimated without: neither text nor tools have become dearer."""
+    rng = random.Random(1)
+    many = TEXT * 5
+    request = facts(WORDS * 20 + many, tools=5, unused_tools_bytes=len(many))
+    for _ in range(2 * ENOUGH):
+        estimator.observe(estimator.estimate(request, ""), Usage(len(WORDS) * 20 // BYTES_PER_TOKEN + 20))
+    in_flight = [estimator.estimate(request, "") for _ in range(100)]
+    before = estimator.estimate(facts(WORDS * 20), "")
+    usage = Usage(len(request.text) // BYTES_PER_TOKEN + 20)
+    learned = [estimator.observe(estimate, usage) for estimate in in_flight]
+    assert {(each.refused, each.under_counted, each.is_judged) for each in learned} == {
+        (Refused.TOOLS, True, True)
+    }
+    after = estimator.estimate(facts(WORDS * 20), "")
+    assert (after.prompt_tokens, after.prompt_bound) == (before.prompt_tokens, before.prompt_bound)
+    ratio, learning = asked(estimator, rng, left_out=False)
+    assert 0.7 < ratio < 1.3
+    assert learning.refused is None
+
+
+def test_a_pools_refusal_shows_that_tools_are_kept(estimator: ByteClassEstimator) -> None:
+    """A pool that was too small for them states a lower bound, and may be all that is ever seen of them."""
+    heads(estimator, "a", left_out=True, times=ENOUGH)
+    request = facts(WORDS * 10 + TEXT, tools=1, unused_tools_bytes=len(TEXT))
+    estimate, before = estimator.estimate(request, ""), estimator.prices("m").copy()
+    estimator.observe_overflow(estimate, Overflow(round(estimate.prompt_tokens * 1.5)))
+    assert leaves_out(estimator)
+    before = estimator.prices("m").copy()
+    estimator.observe_overflow(estimate, Overflow(round(estimate.prompt_tokens * 3)))
+    assert not leaves_out(estimator)
+    assert before == pytest.approx(estimator.prices("m"))
+
+
+@pytest.mark.parametrize(("other", "tokens", "left_out"), [(190, 100, None), (210, 100, True), (210, 200, False)])
+def test_usage_decides_between_estimates_that_differ_by_more_than_two(
+    other: float, tokens: int, left_out: object
+) -> None:
+    """Errors of a single estimate are smaller."""
+    evidence = Evidence.of(facts(WORDS), other, other_tokens=100.0)
+    assert evidence.shows_left_out(Usage(tokens)) is left_out
+
+
+def test_a_prompt_that_the_client_has_cut_says_nothing_of_tools() -> None:
+    """Its usage may be as low as if they were left out."""
+    evidence = Evidence.of(facts(WORDS, truncate_prompt_tokens=100), 210.0, other_tokens=100.0)
+    assert evidence.shows_left_out(Usage(100)) is None

@@ -47,8 +47,6 @@ and no sums to merge.
 from collections.abc import Callable, Mapping
 from math import exp, log
 
-from msgspec.structs import replace
-
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.clipping import WILD
@@ -126,10 +124,9 @@ class ByteClassEstimator:
             belief = self._believe_new(model, recalled, recalled.known, x, source)
             tokens, bound = recalled.known.tokens + belief.tokens, recalled.known.tokens + belief.bound
         evidence = Evidence.of(
-            facts, tokens, x=x, recalled=recalled, of_tenant=bool(tenant), source=source, number=number
-        )
-        if other is not None:
-            evidence = replace(evidence, other_tokens=self._known.tokens(other, category, source))
+            *(facts, tokens), x=x, recalled=recalled, of_tenant=bool(tenant), source=source, number=number,
+            other_tokens=0.0 if other is None else self._known.tokens(other, category, source),
+        )  # fmt: skip
         come_from = self._known.come_from(model, category)
         return Estimate(tokens, bound, output, declared is not None, come_from, category, evidence, mean)
 
@@ -192,8 +189,11 @@ class ByteClassEstimator:
         evidence, at_least = estimate.evidence, overflow.at_least_prompt_tokens
         if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
             return
-        extra = self._known.extras.get(estimate.category)
         category = estimate.category
+        if evidence.shows_kept(overflow):
+            self._known.aliases.use(category.model).unused_tools.are_kept(evidence.source)
+            return
+        extra = self._known.extras.get(category)
         model = self._known.model(category.model)
         believed = self._known.believe(model, category, evidence.x, evidence.text_bytes, evidence.source).tokens
         if at_least > believed + (0.0 if extra is None else extra.tokens):

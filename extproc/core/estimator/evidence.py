@@ -4,7 +4,7 @@ A response may say anything: a counter may be broken, a server may cut the promp
 add up the usage of several requests. Whatever cannot belong to this request is not learned from.
 """
 
-from math import log
+from math import exp, log
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ from extproc.core.estimator.prefixes import Recalled
 from extproc.core.estimator.protocol import Refused
 from extproc.core.estimator.text import BLANK_RUN, RUN
 from extproc.core.facts import RequestFacts
-from extproc.core.usage import Usage
+from extproc.core.usage import Overflow, Usage
 
 __all__ = ["MAX_BYTES_PER_TOKEN", "Evidence", "fewest_tokens"]
 
@@ -85,6 +85,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         of_tenant: bool = False,
         source: int = 0,
         number: int = 0,
+        other_tokens: float = 0.0,
     ) -> "Evidence":
         """Build the evidence of a request that was estimated at so many tokens."""
         refused = None
@@ -108,6 +109,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             source,
             number,
             facts.output_forced,
+            other_tokens,
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:
@@ -126,14 +128,20 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
 
         Servers cut prompts to their context without a word to the gateway, too: vLLM if truncate_prompt_tokens is
         -1, those of embeddings by a setting of their own. Then usage is the context, and below the estimate. They
-        may leave out tools that were counted, too.
+        may leave out tools that were counted, too, or show those that were not.
         """
         fills_context = pool_tokens is not None and pool_tokens - ROOM_TOKENS <= usage.prompt_tokens <= pool_tokens
         if self.refused is None and fills_context and self.one_prompt and usage.prompt_tokens < self.tokens:
             return Refused.TRUNCATED
-        if self.other_tokens and self.other_tokens < self.tokens and self.shows_left_out(usage):
-            return Refused.TRUNCATED
+        left_out = self.shows_left_out(usage)
+        if left_out is not None and left_out is not self.has_left_out:
+            return Refused.TRUNCATED if left_out else Refused.TOOLS
         return self.refused
+
+    @property
+    def has_left_out(self) -> bool:
+        """Whether the estimate is one without the tools that must not be called."""
+        return self.other_tokens > self.tokens
 
     def shows_left_out(self, usage: Usage) -> bool | None:
         """Return whether usage shows that unused tools are left out of the prompt; None if it shows neither."""
@@ -144,6 +152,11 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         if log(more / less) < DISTINCT or min(off_less, off_more) > DISTINCT:
             return None
         return off_less < off_more
+
+    def shows_kept(self, overflow: Overflow) -> bool:
+        """Return whether a refusal shows that the prompt has the tools that it was estimated without."""
+        at_least = overflow.at_least_prompt_tokens
+        return at_least is not None and self.has_left_out and at_least > self.tokens * exp(DISTINCT)
 
     def has_one_output(self, usage: Usage) -> bool:
         """Return whether completion tokens are those of one response rather than the sum of several."""

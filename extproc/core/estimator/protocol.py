@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -39,10 +39,14 @@ class Refused(StrEnum):
 
     EXACT = "exact"  # the prompt came as token ids: there is nothing to learn
     TRUNCATED = "truncated"  # the server cut the prompt, or left tools out: usage counts the part that is left
+    TOOLS = "tools"  # the prompt has the tools that it was estimated without
     UNSEEN_HISTORY = "unseen_history"  # part of the prompt is not in the body
     IMPLAUSIBLE = "implausible"  # no tokenizer makes that many tokens, or that few, of the text
     NO_TEXT = "no_text"  # media alone explain the tokens
     NUMBERS = "numbers"  # with this usage included, the prices could not be solved for
+
+
+_JUDGED: Final = (None, Refused.EXACT, Refused.TOOLS)
 
 
 class Estimate(msgspec.Struct, frozen=True, gc=False):
@@ -86,8 +90,8 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_judged(self) -> bool:
-        """Whether the usage shows how good the estimate was: not if it was refused, except as EXACT."""
-        return self.refused is None or self.refused is Refused.EXACT
+        """Whether the usage shows how good the estimate was: not if it was refused, except as EXACT or TOOLS."""
+        return self.refused in _JUDGED
 
 
 @dataclass(frozen=True, slots=True)
