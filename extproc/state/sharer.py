@@ -117,7 +117,8 @@ class Sharer:
                 await self._publish(store, self._compute(self._estimator.state()).own)
                 if not self._is_new:
                     break
-            if self._knows_age and self._base is not None:  # those that stay may have started a moment ago
+            # Those that stay may have started a moment ago. A base that is not in the store is what a file held.
+            if self._knows_age and self._base is not None and self._base_head:
                 await store.replace_base(self._base_head, Base(self._base, self._folded))
 
         try:
