@@ -96,7 +96,8 @@ def test_what_has_responses_in_common_is_not_merged(tmp_path: Path, capsys: pyte
     teach(same_probes, 200, seed=3)
     probed = saved(tmp_path / "probed", same_probes.state())
     out = str(tmp_path / "both")
-    for pair in ((one, one), (one, earlier), (from_copy, one)):
+    few = state_file(tmp_path / "few", 5)
+    for pair in ((one, one), (one, earlier), (from_copy, one), (few, few)):
         assert 2 == run("merge", other, *pair, "--out", out)
         assert f"{pair[0]} and {pair[1]} hold what was learned from the same responses" in capsys.readouterr().err
         assert not Path(out).exists()

@@ -1,0 +1,23 @@
+"""Whether two states hold what was learned from the same responses."""
+
+from dataclasses import replace
+
+from extproc.core.estimator.in_common import in_common
+from extproc.core.estimator.packing import packed
+from extproc.core.estimator.protocol import LearnedState
+from tests.unit.test_state_file import taught
+
+
+def test_what_is_the_same_by_itself_is_not_in_common() -> None:
+    """States without knowledge; exact estimates, each of which has the score 0; and another generation of a model,
+    of which a merge keeps one.
+    """
+    assert in_common([LearnedState("")] * 2) is None
+    exact = [
+        replace(state, models=tuple(replace(row, scores=packed([0.0] * 100), scored=100) for row in state.models))
+        for state in (taught(30, seed).state() for seed in range(2))
+    ]
+    assert in_common(exact) is None
+    one = taught(300).state()
+    later = replace(one, models=tuple(replace(row, generation=row.generation + 1) for row in one.models))
+    assert (in_common([one, later]), in_common([exact[0], one, one])) == (None, (1, 2))
