@@ -30,6 +30,10 @@ ROWS = {
         "usageDetails": {"input": 100, "input_cached_tokens": 600, "output": 20, "output_reasoning_tokens": 10},
     },
     "Langfuse of old": {"usage": {"input": 700, "output": 30, "unit": "TOKENS", "inputCost": 0.1}},
+    "Langfuse's SDK": {
+        "usage": {"input": 700, "output": 30, "unit": None},
+        "usage_details": {"input": "100", "input_cached_tokens": "600", "output": "30"},
+    },
     "LiteLLM": {"prompt_tokens": 700, "completion_tokens": 30, "spend": 0.1, "metadata": {"usage_object": OPENAI}},
     "numbers as texts": {"prompt_tokens": "700", "completion_tokens": "30"},
     "Vertex": {"usageMetadata": {"promptTokenCount": 700, "candidatesTokenCount": 30, "totalTokenCount": 730}},
@@ -107,6 +111,10 @@ def test_columns_have_the_same_names() -> None:
         ),
         ({"requests": 9, "usage": {"inputTokens": 70, "outputTokens": 30}}, "the sum of 9 requests"),
         ({"inputTokens": "many", "outputTokens": 30}, "'many' is not a number of tokens"),
+        (
+            {"usage": {"input": 70, "output": 30, "unit": "CHARACTERS"}},
+            "its usage counts 'CHARACTERS': tokens are",
+        ),
         ({"inputTokens": -7, "outputTokens": 30}, "-7 tokens are negative"),
         ({"inputTokens": 7.5, "outputTokens": 30}, "7.5 is not a whole number"),
         ({"inputTokens": 7, "outputTokens": 30, "time": "noon"}, "'noon' is neither seconds nor an ISO date"),

@@ -40,6 +40,7 @@ TOOLS, THOUGHTS = "tooluseprompttokencount", "thoughtstokencount"
 JSON_PROMPTS = (*(name for name in PROMPTS if name != "inputlength"), GEMINI[0])
 JSON_OUTPUTS = (*(name for name in OUTPUTS if name != "outputlength"), GEMINI[1])
 LANGFUSE = "usagedetails"  # an object with parts of the input and the output, whose names begin with these words
+TOKENS = "TOKENS"  # its unit, which may also be characters, requests, images or seconds
 DEEPEST = 5  # objects within objects
 
 Cell = int | float | str
@@ -97,7 +98,7 @@ def _common(name: str) -> str:
 def spelled(row: Mapping[str, Any]) -> Spelled | None:
     """Return what a row says, or None if it lacks the tokens of the prompt or of the output.
 
-    Raises ValueError if it has several usages that differ.
+    Raises ValueError if it has several usages that differ, or one of characters or the like.
     """
     level = [{"": row}]
     for _ in range(DEEPEST):
@@ -106,7 +107,7 @@ def spelled(row: Mapping[str, Any]) -> Spelled | None:
             found = [usage for usage in (_apart(level),) if usage is not None]
         if found:
             first = found[0]
-            if any((each.prompt, each.output) != (first.prompt, first.output) for each in found):
+            if any(_sums(each) != _sums(first) for each in found):
                 raise ValueError("it has several usages that differ: one for each request is needed")
             outer = _named(row)
             time = _time(outer)
@@ -132,6 +133,8 @@ def _usages(named: Mapping[str, Mapping[str, Any]]) -> Iterator[Spelled]:
                 yield Spelled(parts[0], parts[1], _of(cells, CACHED), _time(cells), _of(cells, COUNTS))
             continue
         if _common(name) == "usage" and "input" in cells and "output" in cells:  # Langfuse's before usageDetails
+            if str(cells.get("unit", TOKENS)).upper() != TOKENS:
+                raise ValueError(f"its usage counts {cells['unit']!r:.40}: tokens are needed")
             yield _usage(cells, "input", "output")
             continue
         prompt, output = (
@@ -139,6 +142,14 @@ def _usages(named: Mapping[str, Mapping[str, Any]]) -> Iterator[Spelled]:
         )
         if prompt is not None and output is not None:
             yield _usage(cells, prompt, output)
+
+
+def _sums(usage: Spelled) -> tuple[object, object]:
+    """Return the tokens of the prompt and of the output: one usage may name parts that another adds up."""
+    try:
+        return sum(map(float, usage.prompt)), sum(map(float, usage.output))
+    except ValueError:  # which is reported when they are read
+        return usage.prompt, usage.output
 
 
 def _apart(level: Iterable[Mapping[str, Mapping[str, Any]]]) -> Spelled | None:
