@@ -150,6 +150,23 @@ def test_a_fleet_that_spills_has_no_pool_that_can_be_smaller(needs: list[int], e
         assert size == 1 or not passes((*found[:index], size - 1, *found[index + 1 :]))
 
 
+def test_the_costliest_pool_is_made_smaller_first_and_in_growing_steps() -> None:
+    """Which pool takes the place of which is a question of cost; and each fleet that is asked for is a run of its
+    own, with at least one instance in each pool.
+    """
+    asked: list[tuple[int, ...]] = []
+
+    def passes(sizes: tuple[int, ...]) -> bool:
+        asked.append(sizes)
+        return sum(sizes) >= 1_004
+
+    assert shrunk((1_000, 1_000), [1.0, 2.0], passes) == (1_000, 4)
+    assert shrunk((1_000, 1_000), [2.0, 1.0], passes) == (4, 1_000)
+    assert shrunk((1_004, 3), [1.0, 2.0], passes) == (1_004, 1)
+    assert len(asked) < 80
+    assert min(map(min, asked)) == 1
+
+
 @pytest.mark.parametrize(("spill", "size"), [(True, (2, 3)), (False, (2, 4))])
 def test_a_pool_is_not_too_small_because_its_neighbour_was(
     spill: bool,  # noqa: FBT001
