@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from extproc.core.apis import read_request
+from extproc.core.apis.prompt import MAX_REREAD_BYTES, MAX_STEPS
+from extproc.core.errors import BodyNotUnderstood
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 SCREEN = "data:image/gif;base64," + b64encode(b"GIF89a" + struct.pack("<HH", 1920, 1080) + bytes(30)).decode()
@@ -133,6 +135,24 @@ def test_a_search_that_found_nothing_adds_nothing(found: object) -> None:
     """Clients send an empty list, or null."""
     facts = read(input=[FOUND | {"tools": found}])
     assert (facts.tools, facts.text, facts.unseen_history) == (0, b"", False)
+
+
+def test_reading_what_searches_have_found_is_bounded() -> None:
+    """Each list of found tools is read twice: it counts as two steps beside its item, and as twice its length."""
+    assert read(input=[FOUND] * (MAX_STEPS // 3)).tools == MAX_STEPS // 3
+    with pytest.raises(BodyNotUnderstood, match="messages, parts and calls"):
+        read(input=[FOUND] * (MAX_STEPS // 3 + 1))
+    long = FUNCTION | {"description": "a" * (MAX_REREAD_BYTES // 2)}
+    assert read(input=[FOUND | {"tools": [FUNCTION | {"description": "a" * (MAX_REREAD_BYTES // 3)}]}]).tools == 1
+    with pytest.raises(BodyNotUnderstood, match="bytes of tools"):
+        read(input=[FOUND | {"tools": [long]}])
+
+
+@pytest.mark.parametrize("arguments", [None, ""])
+def test_a_call_without_arguments_has_an_input(arguments: str | None) -> None:
+    """Clients send custom tools' calls with both fields."""
+    call = {"type": "custom_tool_call", "call_id": "c1", "name": "f", "input": "ls", "arguments": arguments}
+    assert read(input=[call]).text == b"fls"
 
 
 def test_the_arguments_of_a_call_may_be_an_object() -> None:

@@ -11,7 +11,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.analytic import analyse
 from extproc.planning.model.options import ProfileOptions, setup_of
-from extproc.planning.model.reach import check_reach, reaching
+from extproc.planning.model.reach import check_reach, reaching, with_best_batch
 from extproc.planning.model.setup import Setup
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths, from_means
@@ -71,6 +71,19 @@ def test_a_batch_with_which_long_prompts_start_too_late_is_not_taken() -> None:
         check_reach(lengths, chosen)
         batches[ttft] = chosen.max_batched_tokens
     assert batches[30.0] < batches[4.4]
+
+
+def test_the_best_batch_of_an_instance_serves_the_most_in_time() -> None:
+    """One that would serve more, but starts long prompts too late, is not taken; if all do, nothing changes."""
+    lengths = from_means(9_000, 400, 20_000, np.random.default_rng(0))
+    batches = {}
+    for ttft in (30.0, 4.4, 0.1):
+        setup = setup_of(options(model="llama-3-8b", gpu="l40s", tp=1, objective=None, ttft=ttft), built_in())
+        best = with_best_batch(lengths, setup)
+        assert ttft == 0.1 or best == reaching(lengths, 200.0, setup, sizes=False)
+        batches[ttft] = best.best_batch_tokens
+    assert batches[0.1] is None
+    assert batches[30.0] != batches[4.4]
 
 
 def test_a_batch_that_was_given_is_kept_and_sglang_s_is_not_halved() -> None:
