@@ -1,65 +1,21 @@
 """Tools that a request forbids to call, which some servers leave out of the prompt."""
 
-import json
 import random
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from extproc.core.apis import read_request
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.counting import Count, Counting
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.protocol import Learning, Refused
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.unused_tools import ENOUGH
-from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
-HI: list[dict[str, str]] = [{"role": "user", "content": "Hi"}]
-TOOLS = [{"type": "function", "function": {"name": "look", "description": "a hat"}}] * 2
 TEXT = b'{"name":"look","description":"' + WORDS * 40 + b'"}'
 BYTES_PER_TOKEN = 4
-
-
-def read(api: Api, choice: object, **more: object) -> RequestFacts:
-    """Return the facts of a request that offers tools."""
-    says = {"input": "Hi"} if api is Api.RESPONSES else {"messages": HI}
-    return read_request(api, json.dumps({**says, "tools": TOOLS, "tool_choice": choice, **more}).encode())
-
-
-@pytest.mark.parametrize(
-    ("api", "choice"),
-    [(Api.CHAT, "none"), (Api.RESPONSES, "none"), (Api.MESSAGES, {"type": "none"}), (Api.CHAT, {"type": "none"})],
-)
-def test_tools_that_must_not_be_called_are_the_end_of_the_text(api: Api, choice: object) -> None:
-    """They are counted like others, and the facts say how many bytes they are."""
-    unused, used = read(api, choice), read(api, "auto")
-    assert (used.text, used.tools) == (unused.text, unused.tools)
-    assert 0 == used.unused_tools_bytes < unused.unused_tools_bytes == len(unused.text) - len("Hi")
-
-
-@pytest.mark.parametrize("choice", ["auto", "required", None, {"type": "function", "function": {"name": "none"}}])
-def test_tools_that_may_be_called_are_no_question(choice: object) -> None:
-    """Any choice but none needs them in the prompt."""
-    assert 0 == read(Api.CHAT, choice).unused_tools_bytes
-
-
-def test_other_text_is_before_them() -> None:
-    """Documents, functions and a server's own texts are in the prompt whatever becomes of the tools."""
-    others: dict[str, Any] = {"documents": [{"text": "é one"}], "functions": [{"name": "f"}], "guideline": "two"}
-    unused = read(Api.CHAT, "none", **others)
-    kept = unused.text[: -unused.unused_tools_bytes].decode()
-    assert all(text in kept for text in ("é one", '"f"', "two"))
-    assert "look" not in kept
-
-
-def test_a_request_without_tools_has_none_that_are_unused() -> None:
-    """Clients send the choice without tools, too."""
-    body = json.dumps({"messages": HI, "tool_choice": "none"}).encode()
-    assert read_request(Api.CHAT, body).unused_tools_bytes == 0
 
 
 def asked(estimator: ByteClassEstimator, rng: random.Random, *, left_out: bool) -> tuple[float, Learning]:
@@ -261,7 +217,7 @@ def test_a_pools_refusal_shows_that_tools_are_kept(estimator: ByteClassEstimator
     """A pool that was too small for them states a lower bound, and may be all that is ever seen of them."""
     heads(estimator, "a", left_out=True, times=ENOUGH)
     request = facts(WORDS * 10 + TEXT, tools=1, unused_tools_bytes=len(TEXT))
-    estimate, before = estimator.estimate(request, ""), estimator.prices("m").copy()
+    estimate = estimator.estimate(request, "")
     estimator.observe_overflow(estimate, Overflow(round(estimate.prompt_tokens * 1.5)))
     assert leaves_out(estimator)
     before = estimator.prices("m").copy()
@@ -283,3 +239,17 @@ def test_a_prompt_that_the_client_has_cut_says_nothing_of_tools() -> None:
     """Its usage may be as low as if they were left out."""
     evidence = Evidence.of(facts(WORDS, truncate_prompt_tokens=100), 210.0, other_tokens=100.0)
     assert evidence.shows_left_out(Usage(100)) is None
+
+
+def test_a_conversation_goes_on_where_tools_are_left_out(estimator: ByteClassEstimator) -> None:
+    """A prompt without them is the same whether the request offered some or none."""
+    heads(estimator, "a", left_out=True, times=ENOUGH)
+    text = WORDS * 20
+    first = facts(text + TEXT, tools=1, turns=(("user", len(text)),), unused_tools_bytes=len(TEXT))
+    estimate = estimator.estimate(first, "")
+    estimator.observe(estimate, Usage(round(estimate.prompt_tokens)))
+    more = text + b"And now?"
+    evidence = estimator.estimate(facts(more, turns=(("user", len(text)), ("user", len(more)))), "").evidence
+    assert isinstance(evidence, Evidence)
+    assert evidence.recalled is not None
+    assert evidence.recalled.known is not None
