@@ -8,7 +8,7 @@ is then read like any other.
 
 from typing import Final
 
-from extproc.gateways.envoy_gateway_clusters import pool_cluster
+from extproc.gateways.envoy_gateway_clusters import backends_of, pool_cluster
 from extproc.gateways.envoy_gateway_patches import patched
 from extproc.gateways.envoy_gateway_policies import client_policies
 from extproc.gateways.envoy_gateway_processors import ExtProc, cluster_of, filter_of, processors_of
@@ -35,9 +35,10 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     processors = processors_of(manifests)
     rules = rules_of(manifests, processors)
     asking = [each for each in _by_gateway(rules) if any(rule.asked for rule in each)]
+    backends = backends_of(manifests)
     clusters = [
         *map(cluster_of, processors),
-        *(pool_cluster(each.cluster, each.given, each.traffic, manifests) for each in rules),
+        *(pool_cluster(each.cluster, each.given, each.traffic, backends) for each in rules),
     ]
     listeners = [
         _listener(place, client, of_gateway, _asked(of_gateway, processors), manifests)
@@ -67,7 +68,8 @@ def _asked(rules: list[Rule], processors: list[ExtProc]) -> list[ExtProc]:
 def _clients(rules: list[Rule], manifests: Manifests) -> list[LocatedMap]:
     if not rules:  # whose Gateway it is cannot be told
         return list(manifests.of("ClientTrafficPolicy"))
-    return client_policies([each for rule in rules for each in rule.parents], manifests)
+    parents = dict.fromkeys(each for rule in rules for each in rule.parents)
+    return client_policies(list(parents), manifests)
 
 
 def _listener(

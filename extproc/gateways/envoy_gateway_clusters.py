@@ -3,6 +3,7 @@
 Source: Envoy Gateway's API reference and its `xds/translator`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from extproc.gateways.manifests import (
@@ -19,19 +20,25 @@ from extproc.gateways.manifests import (
 )
 from extproc.gateways.sources import LocatedMap, Place
 
-__all__ = ["cluster_with", "pool_cluster"]
+__all__ = ["backends_of", "cluster_with", "pool_cluster"]
 
 # Defaults of Envoy Gateway 1.9.
 CONNECT_TIMEOUT: Final = "10s"
 LIMIT: Final = 1024
 
 
-def pool_cluster(name: str, rule: LocatedMap, traffic: LocatedMap, manifests: Manifests) -> LocatedMap:
+def backends_of(manifests: Manifests) -> dict[str, LocatedMap]:
+    """Return the specs of all Backends by name."""
+    return {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
+
+
+def pool_cluster(
+    name: str, rule: LocatedMap, traffic: LocatedMap, backends: Mapping[str, LocatedMap]
+) -> LocatedMap:
     """Return the cluster of an HTTPRoute rule, with the addresses and priorities of its Backends.
 
     `traffic` is the BackendTrafficPolicy in force on the rule.
     """
-    backends = {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
     localities = []
     by_name = True
     for reference in used(items_of(rule, "backendRefs")):

@@ -11,13 +11,14 @@ from typing import Final
 from extproc.gateways.manifests import Manifests, inner, items_of, name_of, text_of
 from extproc.gateways.sources import LocatedMap
 
-__all__ = ["Parent", "client_policies", "in_force", "parents_of"]
+__all__ = ["Parent", "Policies", "client_policies"]
 
 RULE: Final = 0
 ROUTE: Final = 1
 LISTENER: Final = 2
 GATEWAY: Final = 3
 _OTHER_SECTION: Final = "(of a ListenerSet)"
+_BY_LABELS: Final = "(by labels)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +31,52 @@ class Parent:
     section: str
 
 
-def parents_of(route: LocatedMap, manifests: Manifests) -> list[Parent]:
-    """Return the Gateways and ListenerSets that a route is attached to."""
-    found = [
-        Parent(
-            text_of(each, "kind", "Gateway"),
-            text_of(each, "name"),
-            text_of(each, "namespace") or _namespace(route),
-            text_of(each, "sectionName"),
-        )
-        for each in items_of(inner(route, "spec"), "parentRefs")
-    ]
-    sets = {
-        name_of(each): inner(each, "spec", "parentRef") for each in manifests.of("ListenerSet", "XListenerSet")
-    }
-    through = [
-        Parent("Gateway", text_of(sets[each.name], "name"), text_of(sets[each.name], "namespace"), _OTHER_SECTION)
-        for each in found
-        if each.kind != "Gateway" and each.name in sets
-    ]
-    return [*found, *through]
+class Policies:
+    """The policies of some kinds, by the names of what they target: a rule is not compared with thousands."""
 
+    def __init__(self, manifests: Manifests, *kinds: str) -> None:
+        self._sets = {
+            name_of(each): inner(each, "spec", "parentRef") for each in manifests.of("ListenerSet", "XListenerSet")
+        }
+        self._targeting: dict[tuple[str, str], dict[int, LocatedMap]] = {}
+        for at, policy in enumerate(manifests.of(*kinds)):
+            names = [text_of(each, "name") for each in _references(policy)]
+            for name in [*names, *([_BY_LABELS] if items_of(inner(policy, "spec"), "targetSelectors") else [])]:
+                self._targeting.setdefault((text_of(policy, "kind"), name), {})[at] = policy
 
-def in_force(kind: str, route: LocatedMap, rule: LocatedMap, manifests: Manifests) -> LocatedMap:
-    """Return the spec of the policy of a kind that is in force on a route's rule, an empty one if none is."""
-    parents = parents_of(route, manifests)
-    ranked = [(_rank(each, route, rule, parents), inner(each, "spec")) for each in manifests.of(kind)]
-    found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
-    if not found:
-        return LocatedMap(route.place)
-    rank, spec = found[0]
-    above = next((each for of_parent, each in found if of_parent >= LISTENER), None)
-    return _laid_over(above, spec) if above is not None and rank < LISTENER and "mergeType" in spec else spec
+    def parents_of(self, route: LocatedMap) -> list[Parent]:
+        """Return the Gateways and ListenerSets that a route is attached to."""
+        found = [
+            Parent(
+                text_of(each, "kind", "Gateway"),
+                text_of(each, "name"),
+                text_of(each, "namespace") or _namespace(route),
+                text_of(each, "sectionName"),
+            )
+            for each in items_of(inner(route, "spec"), "parentRefs")
+        ]
+        of_sets = [self._sets[each.name] for each in found if each.kind != "Gateway" and each.name in self._sets]
+        through = [
+            Parent("Gateway", text_of(each, "name"), text_of(each, "namespace"), _OTHER_SECTION)
+            for each in of_sets
+        ]
+        return [*found, *through]
+
+    def in_force(self, kind: str, route: LocatedMap, rule: LocatedMap) -> LocatedMap:
+        """Return the spec of the policy of a kind that is in force on a route's rule, an empty one if none is."""
+        parents = self.parents_of(route)
+        targeting: dict[int, LocatedMap] = {}
+        for name in {name_of(route), _BY_LABELS, *(each.name for each in parents)}:
+            targeting |= self._targeting.get((kind, name), {})
+        ranked = [
+            (_rank(targeting[at], route, rule, parents), inner(targeting[at], "spec")) for at in sorted(targeting)
+        ]
+        found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
+        if not found:
+            return LocatedMap(route.place)
+        rank, spec = found[0]
+        above = next((each for of_parent, each in found if of_parent >= LISTENER), None)
+        return _laid_over(above, spec) if above is not None and rank < LISTENER and "mergeType" in spec else spec
 
 
 def client_policies(parents: list[Parent], manifests: Manifests) -> list[LocatedMap]:

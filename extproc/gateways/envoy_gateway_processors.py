@@ -8,7 +8,7 @@ from typing import Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.envoy_gateway_clusters import cluster_with
-from extproc.gateways.envoy_gateway_policies import in_force
+from extproc.gateways.envoy_gateway_policies import Policies
 from extproc.gateways.manifests import (
     Manifests,
     bytes_of,
@@ -58,11 +58,9 @@ def processors_of(manifests: Manifests) -> list[ExtProc]:
     return found
 
 
-def asked_on(
-    route: LocatedMap, rule: LocatedMap, processors: list[ExtProc], manifests: Manifests
-) -> list[ExtProc]:
+def asked_on(route: LocatedMap, rule: LocatedMap, processors: list[ExtProc], policies: Policies) -> list[ExtProc]:
     """Return which of the processors are asked on a route's rule."""
-    entries = items_of(in_force("EnvoyExtensionPolicy", route, rule, manifests), "extProc")
+    entries = items_of(policies.in_force("EnvoyExtensionPolicy", route, rule), "extProc")
     return [each for each in processors if any(each.given is entry for entry in entries)]
 
 

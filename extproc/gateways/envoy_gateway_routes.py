@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from extproc.gateways.envoy_gateway_policies import Parent, in_force, parents_of
+from extproc.gateways.envoy_gateway_policies import Parent, Policies
 from extproc.gateways.envoy_gateway_processors import ExtProc, asked_on
 from extproc.gateways.gateway_api import matches_of, path_weight
 from extproc.gateways.manifests import (
@@ -53,14 +53,15 @@ class Rule:
 
 def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
     """Return the rules of all HTTPRoutes."""
+    policies = Policies(manifests, "BackendTrafficPolicy", "EnvoyExtensionPolicy")
     return [
         Rule(
             route=route,
             cluster=f"{name_of(route)}/{at}",
             given=rule,
-            parents=parents_of(route, manifests),
-            traffic=in_force("BackendTrafficPolicy", route, rule, manifests),
-            asked=asked_on(route, rule, processors, manifests),
+            parents=policies.parents_of(route),
+            traffic=policies.in_force("BackendTrafficPolicy", route, rule),
+            asked=asked_on(route, rule, processors, policies),
         )
         for route in manifests.of("HTTPRoute")
         for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))

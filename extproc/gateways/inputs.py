@@ -60,7 +60,8 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
             *(f"not checked: {said}" for said in _unknown_types_last(unchecked)),
         )
     found = [each for each in found if each.forwards] or found
-    gateways = tuple(replace(each, cluster_ips=manifests.cluster_ips) for each in found)
+    cluster_ips = manifests.cluster_ips
+    gateways = tuple(replace(each, cluster_ips=cluster_ips) for each in found)
     return Read(gateways, tuple(unchecked))
 
 

@@ -10,7 +10,7 @@ patches.
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from extproc.gateways.istio_clusters import cluster_of
+from extproc.gateways.istio_clusters import Destinations
 from extproc.gateways.istio_routes import hosts_of
 from extproc.gateways.istio_scope import patches_of
 from extproc.gateways.manifests import (
@@ -127,8 +127,9 @@ def _clusters(
 ) -> Iterator[LocatedMap]:
     added = [inner(patch, "patch", "value") for patch in _of(patches, "CLUSTER", "ADD")]
     names = dict.fromkeys(_outbound([*hosts, manager, *added]))
+    destinations = Destinations(manifests)
     for name in names:
-        cluster = cluster_of(name, manifests, manager.place)
+        cluster = destinations.cluster_of(name, manager.place)
         _, port, subset, host = (*name.split("|"), "", "", "")[:4]
         its = {"name": name, "portNumber": port, "subset": subset, "service": host}
         for patch in _of(patches, "CLUSTER"):
