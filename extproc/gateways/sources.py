@@ -2,7 +2,7 @@
 
 YAML is composed into nodes, which know their lines, and the values are built from those; a file may hold several
 documents. JSON is what admin ports serve and may be megabytes long; its values have paths but no lines. The input
-is bounded in characters; YAML is also bounded in values (an alias counts each time it is used) and in depth.
+is bounded in characters and in depth, YAML also in values (an alias counts each time it is used).
 """
 
 import json
@@ -73,16 +73,25 @@ def read(text: str, source: str) -> list[LocatedMap]:
     return documents
 
 
-def located(value: object, place: Place) -> Any:  # noqa: ANN401  (whatever JSON can hold)
-    """Return plain values as located ones; `place` is the place of the outermost value."""
+def located(value: object, place: Place, depth: int = 0) -> Any:  # noqa: ANN401  (whatever JSON can hold)
+    """Return plain values as located ones; `place` is the place of the outermost value, `depth` how deep that is.
+
+    Raises ConfigurationError if they are nested too deeply.
+    """
+    _check_depth(depth)
     if isinstance(value, dict):
         made = LocatedMap(place)
         for key, item in value.items():
-            made[str(key)] = located(item, _below(place, str(key)))
+            made[str(key)] = located(item, _below(place, str(key)), depth + 1)
         return made
     if isinstance(value, list):
-        return LocatedList(place, [located(item, _below(place, at)) for at, item in enumerate(value)])
+        return LocatedList(place, [located(item, _below(place, at), depth + 1) for at, item in enumerate(value)])
     return value
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ConfigurationError(f"nested too deeply; at most {MAX_DEPTH} levels are allowed")
 
 
 def _json(text: str, source: str) -> Iterator[Any]:
@@ -130,8 +139,7 @@ class _Values:
         self._made += 1
         if self._made > MAX_VALUES:
             raise ConfigurationError(f"more than {MAX_VALUES:,} values, with aliases written out")
-        if depth > MAX_DEPTH:
-            raise ConfigurationError(f"nested too deeply; at most {MAX_DEPTH} levels are allowed")
+        _check_depth(depth)
         if isinstance(node, MappingNode):
             return self._mapping(node, place, depth)
         if isinstance(node, SequenceNode):

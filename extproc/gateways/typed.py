@@ -74,7 +74,12 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
         return ParseDict(spelled, message, ignore_unknown_fields=lenient)
     except ParseError as error:
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
-    except (AttributeError, TypeError, ValueError) as error:  # raised for values that ParseDict does not expect
+    except (
+        AttributeError,
+        OverflowError,
+        TypeError,
+        ValueError,
+    ) as error:  # raised for values that ParseDict does not expect
         raise ConfigurationError(f"not a value that Envoy accepts: {error}", source=values.place.source) from error
 
 

@@ -306,6 +306,7 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("a: \0", "not YAML: unacceptable character #x0000"),
         ("a: !!int x", "not YAML: "),
         ("a: &a [*a]", "nested too deeply"),
+        ('{"a":' * 101 + "1" + "}" * 101, "nested too deeply; at most 100 levels are allowed"),
         ("{" + "[" * 100_000, "file.yaml"),
         ("", "no ext_proc filter in nothing"),
     ],

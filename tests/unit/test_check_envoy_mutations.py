@@ -27,7 +27,26 @@ FOLDERS = {
 }
 # Each of these is wrong in some places and right in others.
 VALUES: list[Any] = [
-    *(None, "", "x", "10s", 0, -1, 1.5, True, 2**70, [], {}, [1], ["x"], [None], [[]], {"a": 1}, {"name": None}),
+    *(
+        None,
+        "",
+        "x",
+        "10s",
+        0,
+        -1,
+        1.5,
+        float("inf"),
+        True,
+        2**70,
+        [],
+        {},
+        [1],
+        ["x"],
+        [None],
+        [[]],
+        {"a": 1},
+        {"name": None},
+    ),
     {"@type": 3},
     {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"},
 ]
@@ -79,3 +98,15 @@ def test_every_document_is_read_or_rejected(pattern: str, data: st.DataObject) -
     assert report.as_text(found)
     assert len(found.found) == len(json.loads(report.as_json(found))["found"])
     json.loads(report.as_sarif(found))
+
+
+@pytest.mark.parametrize("field", ["request_header_mode", "response_trailer_mode"])
+def test_an_infinite_number_is_rejected(field: str) -> None:
+    """A number that no message can hold is said to be wrong."""
+    documents = deepcopy(plain(FOLDERS["istio"]))
+    patches = [each for document in documents for each in document["spec"].get("configPatches", ())]
+    settings_ = next(
+        each["patch"]["value"]["typed_config"] for each in patches if each["applyTo"] == "HTTP_FILTER"
+    )
+    settings_["processing_mode"][field] = float("inf")
+    assert isinstance(checked(documents), str)
