@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways import envoy_gateway, envoy_gateway_patches, istio, istio_patches
 from extproc.gateways.envoy import gateways_of
-from extproc.gateways.manifests import Manifests, inner
+from extproc.gateways.manifests import Manifests, inner, items_of
 from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump, of_files
 from extproc.gateways.router import Router
-from extproc.gateways.sources import LocatedMap, read
+from extproc.gateways.sources import LocatedList, LocatedMap, read
 from extproc.gateways.typed import UNKNOWN
 
 __all__ = ["Read", "read_gateways"]
@@ -40,7 +40,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     the documents asks the router.
     """
     documents = list(documents)
-    manifests = Manifests(tuple(_objects(documents)))
+    manifests = Manifests(tuple(map(_without_nulls, _objects(documents))))
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
     if any(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")) and not any(manifests.of(*ROUTES)):
@@ -73,9 +73,20 @@ def _unknown_types_last(unchecked: Iterable[str]) -> list[str]:
 def _objects(documents: Iterable[LocatedMap]) -> Iterable[LocatedMap]:
     for each in documents:
         if "apiVersion" in each and "items" in each:
-            yield from (item for item in each["items"] if isinstance(item, LocatedMap))
+            yield from items_of(each, "items")
         elif "apiVersion" in each:
             yield each
+
+
+def _without_nulls(value: Any) -> Any:  # noqa: ANN401
+    """Return values without fields that are null: to gateways such a field, like `retries:`, is one not given."""
+    if isinstance(value, LocatedList):
+        return LocatedList(value.place, [_without_nulls(each) for each in value])
+    if not isinstance(value, LocatedMap):
+        return value
+    kept = LocatedMap(value.place, {key: _without_nulls(each) for key, each in value.items() if each is not None})
+    kept.places = value.places
+    return kept
 
 
 def _held(manifests: Manifests) -> tuple[list[LocatedMap], list[str]]:

@@ -42,12 +42,13 @@ def of_virtual_service(retries: str, *more: str) -> set[str]:
         ("{attempts: 3}", TRAP),
         ("{attempts: 3, retryOn: gateway-error}", TRAP),
         ("", TRAP),
+        ("null", TRAP),
         ("{}", set()),
         ("{retryIgnorePreviousHosts: true}", set()),
     ],
 )
 def test_retries_of_a_virtual_service(retries: str, found: set[str]) -> None:
-    """Numbers among the conditions are statuses; retries without attempts are none, unlike none at all."""
+    """Numbers among the conditions are statuses; retries without attempts are none, unlike none at all or null."""
     assert found == of_virtual_service(retries)
 
 

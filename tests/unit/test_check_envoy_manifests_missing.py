@@ -1,5 +1,7 @@
 """`dualpool check envoy` on manifests of which a part is not in the input, or has no effect: both are said."""
 
+from pathlib import Path
+
 import pytest
 
 from extproc.cli.main import main
@@ -35,3 +37,12 @@ def test_patches_of_waypoints(
     assert 2 == main(["check", "envoy", str(path), str(ROOT / "deploy/istio/gateway-api/routes.yaml")])
     out = "".join(capsys.readouterr())
     assert "the patch (HTTP_FILTER) is for waypoints, to which Istio 1.31 applies none" in out
+
+
+@pytest.mark.parametrize(("items", "said"), [("", "none of "), ("[]", "none of "), ("3", "items is not a list")])
+def test_a_list_without_objects(items: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A list may be empty or null, as what a cluster returns of a kind that it has none of."""
+    path = tmp_path / "list.yaml"
+    path.write_text(f"apiVersion: v1\nkind: List\nitems: {items}\n", "utf-8")
+    main(["check", "envoy", str(path), str(ROOT / "envoy/streamed.yaml")])
+    assert said in "".join(capsys.readouterr())

@@ -61,8 +61,8 @@ def traps(*more: str, changes: Changes | None = None, first: bool = False) -> se
 
 @pytest.mark.parametrize("retry", ["{attempts: 3, codes: [503]}", "{attempts: 0}", "{backoff: 1s}"])
 def test_retry_of_a_rule_on_the_default_route(retry: str) -> None:
-    """An HTTPRoute's own `retry` is a policy, even with no attempts, and corrupts bodies like any other."""
-    assert RETRIES not in traps(changes=FULL_DUPLEX)
+    """An HTTPRoute's own `retry` is a policy, even with no attempts, and corrupts bodies; null is none."""
+    assert RETRIES not in traps(changes={**FULL_DUPLEX, UNLIMITED: "      retry:\n"})
     assert RETRIES in traps(changes={**FULL_DUPLEX, UNLIMITED: f"      retry: {retry}\n"})
 
 
