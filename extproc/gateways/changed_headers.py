@@ -1,4 +1,4 @@
-"""Detection of filters that remove or overwrite a header, as far as their configuration shows it."""
+"""Detection of filters that remove, overwrite or add a header, as far as their configuration shows it."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,14 +9,17 @@ from envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import
 from envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
 
 from extproc.gateways.matching import string_matches
+from extproc.gateways.model import CONDITIONS, RETRY_HEADERS
 from extproc.gateways.parts import Part
 
-__all__ = ["changed", "removes"]
+__all__ = ["asked_by", "asks_retries", "changed", "removes"]
 
 _OVERWRITES: Final = (
     HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS,
     HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
 )
+# Lua that gives requests a header by which they ask for retries.
+_ASKS: Final = re.compile(rf":(?:add|replace)\s*\(\s*[\"']({'|'.join(RETRY_HEADERS)})[\"']", re.IGNORECASE)
 _CHANGES: Final = re.compile(r":(?:remove|replace)\s*\(")
 
 
@@ -30,6 +33,30 @@ def changed(settings: Part[Any], names: Iterable[str]) -> frozenset[str]:
     if lua := settings.unpacked(Lua):
         return frozenset(name for name in names if any(_may_change(code, name) for code in _codes(lua.message)))
     return frozenset()
+
+
+def asks_retries(settings: Part[Any]) -> frozenset[str]:
+    """Return the headers by which requests that have passed a filter ask for retries."""
+    asked: set[str] = set()
+    if mutation := settings.unpacked(HeaderMutation):
+        for each in mutation.message.mutations.request_mutations:
+            asked = {name for name in asked if not removes(each, name)} | asked_by(each.append)
+    if lua := settings.unpacked(Lua):
+        code = f"{lua.message.inline_code}\n{lua.message.default_source_code.inline_string}"
+        asked = {found.lower() for found in _ASKS.findall(code)}
+    return frozenset(asked)
+
+
+def asked_by(option: HeaderValueOption) -> frozenset[str]:
+    """Return the header that this adds if it asks for retries; Envoy ignores conditions that it does not know."""
+    name, value = option.header.key.lower(), option.header.value or option.header.raw_value.decode("latin-1")
+    if (
+        name not in RETRY_HEADERS
+        or option.append_action == HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS
+    ):
+        return frozenset()
+    known = CONDITIONS.intersection(each.strip() for each in value.split(","))
+    return frozenset([name] if known or "%" in value else [])  # or what it is depends on the request
 
 
 def removes(mutation: Any, name: str) -> bool:  # noqa: ANN401  (a HeaderMutation of common.mutation_rules)

@@ -12,7 +12,7 @@ from envoy.extensions.filters.http.mcp.v3.mcp_pb2 import Mcp
 from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 
-from extproc.gateways.changed_headers import changed
+from extproc.gateways.changed_headers import asks_retries, changed
 from extproc.gateways.model import Filter, Kind
 from extproc.gateways.parts import Part
 from extproc.gateways.waiting import only_observes, returns_bodies, waits
@@ -56,6 +56,7 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
         place=part.place,
         disabled=message.disabled,
         changes=changed(settings, names),
+        asks_retries=asks_retries(settings),
         waits=waits(settings),
         returns_bodies=returns_bodies(settings),
         only_observes=only_observes(settings),

@@ -16,7 +16,17 @@ from extproc.gateways.processors import overridden
 from extproc.gateways.upgrades import Upgrades
 from extproc.gateways.waiting import Holding, holds
 
-__all__ = ["Holders", "Surroundings", "buffers_before", "holding", "is_on", "processor_of_all", "tuned"]
+__all__ = [
+    "Holders",
+    "Surroundings",
+    "buffers_before",
+    "holding",
+    "is_on",
+    "processor_of_all",
+    "said_of",
+    "tuned",
+    "weighted_of",
+]
 
 # Messages by which a route disables such a filter.
 _PER_ROUTE: Final[dict[Kind, Any]] = {
@@ -44,7 +54,7 @@ class Holders:
     returning: frozenset[str]
 
 
-def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[Any] | None]]:
+def said_of(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[Any] | None]]:
     """Yield each level's override of a filter: whether it is off, and its settings."""
     for level in levels:
         for key, value in level.entries("typed_per_filter_config"):
@@ -61,13 +71,13 @@ def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[A
 
 def processor_of_all(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
     """Return the router's filter on one route, None if it is off for any of the route's weighted clusters."""
-    found = [_processor([*levels, each], around) for each in _weighted(levels)] or [_processor(levels, around)]
+    found = [_processor([*levels, each], around) for each in weighted_of(levels)] or [_processor(levels, around)]
     return found[0] if all(found) else None
 
 
 def holding(levels: list[Part[Any]], around: Surroundings) -> Holders:
     """Return the filters that hold requests on a route, or on that to any of its weighted clusters."""
-    ways = [[*levels, each] for each in _weighted(levels)] or [levels]
+    ways = [[*levels, each] for each in weighted_of(levels)] or [levels]
     found = [(each.name, _holding(each, way)) for each in around.filters for way in ways]
     return Holders(
         frozenset(name for name, held in found if held.waits),
@@ -77,7 +87,7 @@ def holding(levels: list[Part[Any]], around: Surroundings) -> Holders:
 
 def _holding(filter_: Filter, levels: list[Part[Any]]) -> Holding:
     held = Holding(filter_.waits, filter_.returns_bodies)
-    for _, settings in _said(levels, filter_.name):
+    for _, settings in said_of(levels, filter_.name):
         held = (holds(settings, filter_) if settings else None) or held
     if filter_.kind is Kind.RATE_LIMIT and held.waits and not _has_limits(levels, filter_):
         return replace(held, waits=False)
@@ -90,11 +100,11 @@ def _has_limits(levels: list[Part[Any]], filter_: Filter) -> bool:
         return True
     if any(each.message.route.rate_limits for each in levels if isinstance(each.message, Route)):
         return True
-    own = (settings.unpacked(RateLimitPerRoute) for _, settings in _said(levels, filter_.name) if settings)
+    own = (settings.unpacked(RateLimitPerRoute) for _, settings in said_of(levels, filter_.name) if settings)
     return filter_.has_limits or any(each and each.message.rate_limits for each in own)
 
 
-def _weighted(levels: list[Part[Any]]) -> Iterator[Part[Any]]:
+def weighted_of(levels: list[Part[Any]]) -> Iterator[Part[Any]]:
     """Yield the weighted clusters of a route, the last of the levels, but those that get nothing."""
     clusters = levels[-1].field("route").field("weighted_clusters").items("clusters")
     return (each for each in clusters if each.message.weight.value > 0)
@@ -104,7 +114,7 @@ def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | Non
     """Return the router's filter on one route, None if it is off there."""
     processor = around.processor
     on = not next(each.disabled for each in around.filters if each.name == processor.name)
-    for off, settings in _said(levels, processor.name):
+    for off, settings in said_of(levels, processor.name):
         on = not off
         per_route = settings.unpacked(ExtProcPerRoute) if settings else None
         if per_route is not None:
@@ -116,7 +126,7 @@ def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | Non
 def is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
     """Return whether a filter other than the router's is enabled on a route; some say so in their own settings."""
     on = not filter_.disabled
-    for off, settings in _said(levels, filter_.name):
+    for off, settings in said_of(levels, filter_.name):
         kind = _PER_ROUTE.get(filter_.kind)
         per_route = settings.unpacked(kind) if settings and kind else None
         on = not off and not (per_route and per_route.message.disabled)
@@ -125,7 +135,7 @@ def is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
 
 def tuned(route: Part[Any], filters: Iterable[Filter]) -> frozenset[str]:
     """Return the names of the filters that a route, or one of its weighted clusters, has settings for."""
-    said = [name for level in (route, *_weighted([route])) for name in level.message.typed_per_filter_config]
+    said = [name for level in (route, *weighted_of([route])) for name in level.message.typed_per_filter_config]
     if route.message.route.rate_limits:
         said += [each.name for each in filters if each.kind is Kind.RATE_LIMIT]
     return frozenset(said)

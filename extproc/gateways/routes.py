@@ -11,8 +11,9 @@ from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
+from extproc.gateways.asked_retries import asks_retries_place
 from extproc.gateways.header_match import HeaderMatch
-from extproc.gateways.model import RETRY_HEADERS, Host, Limits, Retry, Route
+from extproc.gateways.model import Host, Limits, Retry, Route
 from extproc.gateways.overrides import Surroundings, buffers_before, holding, is_on, processor_of_all, tuned
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.path_match import LITERAL, PathMatch
@@ -47,6 +48,7 @@ def _route(
     # The most specific level comes last and wins.
     levels = [table, host, part]
     held = holding(levels, around)
+    on = [each for each in around.filters if is_on(each, levels)]
     limit, limit_place = _body_limit((part, host), around.limits)
     return Route(
         name=message.name,
@@ -60,7 +62,7 @@ def _route(
         retry=_retry(part, host) if clusters else None,
         processor=processor_of_all(levels, around),
         waits_for_whole_body=buffers_before(levels, around),
-        filters_on=frozenset(each.name for each in around.filters if is_on(each, levels)),
+        filters_on=frozenset(each.name for each in on),
         tuned=tuned(part, around.filters),
         waiting=held.waiting,
         returning=held.returning,
@@ -69,7 +71,7 @@ def _route(
         retry_limit_bytes=_retry_limit((part, host)),
         redirects_place=_redirects_place(part.field("route")),
         removed=frozenset(name.lower() for level in levels for name in level.message.request_headers_to_remove),
-        asks_retries_place=next((place for level in levels for place in _asks_retries(level)), None),
+        asks_retries_place=asks_retries_place(levels, on),
         is_high=message.route.priority == RoutingPriority.HIGH,
         upgrades=around.upgrades.through_filter(part.field("route")),
     )
@@ -88,13 +90,6 @@ def _timeout_ms(action: Part[RouteAction], limits: Limits) -> float:
 def _redirects_place(action: Part[RouteAction]) -> Place | None:
     name = "internal_redirect_policy"
     return action.place_of(name) if action.message.HasField(name) else None
-
-
-def _asks_retries(level: Part[Any]) -> Iterator[Place]:
-    """Yield where a retry header is added; what a level removes is removed before."""
-    for each in level.items("request_headers_to_add"):
-        if each.message.header.key.lower() in RETRY_HEADERS:
-            yield each.place
 
 
 def _clusters(message: EnvoyRoute) -> Iterator[str]:

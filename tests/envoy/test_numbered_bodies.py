@@ -23,6 +23,7 @@ from tests.envoy.harness.gateway import (
     Gateway,
     checks_often,
     cluster,
+    connection_manager,
     load,
     route,
     virtual_host,
@@ -153,10 +154,20 @@ def ask_for_retries(document: Document) -> None:
     route(document, "long")["request_headers_to_add"] = [added]
 
 
+def ask_by_a_filter(document: Document) -> None:
+    """Let a filter add it, on all routes that do not remove it."""
+    append = {"header": {"key": "x-envoy-retry-on", "value": "5xx"}}
+    kind = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
+    config = {"@type": kind, "mutations": {"request_mutations": [{"append": append}]}}
+    connection_manager(document)["http_filters"].insert(0, {"name": "mutation", "typed_config": config})
+    del route(document, "long")["request_headers_to_remove"]
+
+
 CORRUPTING = {
     **{name: BITTEN[name] for name in ("retries-on-default-route", "redirects-on-default-route")},
     "retries-by-clients": BITTEN["retries-by-clients"],
     "retries that a route asks for": ask_for_retries,
+    "retries that a filter asks for": ask_by_a_filter,
 }
 
 

@@ -128,7 +128,11 @@ def test_timeouts_of_an_http_route(timeouts: str, found: set[str]) -> None:
 
 @pytest.mark.parametrize(
     ("headers", "found"),
-    [("set: {x-envoy-retry-on: 5xx}", TRAP), ("add: {X-Envoy-Retry-Grpc-On: a}", TRAP), ("set: {x-a: b}", set())],
+    [
+        ("set: {x-envoy-retry-on: 5xx}", TRAP),
+        ("add: {X-Envoy-Retry-Grpc-On: cancelled}", TRAP),
+        ("set: {x-a: b}", set()),
+    ],
 )
 def test_a_rule_that_adds_a_header_for_retries(headers: str, found: set[str]) -> None:
     """Envoy obeys it as it would obey an internal client's, although the route has no retries of its own."""

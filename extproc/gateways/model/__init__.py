@@ -6,9 +6,10 @@ Settings that a configuration leaves out have Envoy's defaults here.
 from extproc.gateways.model.clusters import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Kind, Modes, Processor
 from extproc.gateways.model.gateway import UNLIMITED, Flavour, Gateway, Limits
-from extproc.gateways.model.routes import NUMBER_HEADER, RETRY_HEADERS, Host, Retry, Route
+from extproc.gateways.model.routes import CONDITIONS, NUMBER_HEADER, RETRY_HEADERS, Host, Retry, Route
 
 __all__ = [
+    "CONDITIONS",
     "CONNECTION_WINDOW_BYTES",
     "NUMBER_HEADER",
     "RETRY_HEADERS",

@@ -31,6 +31,8 @@ class Filter:
     disabled: bool = False
     changes: frozenset[str] = frozenset()
     """The router's headers that this filter removes or overwrites."""
+    asks_retries: frozenset[str] = frozenset()
+    """Headers that this filter adds to requests, and by which they ask Envoy for retries."""
     waits: bool = False
     """The filter may hold a request at its head while it waits for a server or a timer, unless its route says
     otherwise."""

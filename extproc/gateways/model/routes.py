@@ -10,7 +10,7 @@ from extproc.gateways.model.filters import Processor
 from extproc.gateways.path_match import PathMatch
 from extproc.gateways.sources import Place
 
-__all__ = ["NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
+__all__ = ["CONDITIONS", "NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
 
 # Envoy ignores conditions that it does not know, and treats a policy without conditions as no policy.
 CONDITIONS: Final = frozenset(

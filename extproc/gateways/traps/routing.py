@@ -31,8 +31,8 @@ def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]
             conditions = ",".join(sorted(retry.conditions))
             yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode {body_mode(route)}')
         elif place := route.asks_retries_place:
-            what = f"adds a header that asks for retries, in mode {body_mode(route)}"
-            yield Hit(place, f'route "{route.name}", or its host, {what}')
+            what = f"asks for retries by a header that is added here, in mode {body_mode(route)}"
+            yield Hit(place, f'route "{route.name}" {what}')
 
 
 def _retries_by_clients(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -150,9 +150,9 @@ TRAPS: Final = (
         "(envoy#36119): the pool reads a prompt that was never sent, and answers it with 200. In full duplex a "
         "body that ends in trailers, as HTTP/2 allows, arrives twice in a row.",
         "No retry_policy on a route that gets requests before their bodies have ended, nor on its virtual "
-        "host or cluster, and no x-envoy-retry-on that they add; num_retries: 0 counts, too. Istio adds a policy "
-        "by default: say retries: {attempts: 0}. In Envoy Gateway leave `retry` out of the HTTPRoute and of the "
-        "BackendTrafficPolicy that is in force on it, which may be the Gateway's.",
+        "host or cluster, and no x-envoy-retry-on that they or a filter add; num_retries: 0 counts, too. Istio "
+        "adds a policy by default: say retries: {attempts: 0}. In Envoy Gateway leave `retry` out of the "
+        "HTTPRoute and of the BackendTrafficPolicy that is in force on it, which may be the Gateway's.",
         _retries_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
     ),
