@@ -10,17 +10,20 @@ from typing import Any, Final
 from extproc.gateways.envoy_gateway_policies import Parent, Policies
 from extproc.gateways.envoy_gateway_processors import ExtProc, asked_on
 from extproc.gateways.gateway_api import matches_of, path_weight
+from extproc.gateways.header_changes import changes_of_filters
 from extproc.gateways.manifests import (
     Manifests,
     inner,
     items_of,
     made,
+    merged,
     name_of,
     number_of,
     optional_seconds,
     seconds_of,
     text_of,
     texts_of,
+    used,
 )
 from extproc.gateways.sources import LocatedMap
 from extproc.gateways.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES, RATE_LIMIT_PER_ROUTE
@@ -85,14 +88,25 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
     if "global" in inner(rule.traffic, "rateLimit"):
         asked = [{"actions": [{"generic_key": {"descriptor_value": rule.cluster}}]}]
         enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE, "rate_limits": asked}
+    changes = _changes(rule)
     for match in matches_of(rule.given):
-        yield made(
+        route = made(
             rule.given.place,
             name=name_of(rule.route),
             match=match,
             route=action,
             typed_per_filter_config=enabled,
         )
+        yield merged(route, changes)
+
+
+def _changes(rule: Rule) -> LocatedMap:
+    """Return the changes of headers; what only one of the backends removes is not removed from all requests."""
+    changes = changes_of_filters(rule.given)
+    for each in used(items_of(rule.given, "backendRefs")):
+        added = changes_of_filters(each).get("request_headers_to_add")
+        changes = merged(changes, made(each.place, request_headers_to_add=added))
+    return changes
 
 
 def _upgrades(rule: Rule) -> list[str]:

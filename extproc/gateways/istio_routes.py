@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from extproc.gateways.gateway_api import matches_of, path_weight
+from extproc.gateways.header_changes import changes_of_filters, changes_of_headers
 from extproc.gateways.istio_clusters import full_name
 from extproc.gateways.istio_retries import mesh_retries, retry_of_http_route, retry_of_virtual_service
 from extproc.gateways.manifests import (
@@ -15,6 +16,7 @@ from extproc.gateways.manifests import (
     inner,
     items_of,
     made,
+    merged,
     name_of,
     namespace_of,
     seconds_of,
@@ -35,6 +37,8 @@ WHENCE: Final = ("sourceLabels", "sourceNamespace", "gateways", "port")
 PATHS: Final = ("path", "prefix", "safe_regex")
 Of = tuple[str, frozenset[str]]
 """A host, and the gateways, or Services, that it belongs to."""
+Target = tuple[str, LocatedMap]
+"""A cluster, and the changes of headers for the requests that it gets."""
 
 
 def hosts_of(manifests: Manifests) -> Iterator[LocatedMap]:
@@ -96,7 +100,10 @@ def _precedence(route: LocatedMap) -> tuple[int, int, bool, int, int]:
 
 def _virtual_routes(service: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
     matches = items_of(rule, "match") or [LocatedMap(rule.place)]
-    targets = [_destination(inner(each, "destination"), service) for each in used(items_of(rule, "route"))]
+    targets = [
+        (_destination(inner(each, "destination"), service), changes_of_headers(each))
+        for each in used(items_of(rule, "route"))
+    ]
     timeout = seconds_of(text_of(rule, "timeout", NEVER), rule.place)
     action = _action(rule.place, targets, retry_of_virtual_service(rule, of_mesh), timeout)
     for match in matches:
@@ -115,16 +122,8 @@ def _virtual_routes(service: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap |
         whence = [{"filter": "istio", "path": [{"key": name}]} for name in WHENCE if name in match]
         conditions = made(match.place, **said, headers=headers, query_parameters=asked, dynamic_metadata=whence)
         name = ".".join(filter(None, (text_of(rule, "name"), text_of(match, "name"))))
-        yield made(
-            rule.place, name=name, match=conditions, route=action, request_headers_to_add=list(_added(rule))
-        )
-
-
-def _added(rule: LocatedMap) -> Iterator[LocatedMap]:
-    request = inner(rule, "headers", "request")
-    for given in (inner(request, "set"), inner(request, "add")):
-        for name in given:
-            yield made(given.place, header={"key": name, "value": text_of(given, name)})
+        route = made(rule.place, name=name, match=conditions, route=action)
+        yield _changing(route, changes_of_headers(rule), targets)
 
 
 def _headers(named: LocatedMap, place: Place, **more: bool) -> Iterator[LocatedMap]:
@@ -146,13 +145,17 @@ def _api_routes(
 ) -> Iterator[LocatedMap]:
     space = namespace_of(object_)
     targets = [
-        _cluster(text_of(each, "port"), "", text_of(each, "name"), text_of(each, "namespace") or space)
+        (
+            _cluster(text_of(each, "port"), "", text_of(each, "name"), text_of(each, "namespace") or space),
+            changes_of_filters(each),
+        )
         for each in used(items_of(rule, "backendRefs"))
     ]
     action = _action(rule.place, targets, retry_of_http_route(rule, of_mesh), _api_timeout(rule))
     name = text_of(rule, "name") or f"{space}.{name_of(object_)}.{at}"
     for match in matches_of(rule):
-        yield made(rule.place, name=name, match=match, route=action)
+        route = made(rule.place, name=name, match=match, route=action)
+        yield _changing(route, changes_of_filters(rule), targets)
 
 
 def _api_timeout(rule: LocatedMap) -> str:
@@ -163,13 +166,19 @@ def _api_timeout(rule: LocatedMap) -> str:
     return next((each for each in said if each != NEVER), NEVER)
 
 
-def _action(place: Place, targets: list[str], retry: LocatedMap | None, timeout: str) -> LocatedMap | None:
+def _changing(route: LocatedMap, changes: LocatedMap, targets: list[Target]) -> LocatedMap:
+    """Return a route with these changes of headers, and those of its destination if it has only one."""
+    route = merged(route, changes)
+    return merged(route, targets[0][1]) if len(targets) == 1 else route
+
+
+def _action(place: Place, targets: list[Target], retry: LocatedMap | None, timeout: str) -> LocatedMap | None:
     if not targets:
         return None
-    weighted = {"clusters": [{"name": name, "weight": 1} for name in targets]}
+    weighted = {"clusters": [merged(made(place, name=name, weight=1), changes) for name, changes in targets]}
     return made(
         place,
-        cluster=targets[0] if len(targets) == 1 else None,
+        cluster=targets[0][0] if len(targets) == 1 else None,
         weighted_clusters=weighted if len(targets) > 1 else None,
         timeout=timeout,
         retry_policy=retry,
