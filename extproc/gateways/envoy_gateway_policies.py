@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.gateways.manifests import Manifests, inner, items_of, name_of, text_of
+from extproc.gateways.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.sources import LocatedMap
 
 __all__ = ["Parent", "Policies", "client_policies"]
@@ -111,10 +111,8 @@ def _rank_of_route(policy: LocatedMap, route: LocatedMap, rule: LocatedMap) -> i
     if any(sections) and text_of(rule, "name") in sections:
         return RULE
     labels = inner(route, "metadata", "labels")
-    for each in _selectors(policy, "HTTPRoute"):
-        wanted = inner(each, "matchLabels")
-        if all(labels.get(key) == wanted[key] for key in wanted):
-            return ROUTE
+    if any(_selects(each, labels) for each in _selectors(policy, "HTTPRoute")):
+        return ROUTE
     return ROUTE if "" in sections else None
 
 
@@ -139,6 +137,21 @@ def _references(policy: LocatedMap) -> list[LocatedMap]:
 
 def _selectors(policy: LocatedMap, kind: str) -> Iterator[LocatedMap]:
     return (each for each in items_of(inner(policy, "spec"), "targetSelectors") if text_of(each, "kind") == kind)
+
+
+def _selects(selector: LocatedMap, labels: LocatedMap) -> bool:
+    """Return whether a selector takes an object with these labels: all that it asks for has to hold."""
+    wanted = inner(selector, "matchLabels")
+    asked = items_of(selector, "matchExpressions")
+    return all(labels.get(key) == wanted[key] for key in wanted) and all(_holds(each, labels) for each in asked)
+
+
+def _holds(expression: LocatedMap, labels: LocatedMap) -> bool:
+    key, operator = text_of(expression, "key"), text_of(expression, "operator")
+    if operator in {"Exists", "DoesNotExist"}:
+        return (key in labels) == (operator == "Exists")
+    among = key in labels and text_of(labels, key) in texts_of(expression, "values")
+    return among == (operator == "In")
 
 
 def _namespace(object_: LocatedMap) -> str:

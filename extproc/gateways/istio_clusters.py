@@ -24,8 +24,8 @@ NO_LIMIT: Final = 2**32 - 1
 
 
 def full_name(name: str, namespace: str) -> str:
-    """Return the fully qualified name of a Service, as Istio uses it in cluster names."""
-    return name if "." in name else f"{name}.{namespace}.svc.cluster.local"
+    """Return the fully qualified name of a Service, as Istio uses it in cluster names; * is for all of them."""
+    return name if "." in name or name == "*" else f"{name}.{namespace}.svc.cluster.local"
 
 
 class Destinations:

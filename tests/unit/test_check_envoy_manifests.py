@@ -121,6 +121,7 @@ LABELLED = """  targetSelectors:
     ("gateway", "changes"),
     [
         ("istio", {"host: dualpool.dualpool.svc.cluster.local": "host: '*.dualpool.svc.cluster.local'"}),
+        ("istio", {"host: dualpool.dualpool.svc.cluster.local": "host: '*'"}),
         (
             "envoy gateway",
             {
