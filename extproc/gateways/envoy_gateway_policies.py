@@ -74,9 +74,9 @@ class Policies:
         found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
         if not found:
             return LocatedMap(route.place)
-        rank, spec = found[0]
+        spec = found[0][1]
         above = next((each for of_parent, each in found if of_parent >= LISTENER), None)
-        return _laid_over(above, spec) if above is not None and rank < LISTENER and "mergeType" in spec else spec
+        return _laid_over(above, spec) if above is not None and "mergeType" in spec else spec
 
 
 def client_policies(parents: list[Parent], manifests: Manifests) -> list[LocatedMap]:

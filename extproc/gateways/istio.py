@@ -26,12 +26,8 @@ from extproc.gateways.type_names import EXT_PROC, MANAGER, ROUTER
 
 __all__ = ["bootstrap_of"]
 
-NEVER: Final = "0s"
 PICKER: Final = "envoy.filters.http.ext_proc"
 _ROUTER: Final = "envoy.filters.http.router"
-# Fields of a VirtualService's match: those that are pseudo-headers, and conditions on the client.
-PSEUDO: Final = ("method", "authority", "scheme")
-WHENCE: Final = ("sourceLabels", "sourceNamespace")
 _MANAGERS: Final = ("", "envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
 
 
