@@ -79,7 +79,7 @@ def _policy(given: LocatedMap | None, rule: LocatedMap) -> LocatedMap | None:
     words = [word for each in text_of(given, "retryOn").split(",") if (word := each.strip())]
     codes = [word for word in words if word.isdecimal() and len(word) == _STATUS_DIGITS]
     words = [word for word in words if word not in codes] if words else [RETRY_ON, STATUSES]
-    if codes and STATUSES not in words:
+    if codes:
         words.append(STATUSES)
     return made(
         given.place,

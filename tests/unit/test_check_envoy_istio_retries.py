@@ -39,6 +39,7 @@ def of_virtual_service(retries: str, *more: str) -> set[str]:
     [
         ("{attempts: 3, retryOn: '503'}", TRAP),
         ("{attempts: 3, retryOn: '503, 429'}", TRAP),
+        ("{attempts: 3, retryOn: '5'}", set()),
         ("{attempts: 3}", TRAP),
         ("{attempts: 3, retryOn: gateway-error}", TRAP),
         ("", TRAP),
@@ -48,7 +49,7 @@ def of_virtual_service(retries: str, *more: str) -> set[str]:
     ],
 )
 def test_retries_of_a_virtual_service(retries: str, found: set[str]) -> None:
-    """Numbers among the conditions are statuses; retries without attempts are none, unlike none at all or null."""
+    """Numbers of three digits are statuses; retries without attempts are none, unlike none at all or null."""
     assert found == of_virtual_service(retries)
 
 
@@ -113,6 +114,7 @@ def test_refusals_that_a_virtual_service_retries() -> None:
         ("timeouts: {backendRequest: 60s}", {"response-cut"}),
         ("timeouts: {request: 0s, backendRequest: 60s}", {"response-cut"}),
         ("timeouts: {request: 60s}", {"response-cut"}),
+        ("timeouts: {request: 60s, backendRequest: 0s}", {"response-cut"}),
         ("timeouts: {request: 0s, backendRequest: 0s}", set()),
         ("timeouts: {backendRequest: 60s}\n      retry: {attempts: 0}", set()),
     ],

@@ -9,6 +9,7 @@ from tests.unit.test_check_envoy_manifests import PATCH, names_of
 
 API: Final = "istio with the Gateway API"
 LONG: Final = "    - name: long\n"
+SHORT: Final = "    - name: short\n"
 OTHER_ROUTE: Final = """---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -63,6 +64,24 @@ def test_a_virtual_service_before_that_takes_all() -> None:
               route: [{destination: {host: vllm-long.dualpool.svc.cluster.local, port: {number: 8000}}}]
     """
     assert set() == names_of("istio", first, first=True)
+
+
+@pytest.mark.parametrize(
+    ("match", "found"),
+    [
+        ("{uri: {prefix: /}}", True),
+        ("{uri: {regex: .*}}", True),
+        ("{queryParams: {debug: {exact: '1'}}}", False),
+        ("{uri: {prefix: /v2}}", False),
+    ],
+)
+def test_rules_behind_one_that_takes_all(match: str, found: bool) -> None:  # noqa: FBT001
+    """Istio leaves them out, before it puts what takes everything last."""
+    early = (
+        f"    - match: [{match}]\n      retries: {{attempts: 0}}\n      route: [{{destination: {{host: a}}}}]\n"
+    )
+    traps = names_of("istio", change=lambda text: text.replace(SHORT, early + SHORT))
+    assert found == ("pool-without-route" in traps)
 
 
 @pytest.mark.parametrize(

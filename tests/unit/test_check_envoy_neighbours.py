@@ -117,6 +117,13 @@ def test_buffers(chosen: tuple[str, dict[str, Any]], trap: str, modes: set[str])
         assert set() == found(mode, *chosen, before=True)
 
 
+def test_a_small_file_buffer() -> None:
+    """Its limit is found before the router's filter; behind it, the crash comes first."""
+    small: dict[str, Any] = {"manager_config": {}}
+    assert {"body-limit-lowered"} == found("buffered", FILES[0], small, before=True)
+    assert {"file-buffer-after"} == found("buffered", FILES[0], small, before=False)
+
+
 @pytest.mark.parametrize("mode", ["streamed", "buffered", "full-duplex"])
 def test_a_compressor_of_requests_only_is_no_trap(mode: str) -> None:
     """What a compressor after the router's filter does with requests is not seen by the router."""

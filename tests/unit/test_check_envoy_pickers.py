@@ -68,3 +68,12 @@ def test_pools_of_others_that_take_endpoints() -> None:
     del others["lb_policy"]
     others["load_balancing_policy"] = {"policies": [{"typed_extension_config": BY_OTHERS}]}
     assert set() == names_in(document)
+
+
+def test_pools_that_are_not_in_the_input() -> None:
+    """Where nothing is known of the pools, a filter before the router's may be their picker."""
+    document = load("streamed")
+    asked_first(document, **ASKED, **DUPLEX)
+    resources = document["static_resources"]
+    resources["clusters"] = [each for each in resources["clusters"] if each["name"] in {"dualpool", "guardrails"}]
+    assert "endpoint-picker-before" in names_in(document)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.test_check_envoy_policies import FULL_DUPLEX, RETRIES, traffic, traps
+from tests.unit.test_check_envoy_policies import FULL_DUPLEX, NO_ROUTE, RETRIES, traffic, traps
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,20 @@ def test_expressions_on_labels(expression: str, selects: bool) -> None:  # noqa:
     policy = traffic("kind: HTTPRoute, name: nowhere").replace("  targetRefs", f"{selector}  targetRefs")
     labelled = {"metadata: {name: llm}": "metadata: {name: llm, labels: {team: llm}}"}
     assert selects == (RETRIES in traps(policy, changes={**FULL_DUPLEX, **labelled}, first=True))
+
+
+def test_a_selector_of_gateways() -> None:
+    """Which Gateways it takes cannot be told from routes, so it takes ours; a route's own policy is closer."""
+    selector = "  targetSelectors: [{kind: Gateway, matchLabels: {team: llm}}]\n"
+    policy = traffic("kind: HTTPRoute, name: nowhere").replace("  targetRefs", f"{selector}  targetRefs")
+    assert RETRIES in traps(policy, changes={**FULL_DUPLEX, **NO_ROUTE}, first=True)
+    assert RETRIES not in traps(policy, changes=FULL_DUPLEX, first=True)
+
+
+def test_a_selector_is_as_close_as_a_name() -> None:
+    """Of two policies for a route the first one is in force, however they name it."""
+    selector = "  targetSelectors: [{kind: HTTPRoute, matchLabels: {team: llm}}]\n"
+    policy = traffic("kind: HTTPRoute, name: nowhere").replace("  targetRefs", f"{selector}  targetRefs")
+    labelled = {"metadata: {name: llm}": "metadata: {name: llm, labels: {team: llm}}"}
+    assert RETRIES in traps(policy, changes={**FULL_DUPLEX, **labelled}, first=True)
+    assert RETRIES not in traps(policy, changes={**FULL_DUPLEX, **labelled})

@@ -1,0 +1,65 @@
+"""The order in which Istio and Envoy Gateway try the matches of HTTPRoutes."""
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from extproc.gateways.envoy_gateway_routes import precedence, routes_of, rules_of
+from extproc.gateways.istio_routes import hosts_of
+from extproc.gateways.manifests import Manifests
+from extproc.gateways.sources import read
+
+EXACT: Final = {"path": {"type": "Exact", "value": "/v1/a"}}
+LONGER: Final = {"path": {"type": "PathPrefix", "value": "/v1/abc"}}
+REGEX: Final = {"path": {"type": "RegularExpression", "value": "/v1"}}
+PREFIX: Final[dict[str, Any]] = {"path": {"type": "PathPrefix", "value": "/v1"}}
+HEADER: Final = {"name": "a", "value": "a"}
+PATTERN: Final = {"name": "b", "value": "b", "type": "RegularExpression"}
+QUERY: Final = {"name": "q", "value": "1"}
+METHOD: Final = {"method": "POST"}
+
+
+def of_istio(manifests: Manifests) -> list[Any]:
+    """Return the matches as Istio orders them."""
+    return [route["match"] for host in hosts_of(manifests) for route in host["routes"]]
+
+
+def of_envoy_gateway(manifests: Manifests) -> list[Any]:
+    """Return the matches as Envoy Gateway orders them."""
+    routes = (each for rule in rules_of(manifests, []) for each in routes_of(rule))
+    return [route["match"] for route in sorted(routes, key=precedence)]
+
+
+@pytest.mark.parametrize(
+    ("ordered", "in_order"),
+    [
+        (
+            of_istio,
+            [
+                *(EXACT, LONGER, PREFIX | METHOD, PREFIX | {"headers": [HEADER, PATTERN]}),
+                *(PREFIX | {"headers": [HEADER], "queryParams": [QUERY]}, PREFIX | {"headers": [HEADER]}),
+                *(PREFIX | {"queryParams": [QUERY]}, PREFIX, REGEX),
+            ],
+        ),
+        (
+            of_envoy_gateway,
+            [
+                *(EXACT, REGEX, LONGER, PREFIX | METHOD | {"headers": [PATTERN]}),
+                *(PREFIX | {"headers": [HEADER], "queryParams": [QUERY]}, PREFIX | {"headers": [HEADER]}),
+                *(PREFIX | {"headers": [PATTERN], "queryParams": [QUERY]}, PREFIX | {"headers": [PATTERN]}),
+                *(PREFIX | {"queryParams": [QUERY]}, PREFIX),
+            ],
+        ),
+    ],
+)
+def test_the_order_of_matches(ordered: Callable[[Manifests], list[Any]], in_order: list[dict[str, Any]]) -> None:
+    """Kind and length of the path first, then methods, headers and parameters, wherever they are in the file."""
+
+    def matches(given: list[dict[str, Any]]) -> list[Any]:
+        rules = [{"matches": [each], "backendRefs": [{"name": "a", "port": 80}]} for each in given]
+        route = {"apiVersion": "v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": rules}}
+        return ordered(Manifests(tuple(read(json.dumps(route), "file.yaml"))))
+
+    assert [one for each in in_order for one in matches([each])] == matches(in_order[::-1])
