@@ -11,7 +11,6 @@ from extproc.gateways.sources import LocatedMap
 
 __all__ = ["changes_of_filters", "changes_of_headers"]
 
-MODIFIER: Final = "RequestHeaderModifier"
 ACTIONS: Final = ("set", "add")
 
 
@@ -30,14 +29,13 @@ def changes_of_filters(given: LocatedMap) -> LocatedMap:
     """Return the changes of `filters` in an HTTPRoute's rule, or in one of its backends."""
     found = LocatedMap(given.place)
     for each in items_of(given, "filters"):
-        if text_of(each, "type") == MODIFIER:
-            said = inner(each, "requestHeaderModifier")
-            added = [
-                made(header.place, header={"key": text_of(header, "name"), "value": text_of(header, "value")})
-                for action in ACTIONS
-                for header in items_of(said, action)
-            ]
-            found = merged(found, _changes(said, added))
+        said = inner(each, "requestHeaderModifier")
+        added = [
+            made(header.place, header={"key": text_of(header, "name"), "value": text_of(header, "value")})
+            for action in ACTIONS
+            for header in items_of(said, action)
+        ]
+        found = merged(found, _changes(said, added))
     return found
 
 

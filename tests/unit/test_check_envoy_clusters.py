@@ -11,6 +11,7 @@ from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, cluster, load, route
 from tests.traps.finding import names_in
 from tests.traps.own_clusters import by_attempt, dns_by_extension, scaled_to_zero
+from tests.unit.test_check_envoy_manifests import names_of
 
 
 @pytest.mark.parametrize(("one_address", "found"), [(True, {"cluster-ip"}), (False, set())])
@@ -54,3 +55,17 @@ def test_limits_of_a_priority(more: list[Document], found: set[str]) -> None:
         route(document, name)["route"]["priority"] = "HIGH"
     cluster(document, "short_then_long")["circuit_breakers"]["thresholds"] += more
     assert found == names_in(document)
+
+
+def test_of_several_wildcards_the_longest_counts() -> None:
+    """As in Istio, whatever their order."""
+    other = """
+        apiVersion: networking.istio.io/v1
+        kind: DestinationRule
+        metadata: {name: all, namespace: dualpool}
+        spec: {host: "*.local"}
+    """
+    ours = "host: dualpool.dualpool.svc.cluster.local"
+    wildcard = "host: '*.dualpool.svc.cluster.local'"
+    assert set() == names_of("istio", other, change=lambda text: text.replace(ours, wildcard), first=True)
+    assert "router-breakers-large" in names_of("istio", other, change=lambda text: text.replace(ours, "host: a"))

@@ -65,6 +65,13 @@ def test_a_backend_of_an_http_route(said: str, other: str, asks: bool) -> None: 
     assert asks == (TRAP in traps("istio with the Gateway API", (BACKEND, refs), (REMOVED, "")))
 
 
+def test_other_filters_of_a_rule() -> None:
+    """They leave what the one for headers changes."""
+    rewrite = "{type: URLRewrite, urlRewrite: {hostname: a.example}}]"
+    line = f"      {modifier(ASKS)[:-1]}, {rewrite}\n"
+    assert TRAP in traps("envoy gateway", DUPLEX, (UNLIMITED, line))
+
+
 def test_backends_that_get_nothing() -> None:
     """What is added to their requests is added to none."""
     long = "name: vllm-long}]\n" + UNLIMITED
