@@ -59,8 +59,8 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.gateways.findings import find_traps  # noqa: PLC0415
     from extproc.gateways.inputs import read_gateways  # noqa: PLC0415
     from extproc.gateways.live import dump_of  # noqa: PLC0415
+    from extproc.gateways.parsing.sources import read  # noqa: PLC0415
     from extproc.gateways.report import as_json, as_sarif, as_text  # noqa: PLC0415
-    from extproc.gateways.sources import read  # noqa: PLC0415
 
     if not options.files and not options.live:
         raise ConfigurationError("nothing to check: give FILE or --live URL")
@@ -99,7 +99,7 @@ def _router(options: argparse.Namespace) -> "Router":
 def _text(path: Path) -> str:
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
     from extproc.documents import text_of  # noqa: PLC0415
-    from extproc.gateways.sources import MAX_JSON_CHARACTERS  # noqa: PLC0415
+    from extproc.gateways.parsing.sources import MAX_JSON_CHARACTERS  # noqa: PLC0415
 
     piped = str(path) == "-"
     if piped and not sys.stdin:  # Python sets it to None if descriptor 0 is closed

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from extproc.gateways.model import Gateway
+from extproc.gateways.parsing.sources import Place
 from extproc.gateways.router import Router
-from extproc.gateways.sources import Place
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 

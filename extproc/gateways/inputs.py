@@ -5,14 +5,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
-from extproc.gateways import envoy_gateway, envoy_gateway_patches, istio, istio_patches
-from extproc.gateways.envoy import gateways_of
-from extproc.gateways.manifests import Manifests, inner, items_of
+from extproc.gateways.envoy.gateways import gateways_of
+from extproc.gateways.envoy.resources import Resources, of_bootstrap, of_config_dump, of_files
+from extproc.gateways.kubernetes.envoy_gateway import bootstrap as envoy_gateway
+from extproc.gateways.kubernetes.envoy_gateway import patches as envoy_gateway_patches
+from extproc.gateways.kubernetes.istio import bootstrap as istio
+from extproc.gateways.kubernetes.istio import patches as istio_patches
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of
 from extproc.gateways.model import Flavour, Gateway
-from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump, of_files
+from extproc.gateways.parsing.sources import LocatedList, LocatedMap, read
+from extproc.gateways.parsing.typed import UNKNOWN
 from extproc.gateways.router import Router
-from extproc.gateways.sources import LocatedList, LocatedMap, read
-from extproc.gateways.typed import UNKNOWN
 
 __all__ = ["Read", "read_gateways"]
 

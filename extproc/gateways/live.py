@@ -9,7 +9,7 @@ from extproc.config.loading import parse_shown
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
 from extproc.fetching import RequestRefused, fetched
-from extproc.gateways.sources import LocatedMap, read
+from extproc.gateways.parsing.sources import LocatedMap, read
 
 __all__ = ["dump_of", "router_configuration"]
 

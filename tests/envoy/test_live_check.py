@@ -6,8 +6,8 @@ from importlib.metadata import version
 import pytest
 
 from extproc.cli.main import main
+from extproc.gateways.envoy.resources import of_config_dump
 from extproc.gateways.live import dump_of
-from extproc.gateways.resources import of_config_dump
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.gateway import Document, waits_briefly
 from tests.traps.bitten import BITTEN

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pool import Default
 
-from extproc.gateways.newer_fields import NEWER
-from extproc.gateways.typed import _import
+from extproc.gateways.parsing.newer_fields import NEWER
+from extproc.gateways.parsing.typed import _import
 from tests.envoy.harness.descriptors import messages_of
 
 OF_CONFIGURATIONS = re.compile(r"(?:envoy\.(?:config|extensions|type)|xds)\.(?:[a-z0-9_]+\.)*v3\.")

@@ -4,8 +4,8 @@ import json
 
 from extproc.gateways.findings import Finding, find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document
 
 __all__ = ["found_in", "names_in"]

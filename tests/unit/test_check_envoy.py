@@ -12,8 +12,8 @@ from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from extproc.gateways.traps import TRAPS
 from extproc.wire import decode
 from tests.envoy.harness.gateway import FILES, cluster, connection_manager, ext_proc, load, route, virtual_host

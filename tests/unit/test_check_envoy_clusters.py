@@ -6,8 +6,8 @@ import pytest
 
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, cluster, load, route
 from tests.traps.finding import names_in
 from tests.traps.own_clusters import by_attempt, dns_by_extension, scaled_to_zero

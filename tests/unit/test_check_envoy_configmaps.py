@@ -7,8 +7,8 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import Finding
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import FILES
 from tests.traps.finding import found_in
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.gateways.header_match import HeaderMatch
+from extproc.gateways.matching.headers import HeaderMatch
+from extproc.gateways.matching.paths import PathMatch
 from extproc.gateways.model import Host, Route
-from extproc.gateways.path_match import PathMatch
-from extproc.gateways.sources import Place
+from extproc.gateways.parsing.sources import Place
 from extproc.gateways.traps.earlier import Earlier
 from tests.envoy.harness.gateway import Document, load, route, virtual_host
 from tests.traps.finding import names_in

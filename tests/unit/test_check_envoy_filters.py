@@ -7,8 +7,8 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import FILES, Document, connection_manager, ext_proc, load, route, virtual_host
 from tests.traps.bitten import bitten
 from tests.traps.finding import names_in

@@ -6,8 +6,8 @@ import pytest
 
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.unit.test_check_envoy_manifests import DEPLOYED, ROOT, names_of
 
 TRAP: Final = "retries-on-default-route"

@@ -9,8 +9,8 @@ import pytest
 
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.model import Gateway, Route
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, connection_manager, load, route, virtual_host
 from tests.traps.finding import names_in
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from extproc.gateways.type_names import MANAGER
+from extproc.gateways.kubernetes.type_names import MANAGER
 from tests.unit.test_check_envoy_manifests import PATCH, names_of
 
 API: Final = "istio with the Gateway API"

@@ -9,8 +9,8 @@ import pytest
 from extproc.cli.main import main
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import FILES, load
 
 Change = Callable[[str], str]

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from extproc.gateways.sources import LocatedMap
+from extproc.gateways.parsing.sources import LocatedMap
 from tests.unit.test_check_envoy_manifests import names_of
 
 OF_A_TEAM: Final = {

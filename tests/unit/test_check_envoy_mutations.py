@@ -14,8 +14,8 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways import report
 from extproc.gateways.findings import Findings, find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import FILES
 
 ROOT = FILES.parent

@@ -9,8 +9,8 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import Findings, find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, cluster, ext_proc, load, route, virtual_host
 from tests.traps.bitten import bitten
 from tests.unit.test_check_envoy_versions import dump_of

@@ -9,9 +9,9 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.findings import Findings, find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.report import as_json, as_sarif, as_text
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.envoy.harness.gateway import Document, cluster, connection_manager, load, route, virtual_host
 from tests.traps.bitten_chain import EXT_PROC, KINDS, insert
 from tests.unit.test_check_envoy_versions import dump_of

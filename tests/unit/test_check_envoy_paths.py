@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.gateways.path_match import PathMatch
+from extproc.gateways.matching.paths import PathMatch
 from tests.envoy.harness.gateway import Document, cluster, connection_manager, ext_proc, load, route, virtual_host
 from tests.traps.finding import names_in
 

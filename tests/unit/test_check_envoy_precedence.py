@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import pytest
 
-from extproc.gateways.envoy_gateway_routes import precedence, routes_of, rules_of
-from extproc.gateways.istio_routes import hosts_of
-from extproc.gateways.manifests import Manifests
-from extproc.gateways.sources import read
+from extproc.gateways.kubernetes.envoy_gateway.routes import precedence, routes_of, rules_of
+from extproc.gateways.kubernetes.istio.routes import hosts_of
+from extproc.gateways.kubernetes.manifests import Manifests
+from extproc.gateways.parsing.sources import read
 
 EXACT: Final = {"path": {"type": "Exact", "value": "/v1/a"}}
 LONGER: Final = {"path": {"type": "PathPrefix", "value": "/v1/abc"}}

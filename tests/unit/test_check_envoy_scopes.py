@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import Read, read_gateways
-from extproc.gateways.istio_scope import GATEWAY_LABEL, Scope
+from extproc.gateways.kubernetes.istio.scope import GATEWAY_LABEL, Scope
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
 from tests.unit.test_check_envoy_manifests import DEPLOYED, ROOT
 
 # Ends responses after a second.

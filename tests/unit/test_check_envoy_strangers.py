@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from extproc.gateways.envoy_gateway_processors import FILTERS_OF_POLICIES
+from extproc.gateways.kubernetes.envoy_gateway.processors import FILTERS_OF_POLICIES
 from tests.envoy.harness.gateway import ext_proc, load
 from tests.traps.finding import found_in, names_in
 

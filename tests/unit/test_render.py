@@ -16,6 +16,8 @@ from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import listen_settings_of
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.parsing.sources import read
+from extproc.gateways.parsing.typed import typed
 from extproc.gateways.render.chain import connection_window_bytes
 from extproc.gateways.render.envoy import render_envoy
 from extproc.gateways.render.envoy_gateway import render_envoy_gateway
@@ -24,8 +26,6 @@ from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.text import yaml_of
 from extproc.gateways.render.vllm import render_vllm
 from extproc.gateways.router import Router
-from extproc.gateways.sources import read
-from extproc.gateways.typed import typed
 from tests.envoy.harness.gateway import FILES
 
 # One setting of each kind that a gateway's configuration depends on.

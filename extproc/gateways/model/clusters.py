@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.gateways.model.routes import Retry
-from extproc.gateways.sources import Place
+from extproc.gateways.parsing.sources import Place
 
 __all__ = ["CONNECTION_WINDOW_BYTES", "STREAM_WINDOW_BYTES", "Cluster"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from extproc.gateways.sources import Place
+from extproc.gateways.parsing.sources import Place
 
 __all__ = ["Filter", "Kind", "Modes", "Processor"]
 

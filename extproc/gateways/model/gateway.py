@@ -8,7 +8,7 @@ from typing import Final
 from extproc.gateways.model.clusters import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Processor
 from extproc.gateways.model.routes import Host, Retry, Route
-from extproc.gateways.sources import Place
+from extproc.gateways.parsing.sources import Place
 
 __all__ = ["UNLIMITED", "Flavour", "Gateway", "Limits"]
 

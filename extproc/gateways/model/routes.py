@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from extproc.gateways.header_match import HeaderMatch
+from extproc.gateways.matching.headers import HeaderMatch
+from extproc.gateways.matching.paths import PathMatch
 from extproc.gateways.model.filters import Processor
-from extproc.gateways.path_match import PathMatch
-from extproc.gateways.sources import Place
+from extproc.gateways.parsing.sources import Place
 
 __all__ = ["CONDITIONS", "NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
 

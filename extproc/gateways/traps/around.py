@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from extproc.core.apis import FAMILIES, api_of
+from extproc.gateways.matching.paths import LITERAL, PathMatch
 from extproc.gateways.model import Host, Route
-from extproc.gateways.path_match import LITERAL, PathMatch
 from extproc.gateways.traps.earlier import earlier_routes
 
 __all__ = ["READ", "UNREAD", "held_path", "serves"]

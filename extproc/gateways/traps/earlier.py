@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
+from extproc.gateways.matching.paths import LITERAL, REGEX, PathMatch
 from extproc.gateways.model import Host, Route
-from extproc.gateways.path_match import LITERAL, REGEX, PathMatch
 
 __all__ = ["Earlier", "earlier_routes"]
 

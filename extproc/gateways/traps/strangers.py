@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.envoy_gateway_processors import FILTERS_OF_POLICIES
+from extproc.gateways.kubernetes.envoy_gateway.processors import FILTERS_OF_POLICIES
 from extproc.gateways.model import Gateway
 from extproc.gateways.router import Router
 from extproc.gateways.traps.trap import Hit, Severity, Trap

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extproc.gateways.model import Gateway
+from extproc.gateways.parsing.sources import Place
 from extproc.gateways.router import Router
-from extproc.gateways.sources import Place
 
 __all__ = ["Find", "Hit", "Severity", "Trap"]
 

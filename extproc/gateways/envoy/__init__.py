@@ -1,0 +1,1 @@
+"""Envoy's own configuration, converted into the model."""

@@ -1,0 +1,1 @@
+"""Envoy Gateway's manifests, translated into the Envoy configuration that it generates."""

@@ -1,0 +1,137 @@
+"""Translation of Envoy Gateway's manifests into the Envoy configuration it generates, as far as the traps need it.
+
+Each HTTPRoute becomes one or more routes, in the Gateway API's order of precedence. Policies for it are applied to
+the route, its cluster and the connection manager, with Envoy Gateway's defaults. Source: Envoy Gateway's API
+reference and its `xds/translator`; `egctl experimental translate` prints the same. The result is a bootstrap that
+is then read like any other.
+"""
+
+from typing import Final
+
+from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
+from extproc.gateways.kubernetes.envoy_gateway.patches import patched
+from extproc.gateways.kubernetes.envoy_gateway.policies import client_policies
+from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, filter_of, processors_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import RATE_LIMITER, Rule, precedence, routes_of, rules_of
+from extproc.gateways.kubernetes.manifests import (
+    Manifests,
+    bytes_of,
+    inner,
+    made,
+    optional_seconds,
+    text_of,
+    texts_of,
+)
+from extproc.gateways.kubernetes.type_names import HEADER_MUTATION, MANAGER, RATE_LIMIT, ROUTER
+from extproc.gateways.parsing.sources import LocatedMap, Place
+
+__all__ = ["bootstrap_of"]
+
+# Defaults of Envoy Gateway 1.9.
+BUFFER_BYTES: Final = 32 << 10
+WINDOW_BYTES: Final = 64 << 10
+CONNECTION_BYTES: Final = 1 << 20
+ANY_HOST: Final = "*"
+
+
+def bootstrap_of(manifests: Manifests) -> LocatedMap:
+    """Return a bootstrap with the listeners of each Gateway on which a processor is asked.
+
+    If it is asked on none, return one listener with all routes and processors.
+    """
+    place = next(manifests.of("EnvoyExtensionPolicy")).place
+    processors = processors_of(manifests)
+    rules = rules_of(manifests, processors)
+    asking = [each for each in _by_gateway(rules) if any(rule.asked for rule in each)]
+    backends = backends_of(manifests)
+    clusters = [
+        *map(cluster_of, processors),
+        *(pool_cluster(each.cluster, each.given, each.traffic, backends) for each in rules),
+    ]
+    listeners = [
+        _listener(place, client, of_gateway, _asked(of_gateway, processors), manifests)
+        for of_gateway in asking or [rules]
+        for client in _clients(of_gateway, manifests) or [LocatedMap(place)]
+    ]
+    return made(place, static_resources=made(place, listeners=listeners, clusters=clusters))
+
+
+def _by_gateway(rules: list[Rule]) -> list[list[Rule]]:
+    """Return the rules of each Gateway; those that name none are taken for one Gateway's."""
+    gateways = [[each for each in rule.parents if each.kind == "Gateway"] for rule in rules]
+    said = {each.name: each.namespace for parents in gateways for each in parents if each.namespace}
+    found: dict[tuple[str, str], list[Rule]] = {}
+    for rule, parents in zip(rules, gateways, strict=True):
+        names = [(each.name, each.namespace or said.get(each.name, "")) for each in parents]
+        for name in dict.fromkeys(names) or [("", "")]:
+            found.setdefault(name, []).append(rule)
+    return list(found.values())
+
+
+def _asked(rules: list[Rule], processors: list[ExtProc]) -> list[ExtProc]:
+    """Return the processors of a Gateway: those that are asked on its routes, or all if none is."""
+    return [each for each in processors if any(each in rule.asked for rule in rules)] or processors
+
+
+def _clients(rules: list[Rule], manifests: Manifests) -> list[LocatedMap]:
+    if not rules:  # whose Gateway it is cannot be told
+        return list(manifests.of("ClientTrafficPolicy"))
+    parents = dict.fromkeys(each for rule in rules for each in rule.parents)
+    return client_policies(list(parents), manifests)
+
+
+def _listener(
+    place: Place, client: LocatedMap, rules: list[Rule], processors: list[ExtProc], manifests: Manifests
+) -> LocatedMap:
+    """Return a listener with a ClientTrafficPolicy, an empty one if there is none, and these routes."""
+    router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
+    # It asks its server on routes that have a limit by it, and lets requests of the others pass.
+    limiter = made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT})
+    http2 = inner(client, "spec", "http2")
+    windows = {
+        "initial_stream_window_size": text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)),
+        "initial_connection_window_size": text_of(http2, "initialConnectionWindowSize", str(CONNECTION_BYTES)),
+    }
+    manager = made(
+        client.place,
+        **{"@type": MANAGER},
+        stream_idle_timeout=optional_seconds(inner(client, "spec", "timeout", "http"), "streamIdleTimeout"),
+        http2_protocol_options=made(
+            http2.place, **{name: bytes_of(text, http2.place) for name, text in windows.items()}
+        ),
+        stat_prefix="http",
+        route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, rules)),
+        http_filters=[*map(filter_of, processors), limiter, router],
+        early_header_mutation_extensions=[_stripping(client)],
+    )
+    manager = patched(manager, manifests)
+    network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
+    connection = inner(client, "spec", "connection")
+    limit = bytes_of(text_of(connection, "bufferLimit", str(BUFFER_BYTES)), connection.place)
+    return made(
+        client.place,
+        name="gateway",
+        per_connection_buffer_limit_bytes=limit,
+        filter_chains=[made(place, filters=[network])],
+    )
+
+
+def _stripping(client: LocatedMap) -> LocatedMap:
+    early = inner(client, "spec", "headers", "earlyRequestHeaders")
+    mutations = [{"remove": name} for name in texts_of(early, "remove")]
+    config = {"@type": HEADER_MUTATION, "mutations": mutations}
+    return made(early.place, name="early", typed_config=config)
+
+
+def _virtual_hosts(place: Place, rules: list[Rule]) -> list[LocatedMap]:
+    """Return a host for each name, with the routes that name it: the routes of one host serve a request."""
+    routes: dict[str, list[LocatedMap]] = {}
+    for each in rules:
+        for name in texts_of(inner(each.route, "spec"), "hostnames") or [ANY_HOST]:
+            routes.setdefault(name, []).extend(routes_of(each))
+    for of_host in routes.values():
+        of_host.sort(key=precedence)
+    return [
+        made(place, name="gateway" if name == ANY_HOST else name, domains=[name], routes=of_host)
+        for name, of_host in routes.items()
+    ]

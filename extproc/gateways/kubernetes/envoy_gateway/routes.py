@@ -1,0 +1,161 @@
+"""The routes that Envoy Gateway generates: one for each match of an HTTPRoute's rules, with policies applied.
+
+Source: Envoy Gateway's `internal/gatewayapi/route.go` and `xds/translator/route.go`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extproc.gateways.kubernetes.envoy_gateway.policies import Parent, Policies
+from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_on
+from extproc.gateways.kubernetes.gateway_api import matches_of, path_weight
+from extproc.gateways.kubernetes.header_changes import changes_of_filters
+from extproc.gateways.kubernetes.manifests import (
+    Manifests,
+    inner,
+    items_of,
+    made,
+    merged,
+    name_of,
+    number_of,
+    optional_seconds,
+    seconds_of,
+    text_of,
+    texts_of,
+    used,
+)
+from extproc.gateways.kubernetes.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES, RATE_LIMIT_PER_ROUTE
+from extproc.gateways.parsing.sources import LocatedMap
+
+__all__ = ["RATE_LIMITER", "Rule", "precedence", "routes_of", "rules_of"]
+
+# Defaults of Envoy Gateway 1.9.
+RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+STATUSES: Final = [503]
+NUM_RETRIES: Final = 2
+# The order in which Envoy Gateway tries kinds of paths: an expression before any prefix.
+PATHS: Final = ("path", "safe_regex", "prefix")
+
+
+# Its filter, after those of all processors.
+RATE_LIMITER: Final = "envoy.filters.http.ratelimit"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A rule of an HTTPRoute, with what is in force on it: its BackendTrafficPolicy and its processors."""
+
+    route: LocatedMap
+    cluster: str
+    given: LocatedMap
+    parents: list[Parent]
+    traffic: LocatedMap
+    asked: list[ExtProc]
+
+
+def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
+    """Return the rules of all HTTPRoutes."""
+    policies = Policies(manifests, "BackendTrafficPolicy", "EnvoyExtensionPolicy")
+    return [
+        Rule(
+            route=route,
+            cluster=f"{name_of(route)}/{at}",
+            given=rule,
+            parents=policies.parents_of(route),
+            traffic=policies.in_force("BackendTrafficPolicy", route, rule),
+            asked=asked_on(route, rule, processors, policies),
+        )
+        for route in manifests.of("HTTPRoute")
+        for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))
+    ]
+
+
+def routes_of(rule: Rule) -> Iterator[LocatedMap]:
+    """Yield Envoy's routes for a rule."""
+    of_http = inner(rule.traffic, "timeout", "http")
+    longest, idle = optional_seconds(of_http, "maxStreamDuration"), text_of(of_http, "streamIdleTimeout")
+    action = made(
+        rule.given.place,
+        cluster=rule.cluster,
+        timeout=_timeout(rule),
+        idle_timeout=seconds_of(idle, of_http.place) if idle else None,
+        max_stream_duration={"max_stream_duration": longest} if longest else None,
+        retry_policy=_retry(rule),
+        upgrade_configs=[{"upgrade_type": name} for name in _upgrades(rule)],
+    )
+    enabled: dict[str, Any] = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
+    if "global" in inner(rule.traffic, "rateLimit"):
+        asked = [{"actions": [{"generic_key": {"descriptor_value": rule.cluster}}]}]
+        enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE, "rate_limits": asked}
+    changes = _changes(rule)
+    for match in matches_of(rule.given):
+        route = made(
+            rule.given.place,
+            name=name_of(rule.route),
+            match=match,
+            route=action,
+            typed_per_filter_config=enabled,
+        )
+        yield merged(route, changes)
+
+
+def _changes(rule: Rule) -> LocatedMap:
+    """Return the changes of headers; what only one of the backends removes is not removed from all requests."""
+    changes = changes_of_filters(rule.given)
+    for each in used(items_of(rule.given, "backendRefs")):
+        added = changes_of_filters(each).get("request_headers_to_add")
+        changes = merged(changes, made(each.place, request_headers_to_add=added))
+    return changes
+
+
+def _upgrades(rule: Rule) -> list[str]:
+    """Return the protocols to which requests may switch: WebSocket, unless the policy says something else."""
+    said = [text_of(each, "type") for each in items_of(rule.traffic, "httpUpgrade")]
+    return said or ([] if "requestBuffer" in rule.traffic else ["websocket"])
+
+
+def precedence(route: LocatedMap) -> tuple[int, int, int, int, int]:
+    """Return a route's sort key: kind and length of the path, then the numbers of other conditions."""
+    match = route["match"]
+    headers = match.get("headers", ())
+    exact = sum("exact" in each["string_match"] for each in headers)
+    return *path_weight(match, PATHS), -len(headers), -exact, -len(match.get("query_parameters", ()))
+
+
+def _timeout(rule: Rule) -> str | None:
+    """Return the timeout of a whole response; with `retry` that of the backend is one of each try instead."""
+    timeouts = inner(rule.given, "timeouts")
+    of_backend = "" if "retry" in rule.given else text_of(timeouts, "backendRequest")
+    said = of_backend or text_of(timeouts, "request")
+    said = said or text_of(inner(rule.traffic, "timeout", "http"), "requestTimeout")
+    return seconds_of(said, rule.given.place) if said else None
+
+
+def _retry(rule: Rule) -> LocatedMap | None:
+    """Return the retries of the HTTPRoute's rule, or else those of its BackendTrafficPolicy, never both."""
+    if "retry" in rule.given:
+        retry = inner(rule.given, "retry")
+        return made(
+            retry.place,
+            retry_on=RETRY_ON,
+            retriable_status_codes=texts_of(retry, "codes") or STATUSES,
+            num_retries=number_of(retry, "attempts", NUM_RETRIES),
+            per_try_timeout=optional_seconds(inner(rule.given, "timeouts"), "backendRequest"),
+        )
+    if "retry" not in rule.traffic:
+        return None
+    retry = inner(rule.traffic, "retry")
+    on = inner(retry, "retryOn")
+    per_priority = number_of(retry, "numAttemptsPerPriority", 0)
+    previous = {"@type": PREVIOUS_PRIORITIES, "update_frequency": per_priority}
+    priority = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": previous}
+    return made(
+        retry.place,
+        retry_on=",".join(texts_of(on, "triggers")) or RETRY_ON,
+        # Conditions of its own leave no status but those that they list.
+        retriable_status_codes=texts_of(on, "httpStatusCodes") if on else STATUSES,
+        num_retries=number_of(retry, "numRetries", NUM_RETRIES),
+        retry_priority=priority if per_priority else None,
+        per_try_timeout=optional_seconds(inner(retry, "perRetry"), "timeout"),
+    )

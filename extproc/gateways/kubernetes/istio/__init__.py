@@ -1,0 +1,1 @@
+"""Istio's manifests, translated into the Envoy configuration that Istio generates."""

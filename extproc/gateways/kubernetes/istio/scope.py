@@ -1,0 +1,106 @@
+"""Where the patches of EnvoyFilters apply: what can never meet the router's filter does not change its gateway.
+
+All objects of a cluster may be given at once, but only one gateway is reconstructed from them. Two patches do
+not meet if they select different workloads, contexts or ports; where that cannot be told, as for labels under
+different keys, they are taken to meet. Source: Istio's EnvoyFilter reference, and its
+`networking/core/envoyfilter`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, number_of, text_of
+from extproc.gateways.kubernetes.type_names import EXT_PROC
+from extproc.gateways.parsing.sources import LocatedMap
+
+__all__ = ["GATEWAY_LABEL", "Scope", "patches_of", "patches_of_waypoints"]
+
+# Objects of this namespace apply to the workloads of all; another one can be configured.
+ROOT_NAMESPACE: Final = "istio-system"
+OURS: Final = "dualpool"
+WAYPOINT: Final = "WAYPOINT"
+# Istio gives this label to the workload of a Gateway.
+GATEWAY_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The workloads and listeners that a patch applies to; "" and empty sets mean all of them.
+
+    `labels` are name and value of the workload's labels, `targets` kind and name of the objects whose workloads
+    are meant.
+    """
+
+    namespace: str
+    labels: frozenset[tuple[str, str]]
+    targets: frozenset[tuple[str, str]]
+    context: str
+    port: str
+
+    def may_meet(self, other: "Scope") -> bool:
+        """Return whether both may apply to the same listener; True if that is not known."""
+        return (
+            _agree(self.context, other.context, "", "ANY")
+            and _agree(self.port, other.port, "")
+            and _agree(self.namespace, other.namespace, "", ROOT_NAMESPACE)
+            and not any(name == its and value != said for name, value in self.labels for its, said in other.labels)
+            and not _are_apart(self.targets, other.targets)
+        )
+
+
+def patches_of(manifests: Manifests) -> list[LocatedMap]:
+    """Return the patches that apply to the router's filter, or may, in the order in which Istio applies them.
+
+    All patches if it is not known which filter is the router's.
+    """
+    filters = sorted(manifests.of("EnvoyFilter"), key=lambda each: number_of(inner(each, "spec"), "priority", 0))
+    found = [(patch, _scope(each, patch)) for each in filters for patch in _patches(each)]
+    ours = [scope for patch, scope in found if _is_ours(patch)]
+    known = [(patch, scope) for patch, scope in found if scope.context != WAYPOINT]
+    return [patch for patch, scope in known if not ours or any(scope.may_meet(each) for each in ours)]
+
+
+def patches_of_waypoints(manifests: Manifests) -> list[LocatedMap]:
+    """Return the patches whose context is a waypoint: Istio 1.31 accepts them, and applies none."""
+    found = [patch for each in manifests.of("EnvoyFilter") for patch in _patches(each)]
+    return [patch for patch in found if text_of(inner(patch, "match"), "context") == WAYPOINT]
+
+
+def _patches(filter_: LocatedMap) -> Iterator[LocatedMap]:
+    yield from items_of(inner(filter_, "spec"), "configPatches")
+
+
+def _is_ours(patch: LocatedMap) -> bool:
+    value = inner(patch, "patch", "value")
+    return text_of(inner(value, "typed_config"), "@type") == EXT_PROC and OURS in str(value)
+
+
+def _scope(filter_: LocatedMap, patch: LocatedMap) -> Scope:
+    spec, match = inner(filter_, "spec"), inner(patch, "match")
+    selected = inner(spec, "workloadSelector", "labels")
+    labels = {(name, text_of(selected, name)) for name in selected}
+    targets = frozenset((text_of(each, "kind"), text_of(each, "name")) for each in items_of(spec, "targetRefs"))
+    if len(targets) == 1 and _are_gateways(targets):
+        labels |= {(GATEWAY_LABEL, name) for _, name in targets}
+    ports = [text_of(inner(match, name), "portNumber") for name in ("listener", "routeConfiguration")]
+    return Scope(
+        namespace=text_of(inner(filter_, "metadata"), "namespace"),
+        labels=frozenset(labels),
+        targets=targets,
+        context=text_of(match, "context"),
+        port=next(filter(None, ports), ""),
+    )
+
+
+def _agree(one: str, other: str, *all_: str) -> bool:
+    return one == other or one in all_ or other in all_
+
+
+def _are_gateways(targets: frozenset[tuple[str, str]]) -> bool:
+    return {kind for kind, _ in targets} == {"Gateway"}
+
+
+def _are_apart(targets: frozenset[tuple[str, str]], others: frozenset[tuple[str, str]]) -> bool:
+    """Return whether no workload is meant by both; not known of Services, which may have the same workloads."""
+    return _are_gateways(targets) and _are_gateways(others) and targets.isdisjoint(others)

@@ -1,0 +1,1 @@
+"""Configuration files, parsed into values and Envoy's messages that know where they were written."""
