@@ -46,7 +46,7 @@ class App(served.App):
     async def calls_over(self) -> None:
         """Wait until no call is left: a response is learned from after its last reply is on its way."""
         async with asyncio.timeout(WITHIN_S):
-            while self.ask(lambda: self._core._calls):  # noqa: ASYNC110  (the loop is on another thread)
+            while self.ask(lambda: bool(self._core._calls)):  # noqa: ASYNC110  (the loop is on another thread)
                 await asyncio.sleep(0.005)
 
     def turn_unready(self) -> None:

@@ -21,3 +21,13 @@ def test_what_is_the_same_by_itself_is_not_in_common() -> None:
     one = taught(300).state()
     later = replace(one, models=tuple(replace(row, generation=row.generation + 1) for row in one.models))
     assert (in_common([one, later]), in_common([exact[0], one, one])) == (None, (1, 2))
+
+
+def test_scores_of_different_times_show_nothing() -> None:
+    """Of a state that is hundreds of responses older no score is kept in the later one, so nothing is compared."""
+    estimator = taught(40)
+    early = estimator.state()
+    (row,) = early.models
+    late = replace(early, models=(replace(row, scored=row.scored + 300),))
+    assert in_common([early, late]) is None
+    assert in_common([early, replace(early, models=(replace(row, weight=row.weight + 1),))]) == (0, 1)

@@ -133,7 +133,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         fills_context = pool_tokens is not None and pool_tokens - ROOM_TOKENS <= usage.prompt_tokens <= pool_tokens
         if self.refused is None and fills_context and self.one_prompt and usage.prompt_tokens < self.tokens:
             return Refused.TRUNCATED
-        left_out = self.shows_left_out(usage)
+        left_out = self.shows_left_out(usage) if self.other_tokens else None
         if left_out is not None and left_out is not self.has_left_out:
             return Refused.TRUNCATED if left_out else Refused.TOOLS
         return self.refused
