@@ -24,10 +24,9 @@ def test_what_is_the_same_by_itself_is_not_in_common() -> None:
 
 
 def test_scores_of_different_times_show_nothing() -> None:
-    """Of a state that is hundreds of responses older no score is kept in the later one, so nothing is compared."""
-    estimator = taught(40)
-    early = estimator.state()
+    """Of a state that is fifty responses older no score is kept in the later one, so nothing is compared."""
+    early = taught(40).state()
     (row,) = early.models
-    late = replace(early, models=(replace(row, scored=row.scored + 300),))
+    late = replace(early, models=(replace(row, scored=row.scored + 50),))
     assert in_common([early, late]) is None
     assert in_common([early, replace(early, models=(replace(row, weight=row.weight + 1),))]) == (0, 1)
