@@ -74,20 +74,18 @@ def make_plan(
     analysis = next(one for one in sensitivity if one.rule is rule)
     searched: list[Sized] = []
     tasks: list[SearchTask] = []
-    outcomes: tuple[FleetEstimate | NotMet, ...] = ()
+    fleets: tuple[FleetEstimate, ...] = ()
+    not_met: list[str] = []
     if runs is not None:
         question = Question(lengths, rate, setup, rule, runs.balancing, options.tuning, options.head_room)
         designs, searched = _designs(question, analysis, options, cache, progress)
         tasks = [_task(question, design, runs) for design in designs]
-        outcomes = _simulated(tasks, setup, runs, cache, progress)
-    fleets, costs = tuple(found for found in outcomes if isinstance(found, FleetEstimate)), costs_of(setup)
+        fleets, not_met = _simulated(tasks, setup, runs, cache, progress)
+    costs = costs_of(setup)
     built = _to_build(tasks, fleets, setup)
     failure = run_with_failure(*built) if built is not None and setup.spare > 0 else None
     arrived = run_as_arrived(*built) if built is not None and options.day is None else None  # its rate is a peak
     days, unknown_days = _days(fleets, tasks, costs, options, cache=cache, progress=progress)
-    not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
-    if runs is not None and not fleets:
-        raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
     return Plan(
         profile=setup.name,
         gpus_per_instance=setup.instance.gpus,
@@ -143,10 +141,18 @@ def _simulated(
     runs: RunOptions,
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
-) -> tuple[FleetEstimate | NotMet, ...]:
-    """Return the smallest fleet of each design that meets the objective, or why there is none."""
+) -> tuple[tuple[FleetEstimate, ...], list[str]]:
+    """Return the smallest fleet of each design that meets the objective, and why others have none.
+
+    Raises ConfigurationError if no design has one.
+    """
     found = search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what))
-    return cheapest_outcomes(found, costs_of(setup))
+    outcomes = cheapest_outcomes(found, costs_of(setup))
+    fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
+    not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
+    if not fleets:
+        raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
+    return fleets, not_met
 
 
 def _to_build(
