@@ -1,86 +1,31 @@
 """The chart in deploy/helm, rendered by the real helm."""
 
 import json
-import re
-import shutil
-import subprocess
-import sys
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from extproc.config.loading import parse
 from extproc.gateways.render.numbers import Numbers
 from extproc.server.app import LAST_STREAMS_S
-
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy" / "helm" / "dualpool"
-HELM = shutil.which("helm", path=str(Path(sys.executable).parent)) or shutil.which("helm")
-NO_HELM = "no helm here: requirements/checks.txt has it for Linux on x86_64 only"
-KUBERNETES = "1.34"
-# Per provider: the values that select it, and the files of deploy/ that it corresponds to.
-PROVIDERS = {
-    "none": ((), ()),
-    "envoy-gateway": ((), ("envoy-gateway/routes.yaml", "envoy-gateway/policies.yaml")),
-    "istio": ((), ("istio/routes.yaml", "istio/envoyfilter.yaml")),
-    "istio, Gateway API": (
-        ("provider.istio.gatewayApi=true",),
-        ("istio/gateway-api/routes.yaml", "istio/gateway-api/envoyfilter.yaml"),
-    ),
-    "istio, sidecars": (
-        ("provider.istio.sidecar.namespace=callers",),
-        ("istio/sidecar/routes.yaml", "istio/sidecar/envoyfilter.yaml"),
-    ),
-    "istio-inferencepool": ((), ("istio/inference-pools/routes.yaml", "istio/inference-pools/envoyfilter.yaml")),
-}
-EVERYTHING = (
-    "autoscaling.enabled=true",
-    "autoscaling.targetStreamsPerSecond=400",
-    "monitoring.prometheus.enabled=true",
-    "monitoring.dashboards.enabled=true",
-    "topologySpread.zone=DoNotSchedule",
+from tests.unit.chart import (
+    CHART,
+    EVERYTHING,
+    HELM,
+    KUBERNETES,
+    MOUNTED,
+    NO_HELM,
+    PROVIDERS,
+    ROOT,
+    STORE,
+    documents,
+    helm,
+    provider,
+    rejected,
+    rendered,
 )
 
 pytestmark = pytest.mark.skipif(HELM is None, reason=NO_HELM)
-
-
-def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run helm."""
-    assert HELM is not None
-    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=60)
-
-
-@cache
-def rendered(
-    *settings: str, namespace: str = "dualpool", chart: Path = CHART
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the manifests that the chart renders with these values, by kind and name."""
-    sets = [word for setting in settings for word in ("--set", setting)]
-    ran = helm("template", "dualpool", chart, "-n", namespace, "--kube-version", KUBERNETES, *sets)
-    assert 0 == ran.returncode, ran.stderr
-    found = [document for document in YAML(typ="safe", pure=True).load_all(ran.stdout) if document]
-    return {(each["kind"], each["metadata"]["name"]): each for each in found}
-
-
-def rejected(*settings: str) -> str:
-    """Return helm's error message for values that it rejects."""
-    sets = [word for setting in settings for word in ("--set", setting)]
-    ran = helm("template", "dualpool", CHART, "--kube-version", KUBERNETES, *sets)
-    assert 0 != ran.returncode
-    return ran.stderr
-
-
-def provider(name: str) -> tuple[str, ...]:
-    """Return the values that select a provider."""
-    return (f"provider.name={name.partition(',')[0]}", *PROVIDERS[name][0])
-
-
-def documents(path: Path) -> list[dict[str, Any]]:
-    """Return the documents in a file."""
-    return [document for document in YAML(typ="safe", pure=True).load_all(path) if document]
 
 
 def bare(document: Any) -> Any:
@@ -322,93 +267,6 @@ def test_wrong_values_are_rejected(settings: tuple[str, ...], why: str) -> None:
     assert why in rejected(*settings)
 
 
-STORE = "config.state.store.url=redis://store"
-WATCHED = tuple(
-    f"config.pools[0].{each}" for each in ("name=s", "max_budget_tokens=9", "endpoints.dns=http://a:8000")
-)
-NOTES = """\
-kind: Notes
-metadata: {name: notes}
-text: |
-  {{- tpl (.Files.Get "files/NOTES.txt") . | nindent 2 }}
-"""
-
-
-@pytest.mark.parametrize("name", PROVIDERS)
-def test_notes_explain_how_to_verify_the_installation(name: str, tmp_path: Path) -> None:
-    """The notes that helm prints name this release's Deployment, and what to check for this gateway."""
-    notes = notes_of(tmp_path, *provider(name))
-    assert "deployment/dualpool" in notes
-    assert "dualpool_misconfigured_total" in notes
-    gateway = {"none": "dualpool-endpoints.dualpool", "envoy-gateway": "clienttrafficpolicy"}
-    assert gateway.get(name, "istioctl proxy-config listener") in notes
-
-
-@pytest.mark.parametrize("settings", [(), ("admin.tokenSecret=token",)], ids=["open", "token"])
-def test_commands_in_the_notes_are_valid_shell(settings: tuple[str, ...], tmp_path: Path) -> None:
-    """Every line of a command can be pasted, including the token of the admin pages if there is one."""
-    notes = notes_of(tmp_path, *settings)
-    commands = [line.strip() for line in notes.splitlines() if re.match(r"  (curl|kubectl|TOKEN)", line)]
-    assert 0 == subprocess.run(["bash", "-n", "-c", "\n".join(commands)], check=False, timeout=10).returncode
-    assert bool(settings) == any(each.startswith("TOKEN=") for each in commands)
-
-
-@pytest.mark.parametrize(
-    ("settings", "missing"),
-    [
-        ((), ""),
-        (WATCHED, "the servers of pool s:"),
-        ((STORE, "config.traces.endpoint=http://c"), "the store, the collector of traces:"),
-        ((STORE, "networkPolicy.egress[0].ports[0].port=6379"), ""),
-        ((STORE, "networkPolicy.enabled=false"), ""),
-        (("config.state.store=null", "config.traces=null"), ""),
-    ],
-)
-def test_notes_warn_of_connections_that_the_network_policy_denies(
-    settings: tuple[str, ...], missing: str, tmp_path: Path
-) -> None:
-    """A configuration that lets the router ask other servers needs egress rules, which the chart cannot know."""
-    _, _, denied = notes_of(tmp_path, *settings).partition("cannot reach ")
-    assert missing == denied.partition("\n")[0]
-
-
-STATE_FILE = "config.state.path=/var/lib/dualpool/state"
-FROM_LOG = "config.learning.source=access_log"
-MOUNTED = (
-    "volumes[0].name=own",
-    "volumes[0].emptyDir.sizeLimit=64Mi",
-    "volumeMounts[0].name=own",
-    "volumeMounts[0].mountPath=/var/lib/dualpool",
-)
-
-
-@pytest.mark.parametrize(
-    ("settings", "warns"),
-    [((), False), ((STATE_FILE,), True), ((STATE_FILE, *MOUNTED), False), ((STORE,), False)],
-)
-def test_notes_warn_of_a_state_file_without_a_volume(
-    settings: tuple[str, ...], *, warns: bool, tmp_path: Path
-) -> None:
-    """No pod has a volume of its own that the router could write: `state.path` keeps nothing there."""
-    assert warns == ("nothing is saved to config.state.path, /var/lib" in notes_of(tmp_path, *settings))
-
-
-@pytest.mark.parametrize(
-    ("settings", "warns"),
-    [
-        ((), False),
-        ((FROM_LOG,), True),
-        (("config.learning.source=response",), False),
-        ((FROM_LOG, "config.learning.access_log.key_file=/etc/key/key"), False),
-    ],
-)
-def test_notes_warn_of_an_access_log_without_a_common_key(
-    settings: tuple[str, ...], *, warns: bool, tmp_path: Path
-) -> None:
-    """Without one each process makes its own, and takes the entries that describe others' decisions for forged."""
-    assert warns == ("Mount a common key" in notes_of(tmp_path, *settings))
-
-
 def test_volumes_are_mounted_besides_those_of_the_chart() -> None:
     """The router's container has the volumes of the values, next to its configuration and Secrets."""
     deployment = rendered("store.passwordSecret=redis", STORE, *MOUNTED)["Deployment", "dualpool"]
@@ -421,14 +279,3 @@ def test_volumes_are_mounted_besides_those_of_the_chart() -> None:
     )
     assert {"name": "own", "mountPath": "/var/lib/dualpool"} in mounts
     assert {"name": "own", "emptyDir": {"sizeLimit": "64Mi"}} in pod["volumes"]
-
-
-def notes_of(tmp_path: Path, *settings: str) -> str:
-    """Return the notes that helm prints after an installation."""
-    # Helm renders the notes only if it has a cluster; in this copy of the chart they are an ordinary template.
-    copy = tmp_path / "dualpool"
-    shutil.copytree(CHART, copy)
-    (copy / "templates" / "NOTES.txt").rename(copy / "files" / "NOTES.txt")
-    (copy / "templates" / "notes.yaml").write_text(NOTES, "utf-8")
-    notes: str = rendered(*settings, chart=copy)["Notes", "notes"]["text"]
-    return notes

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli.main import _parser, main
-from tests.unit.test_chart import CHART, HELM, NO_HELM, helm
+from tests.unit.chart import CHART, HELM, NO_HELM, helm
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md")

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from extproc.config.schema import Configuration
 from extproc.gateways.render.numbers import Mode, Numbers
-from tests.unit.test_chart import HELM, NO_HELM, rendered
+from tests.unit.chart import HELM, NO_HELM, rendered
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = Numbers(Configuration(), Mode.BUFFERED)

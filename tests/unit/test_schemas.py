@@ -14,7 +14,7 @@ from extproc.gateways.render.envoy_gateway import render_envoy_gateway
 from extproc.gateways.render.istio import render_istio
 from extproc.gateways.render.numbers import Numbers
 from tests.golden.schemas import SCHEMAS, schema_of
-from tests.unit.test_chart import EVERYTHING, HELM, NO_HELM, PROVIDERS, documents, provider, rendered
+from tests.unit.chart import EVERYTHING, HELM, NO_HELM, PROVIDERS, documents, provider, rendered
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
