@@ -11,6 +11,7 @@ are differences, divided by the time between two samples. They are dropped when 
 import asyncio
 import base64
 import hashlib
+import logging
 import re
 import time
 from collections import deque
@@ -43,7 +44,10 @@ KEEPS_EVERY_S: Final = 10.0
 # While the window is shorter than this, the page shows everything since the start.
 SHORTEST_WINDOW_S: Final = 60.0
 VIEWERS: Final = 8
+END: Final = b""  # ends the stream of a viewer
 PAGE: Final = resources.files("extproc.server").joinpath("live.html").read_text("utf-8")
+
+log = logging.getLogger("dualpool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +151,28 @@ class Live:
                 self._forgetting.cancel()
             self._watch(True)  # noqa: FBT003  (a switch)
             self._ticking = asyncio.create_task(self._tick_while_watched())
-        while True:
-            yield await events.get()
+        while event := await events.get():
+            yield event
 
     async def _tick_while_watched(self) -> None:
         try:
             while self._viewers:
-                event = await asyncio.to_thread(self._event)
-                for viewer in self._viewers:
-                    if viewer.full():
-                        viewer.get_nowait()
-                    viewer.put_nowait(event)
+                self._give(await asyncio.to_thread(self._event))
                 await asyncio.sleep(EVERY_S)
+        except Exception:
+            log.exception("exception in the live page")
+            # They see that the connection is lost, and come again: a page that gets nothing would look alive.
+            self._give(END)
         finally:
             self._ticking = None
             self._watch(False)  # noqa: FBT003  (a switch)
             self._forgetting = asyncio.get_running_loop().call_later(WINDOW_S, self._forget)
+
+    def _give(self, event: bytes) -> None:
+        for viewer in self._viewers:
+            if viewer.full():
+                viewer.get_nowait()
+            viewer.put_nowait(event)
 
     def _event(self) -> bytes:
         about = self._about()

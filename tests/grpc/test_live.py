@@ -92,6 +92,24 @@ def test_nothing_is_recorded_without_a_viewer(
     asyncio.run(scenario())
 
 
+def test_viewers_are_disconnected_if_their_event_cannot_be_made(
+    router: Router, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their page would otherwise wait forever; it says that the connection is lost, and comes again."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            with monkeypatch.context() as broken:
+                broken.setattr(live, "figures_between", None)
+                async with watching(app) as events:
+                    assert [] == [event async for event in events]
+            async with watching(app) as events:
+                assert (await asyncio.wait_for(anext(events), WITHIN_S))["since_start"]
+        assert ["exception in the live page"] == [each.message for each in caplog.records if each.exc_info]
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * WITHIN_S))
+
+
 def test_histograms_are_collected_less_often_than_numbers() -> None:
     """Histograms have thousands of series: a second event within a second reuses the first one's values."""
     collected: list[Wanted] = []
