@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.design.pool import _knobs
 from extproc.planning.hardware.capacity import Instance, capacity
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Attention, WindowedLayers
 from extproc.planning.hardware.roofline import iteration_cost
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
+from extproc.planning.model.reach import _batches
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.workload.lengths import Lengths
@@ -34,6 +37,15 @@ def instance(model: str, gpus: int) -> Instance:
     return Instance(CATALOGUE.model(model), CATALOGUE.gpu("h200"), gpus)
 
 
+def hybrid_setup(
+    gpu: str = "h100-80g", *, tpot_s: float = 10.0, kv_bytes: float = 2.0, engine: Engine = Engine.VLLM
+) -> Setup:
+    """Return Qwen3.5-35B-A3B on one GPU."""
+    model, pages = CATALOGUE.model("qwen3.5-35b-a3b"), engine.state_pages
+    one = Instance(model, CATALOGUE.gpu(gpu), 1, kv_bytes, state_pages=pages)
+    return Setup("m", gpu, one, 65_536, Objective(tpot_s=tpot_s), engine=engine)
+
+
 def test_windows_are_held_once_whatever_the_context() -> None:
     """gpt-oss-120b: 18 of 36 layers of 2 x 8 heads of 64 in BF16 grow with
     the context, the other 18 hold 128 tokens.
@@ -53,11 +65,74 @@ def test_windows_of_other_heads_are_counted_in_tokens_of_the_full_layers() -> No
 
 
 def test_recurrent_states_are_held_by_each_sequence() -> None:
-    """Qwen3.5: 30 layers of 32 states of 128 x 128 float32 and a convolution, divided over the GPUs."""
+    """Qwen3.5: 30 layers of 32 states of 128 x 128 float32 and a convolution, divided over the GPUs, whatever
+    the context.
+    """
     alone, shared = instance("qwen3.5-35b-a3b", 1), instance("qwen3.5-35b-a3b", 2)
     state_bytes = 30 * (32 * 128 * 128 * 4 + 3 * 8192 * 2)
     assert state_bytes == alone.state_bytes_and_gpu == 2 * shared.state_bytes_and_gpu
-    assert alone.sequence_tokens(1) == alone.sequence_tokens(100_000) > 1_000
+    assert alone.sequence_tokens(1) == alone.sequence_tokens(100_000)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "kv_bytes", "block_tokens"), [(1, 2.0, 1_056), (2, 2.0, 1_056), (4, 2.0, 528), (1, 1.0, 2_096)]
+)
+def test_a_block_is_as_large_as_a_state(gpus: int, kv_bytes: float, block_tokens: int) -> None:
+    """A block of the attention holds at least what the state of a layer takes, in steps of 16 tokens. With one KV
+    head on each GPU the attention is split no further, but states are.
+    """
+    assert block_tokens == replace(instance("qwen3.5-35b-a3b", gpus), kv_bytes=kv_bytes).block_tokens
+
+
+@pytest.mark.parametrize(("pages", "states"), [(2, 6 * 1_056 + 528), (1, 3 * 1_056 + 528), (0, 3_144)])
+def test_a_sequence_holds_the_states_that_its_engine_keeps(pages: int, states: int) -> None:
+    """Two where prefixes are cached, one before vLLM did so for such models, each a page of a block's size, and on
+    average half a block that is not full. SGLang keeps states by themselves.
+    """
+    assert states == replace(instance("qwen3.5-35b-a3b", 1), state_pages=pages).sequence_tokens(8_192)
+
+
+def test_as_many_sequences_fit_as_a_server_logged() -> None:
+    """With prefix caching vLLM 0.24 logged for Qwen3.6-35B-A3B in FP8 4.33 sequences of 131,072 tokens in 5.98 GiB
+    (noonghunna/club-3090 issue 612). The model has the shape of Qwen3.5-35B-A3B.
+    """
+    served = replace(instance("qwen3.5-35b-a3b", 1), kv_bytes=1.0)
+    each = (131_072 + served.sequence_tokens(131_072)) * served.kv_bytes_per_token_and_gpu
+    assert 5.98 * 2**30 / each == pytest.approx(4.33, abs=0.01)
+
+
+def test_no_more_sequences_run_than_there_are_blocks_for_states() -> None:
+    """The default of 1,024 is above the blocks of one H100, and vLLM refuses to start with more than these."""
+    setup = hybrid_setup()
+    assert 1 <= setup.limits(65_536).max_num_seqs < setup.capacity.blocks < 1_024
+    assert f"--max-num-seqs {setup.capacity.blocks - 1}" in setup.flags(65_536)
+
+
+def test_a_batch_reaches_the_end_of_a_block() -> None:
+    """However tight the objective, no max_num_batched_tokens is below the block of a model with recurrent states,
+    with which vLLM 0.32 does not start; without prefix caching (0.18) there is no such limit.
+    """
+    assert hybrid_setup(tpot_s=1e-6).max_batched_tokens == 2_048
+    assert hybrid_setup(tpot_s=1e-6, engine=Engine.VLLM_0_18).max_batched_tokens == 128
+    assert {each.max_batched_tokens for each in _batches(hybrid_setup())} == {8_192, 4_096, 2_048}
+
+
+def test_a_default_batch_below_a_block_is_raised() -> None:
+    """In FP8 a block has 2,096 tokens and vLLM's default batch on an A100 2,048."""
+    assert hybrid_setup("a100-80g", kv_bytes=1.0).max_batched_tokens == 4_096
+
+
+def test_a_batch_that_is_given_below_a_block_is_refused() -> None:
+    """The error says from which number of tokens on vLLM starts."""
+    with pytest.raises(ConfigurationError, match=r"--batched-tokens 1,024: vLLM takes no fewer than 1,056"):
+        replace(hybrid_setup(), batched_tokens=1_024)
+
+
+def test_thresholds_for_long_prompts_below_a_block_are_not_tried() -> None:
+    """A server with such a threshold does not start if it caches prefixes; before vLLM did so, they are tried."""
+    tried = {each.long_prefill_tokens for each in _knobs(hybrid_setup())}
+    assert tried == {0}
+    assert {256, 1_024} < {each.long_prefill_tokens for each in _knobs(hybrid_setup(engine=Engine.VLLM_0_18))}
 
 
 def test_a_window_makes_room_for_more_sequences() -> None:

@@ -27,7 +27,7 @@ from extproc.planning.hardware.profiles import GpuProfile
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.reach import with_best_batch
-from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
+from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.options import DEFAULT_SECONDS, LONGEST, MAX_REQUESTS
@@ -152,14 +152,15 @@ def _shapes(task: PoolTask) -> list[tuple[int, int]]:
 def _knobs(setup: Setup) -> Iterator[Setup]:
     """Yield variations of the best setup; each is tried on top of those before it that helped."""
     if setup.engine is not Engine.SGLANG:  # SGLang has no such threshold
-        yield from (replace(setup, long_prefill_tokens=tokens) for tokens in LONG_PREFILL_THRESHOLDS)
+        least = setup.instance.smallest_chunk_tokens
+        yield from (replace(setup, long_prefill_tokens=t) for t in LONG_PREFILL_THRESHOLDS if t >= least)
     most_seqs = setup.limits(setup.long_context).max_num_seqs
     yield from (replace(setup, max_num_seqs=(seqs, seqs)) for seqs in FEWER_SEQUENCES if seqs < most_seqs)
-    chosen, most = setup.max_batched_tokens, setup.engine.batched_tokens(setup.instance)
+    chosen, most = setup.max_batched_tokens, setup.largest_batch_tokens
     yield from (
         replace(setup, batched_tokens=t)
         for t in (2 * chosen, 4 * chosen, chosen // 2)
-        if SMALLEST_BATCH_TOKENS <= t <= most
+        if setup.smallest_batch_tokens <= t <= most
     )
 
 

@@ -18,6 +18,13 @@ its admission on. vLLM frees tokens that leave the window (SlidingWindowManager 
 vllm/v1/core/single_type_kv_cache_manager.py). Not counted: up to max_num_batched_tokens that a chunk of prefill
 holds beyond the window for one iteration, and the padding if groups of layers differ in size.
 
+In vLLM a state takes a page like any other, so the blocks of a model with recurrent layers are as long as a
+layer's state is large (1,056 tokens for Qwen3.5-35B-A3B in BF16), and a sequence leaves half a block unused on
+average. Since August 2026 (PR 50991) vLLM caches the prefixes of such models by default, in the mode "align", in
+which a sequence holds two states (MambaSpec in vllm/v1/kv_cache_interface.py). For Qwen3.6-35B-A3B, of the same
+shape, vLLM logged that 5.98 GiB hold 4.33 sequences of 131,072 tokens in FP8 (noonghunna/club-3090 issue 612);
+this rule gives the same.
+
 vLLM also reserves memory for the peak of its activations, some GB per GPU, which is not known here. To make up for
 it, memory is counted as on the data sheet, although a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program. For
 Llama-3-8B on one such GPU vLLM logged 53.29 GiB of KV (PR 10511); this rule gives 52.10. The rule does not hold if
@@ -53,7 +60,8 @@ class Instance:
     """One server.
 
     `tensor_parallel` GPUs share the attention of a sequence; `data_parallel` replicas of the attention (ranks)
-    share the experts; `kv_bytes` are bytes per KV element.
+    share the experts; `kv_bytes` are bytes per KV element. `state_pages` are the pages of vLLM's cache that hold
+    the recurrent state of a sequence in one layer; 0 if states are kept apart from the pages, once (SGLang).
     """
 
     model: ModelProfile
@@ -61,6 +69,7 @@ class Instance:
     tensor_parallel: int
     kv_bytes: float = 2.0
     data_parallel: int = 1
+    state_pages: int = 2
 
     @property
     def gpus(self) -> int:
@@ -126,10 +135,37 @@ class Instance:
         recurrent = self.model.attention.recurrent
         return 0.0 if recurrent is None else recurrent.layers * recurrent.state_bytes / self.tensor_parallel
 
+    @property
+    def state_tokens(self) -> int:
+        """Tokens of a block that is as large as one layer's recurrent state; 0 if no state is in a block."""
+        recurrent = self.model.attention.recurrent
+        if recurrent is None or self.state_pages == 0:
+            return 0
+        token_bytes = self.kv_bytes_per_token_and_gpu / self.model.full_layers
+        return ceil(recurrent.state_bytes / self.tensor_parallel / token_bytes / BLOCK_TOKENS) * BLOCK_TOKENS
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of one block of the KV cache."""
+        return self.state_tokens or BLOCK_TOKENS
+
+    @property
+    def smallest_chunk_tokens(self) -> int:
+        """Tokens below which vLLM refuses max_num_batched_tokens and long_prefill_token_threshold.
+
+        Where it keeps two states, it stores one at the end of a block, and a chunk has to get there
+        (validate_block_size in vllm/config/vllm.py).
+        """
+        return self.state_tokens if self.state_pages > 1 else 0
+
     def sequence_tokens(self, context_tokens: int) -> int:
-        """Return what a sequence holds for windows and states, converted to tokens of the full layers."""
-        held = self.window_bytes_and_gpu(context_tokens) + self.state_bytes_and_gpu
-        return ceil(held / self.kv_bytes_per_token_and_gpu)
+        """Return what a sequence holds besides its tokens in the full layers, converted to such tokens."""
+        held = self.window_bytes_and_gpu(context_tokens)
+        recurrent, block = self.model.attention.recurrent, self.state_tokens
+        if recurrent is None or block == 0:
+            return ceil((held + self.state_bytes_and_gpu) / self.kv_bytes_per_token_and_gpu)
+        states = self.state_pages * recurrent.layers * block / self.model.full_layers
+        return ceil(held / self.kv_bytes_per_token_and_gpu + states + block / 2)
 
     def _elements(self, kv_heads: int, head_dim: int) -> float:
         """Return the key and value elements of one token and layer on each GPU: at least those of one head."""
@@ -167,13 +203,13 @@ def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISAT
     usable = instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * utilisation
     room = usable - instance.weight_bytes
     tokens = int(room / (instance.kv_bytes_per_token_and_gpu * instance.tensor_parallel))
-    if tokens < BLOCK_TOKENS:
+    if tokens < instance.block_tokens:
         raise ConfigurationError(
             f"{name}: the weights take {instance.weight_bytes / 1e9:,.0f} GB, and {instance.tensor_parallel} "
             f"GPU(s) of {instance.gpu.memory_gb:g} GB offer {usable / 1e9:,.0f} GB: no room for a KV cache"
         )
-    blocks = tokens // BLOCK_TOKENS
-    return Capacity(instance, blocks * BLOCK_TOKENS, blocks)
+    blocks = tokens // instance.block_tokens
+    return Capacity(instance, blocks * instance.block_tokens, blocks)
 
 
 def smallest_tensor_parallel(instance: Instance, context_tokens: int, name: str) -> Instance:

@@ -43,6 +43,11 @@ class Engine(StrEnum):
             return None
         return "fp8_e4m3" if self is Engine.SGLANG else "fp8"
 
+    @property
+    def state_pages(self) -> int:
+        """Pages that hold a sequence's recurrent state in one layer, as `Instance` counts them."""
+        return {Engine.VLLM: 2, Engine.VLLM_0_18: 1, Engine.SGLANG: 0}[self]
+
     def utilisation(self, instance: Instance, batched_tokens: int) -> float:
         """Return the share of a GPU's data-sheet memory that weights and KV cache may take."""
         if self is Engine.SGLANG:

@@ -86,7 +86,8 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
         raise ConfigurationError(
             f"--dp {options.dp}: is only supported for vLLM, not with --engine {options.engine}"
         )
-    instance = Instance(model, gpu, options.tp or 1, options.kv_bytes, options.dp or 1)
+    pages = Engine(options.engine).state_pages
+    instance = Instance(model, gpu, options.tp or 1, options.kv_bytes, options.dp or 1, pages)
     if options.tp is None:
         instance = smallest_tensor_parallel(instance, options.long_context, f"{options.model} on {options.gpu}")
     return Setup(

@@ -11,7 +11,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES
 from extproc.planning.hardware.profiles import GpuProfile
 from extproc.planning.model.engine import Engine
-from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
+from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import prefill_s, throughput
 from extproc.planning.workload.lengths import Lengths, Tokens
 
@@ -98,7 +98,7 @@ def _batches(setup: Setup) -> Iterator[Setup]:
     if setup.batched_tokens is not None or setup.measured is not None or setup.engine is Engine.SGLANG:
         return
     tokens = setup.max_batched_tokens // 2
-    while tokens >= SMALLEST_BATCH_TOKENS:
+    while tokens >= setup.smallest_batch_tokens:
         yield replace(setup, best_batch_tokens=tokens)
         tokens //= 2
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import ceil, inf
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import BLOCK_TOKENS, Capacity, Instance, capacity
+from extproc.planning.hardware.capacity import Capacity, Instance, capacity
 from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.engine import Engine
@@ -85,6 +85,11 @@ class Setup:
                 f"{self.instance.model.max_context:,} tokens"
             )
         self.capacity.check_context(self.long_context, self.name)
+        if self.batched_tokens is not None and self.batched_tokens < self.instance.smallest_chunk_tokens:
+            raise ConfigurationError(
+                f"--batched-tokens {self.batched_tokens:,}: vLLM takes no fewer than "
+                f"{self.instance.smallest_chunk_tokens:,} for {self.name}, a block of its recurrent states"
+            )
 
     @property
     def name(self) -> str:
@@ -122,19 +127,30 @@ class Setup:
 
     @cached_property
     def max_batched_tokens(self) -> int:
-        """The batch that was given or found, otherwise the largest, halving from the engine's default, whose
-        iteration stays within the TPOT objective.
-
-        A larger chunk of prefill would stall every decoding sequence for longer than the objective allows.
+        """The batch that was given or found, otherwise the largest whose iteration stays within the TPOT:
+        a larger chunk of prefill would stall every decoding sequence for longer than that.
         """
         known = self.batched_tokens or self.best_batch_tokens
         if known is not None:
             return known
-        most = self.engine.batched_tokens(self.instance)
+        most = self.largest_batch_tokens
         linear_s = self._times(most).linear_s
         tokens = most
-        while tokens > SMALLEST_BATCH_TOKENS and linear_s[tokens] > self.objective.tightest_tpot_s:
+        while tokens // 2 >= self.smallest_batch_tokens and linear_s[tokens] > self.objective.tightest_tpot_s:
             tokens //= 2
+        return tokens
+
+    @property
+    def smallest_batch_tokens(self) -> int:
+        """The smallest batch worth trying, and that the engine takes."""
+        return max(SMALLEST_BATCH_TOKENS, self.instance.smallest_chunk_tokens)
+
+    @property
+    def largest_batch_tokens(self) -> int:
+        """The engine's default, from which batches are halved; larger where the engine does not take its own."""
+        tokens = self.engine.batched_tokens(self.instance)
+        while tokens < self.instance.smallest_chunk_tokens:
+            tokens *= 2
         return tokens
 
     def limits(self, context_tokens: int, *, short: bool = False) -> InstanceLimits:
@@ -145,11 +161,14 @@ class Setup:
             seqs = self.engine.sequences(self.instance, self.capacity.kv_tokens, context_tokens)
             if self.slots is SlotRule.WORST_CASE:
                 seqs = min(seqs, max(1, self.capacity.slots(context_tokens)))
+        if self.instance.state_tokens:  # vLLM does not start with more than it has blocks for states (PR 38270)
+            seqs = min(seqs, self.capacity.blocks - 1)
         return InstanceLimits(
             # In vLLM each running sequence takes at least one token of the batch.
             max_num_seqs=seqs if self.engine is Engine.SGLANG else min(seqs, self.max_batched_tokens),
             max_num_batched_tokens=self.max_batched_tokens,
-            kv_tokens=self.capacity.kv_tokens - BLOCK_TOKENS,  # vLLM keeps one block as the null block
+            kv_tokens=self.capacity.kv_tokens
+            - self.instance.block_tokens,  # vLLM keeps one block as the null block
             context_tokens=context_tokens,
             sequence_tokens=self.instance.sequence_tokens(context_tokens),
             long_prefill_token_threshold=self.long_prefill_tokens,
