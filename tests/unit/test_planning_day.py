@@ -59,6 +59,16 @@ def test_a_fleet_that_starts_at_once_costs_what_the_load_needs() -> None:
     assert 0.0 == found.head_room
 
 
+def test_a_pool_shrinks_to_one_instance_and_not_to_none() -> None:
+    """Eight instances at a quarter of the peak are three at a twentieth: one that the least load needs, and a
+    fifth of the seven others, rather than a fifth of eight.
+    """
+    day = Day((1.0,) * (STEPS // 2) + (0.05,) * (STEPS // 2), "a quiet night")
+    found = day_of(fleet(20), [fleet(8), fleet(13), fleet(17)], asked(day))
+    assert found is not None
+    assert found.foreseen == pytest.approx(12 * 2 * 20 + 12 * 2 * 3)
+
+
 def test_spares_are_paid_all_day() -> None:
     """One spare in each of two pools adds two instances for 24 hours."""
     plain, spared = (day_of(PEAK, PARTS, asked(WAVE, 10.0, spare)) for spare in (0, 1))

@@ -1,8 +1,9 @@
 """GPU-hours per day of fleets that follow the load.
 
 The sizes come from simulation: each design's smallest fleet is also searched at a quarter, a half and three
-quarters of the peak, and interpolated linearly in between. Small fleets need more capacity per request, which a
-fixed rate per instance would not show. Three ways to run a day are compared:
+quarters of the peak, and interpolated linearly in between, and below a quarter down to the one instance that the
+least load needs. Small fleets need more capacity per request, which a fixed rate per instance would not show.
+Three ways to run a day are compared:
 
 - *fixed*: the fleet of the peak, all day.
 - *following*: an autoscaler that sees the current load. An instance that it requests serves after `start_minutes`
@@ -119,14 +120,15 @@ def day_of(fleet: FleetEstimate, parts: Sequence[FleetEstimate | NotMet], asked:
 def _need(sizes: "np.ndarray[tuple[int, int], np.dtype[np.int64]]", load: Floats) -> Floats:
     """Return the instances that each pool needs at each load, shape (loads, pools).
 
-    That is at least one; above the peak it grows in proportion to the load.
+    Without load that is still one: from none on the line would promise the night's small fleets the economy of the
+    day's large ones. Above the peak it grows in proportion to the load.
     """
     shares = (0.0, *PARTS, 1.0)
     most = max(1.0, float(load.max()))
     columns = []
     for pool in sizes.T.tolist():
-        points = np.interp(load, (*shares, most + 1e-9), (0.0, *pool, pool[-1] * most))
-        columns.append(np.maximum(1.0, np.ceil(points - 1e-9)))
+        points = np.interp(load, (*shares, most + 1e-9), (1.0, *pool, pool[-1] * most))
+        columns.append(np.ceil(points - 1e-9))
     return np.stack(columns, axis=1)
 
 
