@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.design.plan import _usual as usual
 from extproc.planning.design.pool import _knobs
 from extproc.planning.hardware.capacity import Instance, capacity
 from extproc.planning.hardware.catalogue import built_in, parse
@@ -119,7 +120,9 @@ def test_a_batch_reaches_the_end_of_a_block() -> None:
 
 def test_a_default_batch_below_a_block_is_raised() -> None:
     """In FP8 a block has 2,096 tokens and vLLM's default batch on an A100 2,048."""
-    assert hybrid_setup("a100-80g", kv_bytes=1.0).max_batched_tokens == 4_096
+    setup = hybrid_setup("a100-80g", kv_bytes=1.0)
+    assert setup.max_batched_tokens == 4_096
+    assert usual(setup, 65_536).limits(0, setup).max_num_batched_tokens == 4_096
 
 
 def test_a_batch_that_is_given_below_a_block_is_refused() -> None:

@@ -205,7 +205,7 @@ def _designs(
 
 def _usual(setup: Setup, context_tokens: int) -> Design:
     """Return one untuned pool, with the engine's default batch size unless one was given."""
-    batched_tokens = setup.batched_tokens or setup.engine.batched_tokens(setup.instance)
+    batched_tokens = setup.batched_tokens or setup.largest_batch_tokens
     own = replace(setup, batched_tokens=batched_tokens)
     return Design(USUAL.format(setup.engine.full_name), (context_tokens,), (own,))
 
