@@ -147,20 +147,20 @@ def test_each_pool_takes_the_gpu_that_is_cheapest_for_it(lengths: Lengths) -> No
 
 
 def test_the_cost_model_s_batch_is_of_its_own_instance(lengths: Lengths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where batches are searched, the search of a pool begins with the largest of each instance, and the untuned
-    pool has the engine's; where they are not, each instance has its own best one, or keeps that of the plan.
+    """The search of a pool begins with the best batch of each instance, and the untuned pool has the engine's;
+    where nothing is searched, an instance keeps that of the plan.
     """
     planned = replace(setup(), best_batch_tokens=128)
     largest = replace(planned, best_batch_tokens=None).max_batched_tokens
     assert planned.max_batched_tokens == 128
     assert plan._usual(planned, 65_536).limits(0, planned).max_num_batched_tokens > largest
-    found = {None: 256, 128: 64}  # half of the batch that it begins with
+    found = {None: 256, 128: 64}
     monkeypatch.setattr(
         pool, "with_best_batch", lambda _, each: replace(each, best_batch_tokens=found[each.best_batch_tokens])
     )
     for tuning, batch in (
-        (Tuning(), largest),
-        (Tuning(parallelism=False), largest),
+        (Tuning(), 256),
+        (Tuning(parallelism=False), 256),
         (Tuning(knobs=False), 256),
         (Tuning(parallelism=False, knobs=False), 128),
     ):
@@ -198,6 +198,25 @@ def test_a_knob_that_saves_instances_is_taken_and_named(
     assert found is not None
     assert (7, 7 * 2.0) == (found.instances, found.cost)
     assert flag in found.setup.flags(65_536)
+
+
+def test_a_batch_is_halved_for_as_long_as_that_saves_instances(
+    lengths: Lengths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stated fleets need ten instances with 2,048 tokens, nine with 1,024, and eight with 512 and less."""
+    needed = {2_048: 10, 1_024: 9}
+
+    def run(search: SearchTask, _: object, sizes: tuple[int, ...], __: object) -> bool:
+        return sizes[0] >= needed.get(search.design.setup(0, search.setup).max_batched_tokens, 8)
+
+    monkeypatch.setattr(pool, "rough_fleet", lambda _: SimpleNamespace(total=10, requests=3_000))
+    monkeypatch.setattr(pool, "run_unless_hopeless", run)
+    monkeypatch.setattr(pool, "verdict", lambda enough, _: SimpleNamespace(passed=(enough,)))
+    monkeypatch.setattr(pool, "_knobs", lambda _: iter(()))
+    monkeypatch.setattr(pool, "with_best_batch", lambda _, each: replace(each, best_batch_tokens=2_048))
+    found = best_pool(pool_task(lengths, Tuning(parallelism=False)))
+    assert found is not None
+    assert (8, 512) == (found.instances, found.setup.max_batched_tokens)
 
 
 def test_head_room_keeps_requests_in_the_short_pool_and_costs_no_slots(lengths: Lengths) -> None:

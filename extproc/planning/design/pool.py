@@ -5,10 +5,12 @@ design is optimised on its own, with placement by the router's usual bound, and 
 pools. This makes the search affordable: the candidates of a design's pools are added, not multiplied. The
 recommended fleets are simulated again afterwards, all pools together, with the router in the loop.
 
-Candidates: each tensor and data parallelism (and GPU) that holds the model and the context, cheapest by the cost
-model first; those whose modelled cost is above HOPELESS times the best simulated cost are skipped. Starting from
-the best one, the scheduler's knobs are tried one at a time, and a change is kept if it needs fewer instances. A
-full grid was rejected: the knobs hardly interact, and it costs ten times as much.
+Candidates: each tensor and data parallelism (and GPU) that holds the model and the context, with the batch that is
+best for these requests by the cost model, cheapest by that model first; those whose modelled cost is above
+HOPELESS times the best simulated cost are skipped. With the largest batch that keeps the TPOT the wrong
+parallelism may win, of which no knob finds the way back. Starting from the best one, the scheduler's knobs are
+tried one at a time, and a change is kept if it needs fewer instances. A full grid was rejected: the knobs hardly
+interact, and it costs ten times as much.
 
 Runs last a minute, as the first ones of whole fleets do, and longer if that leaves in doubt whether smaller pools
 only seem to grow (`steady.py`); knobs are tried in runs of the length that sufficed. The length counts in seconds,
@@ -106,7 +108,7 @@ def best_pool(task: PoolTask) -> PoolChoice | None:
         return best
     for knob in _knobs(best.setup):
         best = _with(task, best, knob, requests)
-    return best
+    return _with_smaller_batch(task, best, requests)
 
 
 def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
@@ -123,7 +125,8 @@ def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
 def _parallel(task: PoolTask) -> Iterator[Setup]:
     tuning = task.tuning
     base = replace(task.setup, objective=task.objective)
-    if tuning.knobs or tuning.parallelism:  # the cost model's batch is that of another instance
+    searched = tuning.knobs or tuning.parallelism
+    if searched:  # the plan's batch is that of another instance
         base = replace(base, best_batch_tokens=None)
     gpus = tuning.gpus or ((base.gpu_name, base.instance.gpu, base.price_usd_h),)
     for name, gpu, price in gpus:
@@ -135,7 +138,7 @@ def _parallel(task: PoolTask) -> Iterator[Setup]:
                 )
             except ConfigurationError:  # it does not fit
                 continue
-            yield setup if tuning.knobs or not tuning.parallelism else with_best_batch(task.lengths, setup)
+            yield with_best_batch(task.lengths, setup) if searched else setup
 
 
 def _shapes(task: PoolTask) -> list[tuple[int, int]]:
@@ -157,11 +160,17 @@ def _knobs(setup: Setup) -> Iterator[Setup]:
     most_seqs = setup.limits(setup.long_context).max_num_seqs
     yield from (replace(setup, max_num_seqs=(seqs, seqs)) for seqs in FEWER_SEQUENCES if seqs < most_seqs)
     chosen, most = setup.max_batched_tokens, setup.largest_batch_tokens
-    yield from (
-        replace(setup, batched_tokens=t)
-        for t in (2 * chosen, 4 * chosen, chosen // 2)
-        if setup.smallest_batch_tokens <= t <= most
-    )
+    yield from (replace(setup, batched_tokens=t) for t in (2 * chosen, 4 * chosen) if t <= most)
+
+
+def _with_smaller_batch(task: PoolTask, best: PoolChoice, requests: int) -> PoolChoice:
+    """Return the choice with its batch halved for as long as each half needs fewer instances."""
+    while (tokens := best.setup.max_batched_tokens // 2) >= best.setup.smallest_batch_tokens:
+        smaller = _with(task, best, replace(best.setup, batched_tokens=tokens), requests)
+        if smaller is best:
+            break
+        best = smaller
+    return best
 
 
 def _with(task: PoolTask, best: PoolChoice, setup: Setup, requests: int) -> PoolChoice:
