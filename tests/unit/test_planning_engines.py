@@ -149,6 +149,15 @@ def replicated(tensor: int, data: int, model: str = "deepseek-v3", gpu: str = "h
     return Setup(model, gpu, instance, 65_536, Objective())
 
 
+def test_activations_that_take_all_memory_leave_none() -> None:
+    """SGLang's reserve for a chunk of a million tokens is more than a GPU has; no memory is negative."""
+    options = ProfileOptions(
+        model="qwen3-30b-a3b", gpu="h100-80g", tp=1, engine="sglang-0.5.23", batched_tokens=1_048_576
+    )
+    with pytest.raises(ConfigurationError, match=r"1 GPU\(s\) of 80 GB offer 0 GB: no room for a KV cache"):
+        setup_of(options, CATALOGUE)
+
+
 def test_a_pool_of_sglang_holds_what_it_was_planned_to_hold() -> None:
     """SGLang refuses a sequence that fills its context, so servers get one token more if the model has it."""
     options = ProfileOptions(engine="sglang-0.5.23", times="roofline")

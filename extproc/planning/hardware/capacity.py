@@ -200,7 +200,7 @@ def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISAT
     """
     if not instance.model.attention.splits_over(instance.tensor_parallel):
         raise ConfigurationError(f"{name}: its attention heads do not split over {instance.tensor_parallel} GPUs")
-    usable = instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * utilisation
+    usable = max(0.0, instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * utilisation)
     room = usable - instance.weight_bytes
     tokens = int(room / (instance.kv_bytes_per_token_and_gpu * instance.tensor_parallel))
     if tokens < instance.block_tokens:
