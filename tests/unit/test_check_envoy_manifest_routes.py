@@ -170,6 +170,8 @@ def test_upgrades_that_envoy_gateway_allows(policy: str, found: set[str]) -> Non
     ("path", "found"),
     [
         ("{type: PathPrefix, value: /v1}", {"pool-without-route"}),
+        ("{type: PathPrefix, value: /v1/}", {"pool-without-route"}),
+        ("{type: PathPrefix, value: /v}", set()),  # a prefix of whole segments
         ("{type: PathPrefix, value: /v1/chat}", set()),
         ("{type: PathPrefix, value: /docs}", set()),
     ],

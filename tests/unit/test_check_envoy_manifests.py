@@ -222,6 +222,23 @@ def test_query_parameters_of_an_http_route_are_a_condition() -> None:
     assert set() == names_of("istio with the Gateway API", change=before)
 
 
+@pytest.mark.parametrize(
+    ("condition", "found"), [("exact: '1'", True), ("exact: '2'", False), ("prefix: '1'", False)]
+)
+def test_values_of_query_parameters_are_conditions(condition: str, found: bool) -> None:  # noqa: FBT001
+    """A rule for one value of a parameter hides no route for another one, but one for the same value."""
+    before = f"    - match: [{{queryParams: {{v: {{{condition}}}}}}}]\n      directResponse: {{status: 204}}\n"
+    headers = "        - headers: {x-token"
+
+    def change(text: str) -> str:
+        text = text.replace("  http:\n", "  http:\n" + before, 1)
+        return text.replace(
+            headers, headers.replace("headers", "queryParams: {v: {exact: '1'}}\n          headers")
+        )
+
+    assert found == ("pool-without-route" in names_of("istio", change=change))
+
+
 PATCH = """
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter

@@ -32,6 +32,13 @@ def of_envoy_gateway(manifests: Manifests) -> list[Any]:
     return [route["match"] for route in sorted(routes, key=precedence)]
 
 
+def matches_in_order(ordered: Callable[[Manifests], list[Any]], given: list[dict[str, Any]]) -> list[Any]:
+    """Return the matches of a route with one rule for each of these."""
+    rules = [{"matches": [each], "backendRefs": [{"name": "a", "port": 80}]} for each in given]
+    route = {"apiVersion": "v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": rules}}
+    return ordered(Manifests(tuple(read(json.dumps(route), "file.yaml"))))
+
+
 @pytest.mark.parametrize(
     ("ordered", "in_order"),
     [
@@ -56,10 +63,24 @@ def of_envoy_gateway(manifests: Manifests) -> list[Any]:
 )
 def test_the_order_of_matches(ordered: Callable[[Manifests], list[Any]], in_order: list[dict[str, Any]]) -> None:
     """Kind and length of the path first, then methods, headers and parameters, wherever they are in the file."""
+    alone = [one for each in in_order for one in matches_in_order(ordered, [each])]
+    assert alone == matches_in_order(ordered, in_order[::-1])
 
-    def matches(given: list[dict[str, Any]]) -> list[Any]:
-        rules = [{"matches": [each], "backendRefs": [{"name": "a", "port": 80}]} for each in given]
-        route = {"apiVersion": "v1", "kind": "HTTPRoute", "metadata": {"name": "a"}, "spec": {"rules": rules}}
-        return ordered(Manifests(tuple(read(json.dumps(route), "file.yaml"))))
 
-    assert [one for each in in_order for one in matches([each])] == matches(in_order[::-1])
+@pytest.mark.parametrize("ordered", [of_istio, of_envoy_gateway])
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ({"type": "PathPrefix", "value": "/"}, {"prefix": "/"}),
+        ({"value": "/v1"}, {"path_separated_prefix": "/v1"}),
+        ({"type": "PathPrefix", "value": "/v1/"}, {"path_separated_prefix": "/v1"}),
+        ({"type": "Exact", "value": "/v1/"}, {"path": "/v1/"}),
+        ({}, {"prefix": "/"}),
+    ],
+)
+def test_a_match_of_a_path(
+    ordered: Callable[[Manifests], list[Any]], path: dict[str, str], match: dict[str, str]
+) -> None:
+    """A prefix is one of whole segments, and a slash at its end is ignored; that of all paths is Envoy's own."""
+    (found,) = matches_in_order(ordered, [{"path": path}])
+    assert match == {name: found[name] for name in found if name not in ("headers", "query_parameters")}

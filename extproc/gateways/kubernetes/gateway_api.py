@@ -1,11 +1,17 @@
 """Route matches of the Gateway API, which Istio and Envoy Gateway translate alike, but try in different orders."""
 
-from typing import Any
+from typing import Any, Final
 
 from extproc.gateways.kubernetes.manifests import inner, items_of, made, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["matches_of", "path_weight"]
+__all__ = ["EXACT", "PREFIX", "REGEX", "matches_of", "path_weight"]
+
+# The Gateway API's kinds of paths, and which of them Envoy's are.
+EXACT: Final = "Exact"
+PREFIX: Final = "PathPrefix"
+REGEX: Final = "RegularExpression"
+KINDS: Final = {"path": EXACT, "prefix": PREFIX, "path_separated_prefix": PREFIX, "safe_regex": REGEX}
 
 
 def matches_of(rule: LocatedMap) -> list[LocatedMap]:
@@ -16,25 +22,31 @@ def matches_of(rule: LocatedMap) -> list[LocatedMap]:
 
 def path_weight(match: LocatedMap, kinds: tuple[str, ...]) -> tuple[int, int]:
     """Return the sort key of a match's path: its kind, in the gateway's order of them, and its length."""
-    rank = next(at for at, kind in enumerate(kinds) if kind in match)
-    path = match[kinds[rank]]
-    return rank, -len(path["regex"] if isinstance(path, LocatedMap) else path)
+    kind, path = next((kind, path) for kind, path in match.items() if kind in KINDS)
+    return kinds.index(KINDS[kind]), -len(path["regex"] if isinstance(path, LocatedMap) else path)
 
 
 def _match(given: LocatedMap) -> LocatedMap:
-    path = inner(given, "path")
-    value = text_of(path, "value", "/")
-    kind = {"Exact": "path", "RegularExpression": "safe_regex"}.get(text_of(path, "type"), "prefix")
-    headers = [_header(each) for each in items_of(given, "headers")]
+    headers = [_condition(each) for each in items_of(given, "headers")]
     if method := text_of(given, "method"):
         headers.append(made(given.place, name=":method", string_match={"exact": method}))
-    said: dict[str, Any] = {kind: {"regex": value} if kind == "safe_regex" else value}
-    asked = [{"name": text_of(each, "name")} for each in items_of(given, "queryParams")]
-    return made(given.place, **said, headers=headers, query_parameters=asked)
+    asked = [_condition(each) for each in items_of(given, "queryParams")]
+    return made(given.place, **_path(inner(given, "path")), headers=headers, query_parameters=asked)
 
 
-def _header(given: LocatedMap) -> LocatedMap:
-    regex = text_of(given, "type") == "RegularExpression"
+def _path(given: LocatedMap) -> dict[str, Any]:
+    kind, value = text_of(given, "type"), text_of(given, "value", "/")
+    if kind == REGEX:
+        return {"safe_regex": {"regex": value}}
+    if kind == EXACT:
+        return {"path": value}
+    # A prefix is one of whole segments, whether or not it ends in a slash.
+    return {"prefix": "/"} if value == "/" else {"path_separated_prefix": value.removesuffix("/")}
+
+
+def _condition(given: LocatedMap) -> LocatedMap:
+    """Return the condition on a header or a query parameter."""
+    regex = text_of(given, "type") == REGEX
     value = text_of(given, "value")
     matcher = {"safe_regex": {"regex": value}} if regex else {"exact": value}
     return made(given.place, name=text_of(given, "name"), string_match=matcher)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from extproc.gateways.kubernetes.envoy_gateway.policies import Parent, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_on
-from extproc.gateways.kubernetes.gateway_api import matches_of, path_weight
+from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_weight
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
@@ -35,7 +35,7 @@ RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriabl
 STATUSES: Final = [503]
 NUM_RETRIES: Final = 2
 # The order in which Envoy Gateway tries kinds of paths: an expression before any prefix.
-PATHS: Final = ("path", "safe_regex", "prefix")
+PATHS: Final = (EXACT, REGEX, PREFIX)
 
 
 # Its filter, after those of all processors.

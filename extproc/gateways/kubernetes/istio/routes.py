@@ -7,7 +7,7 @@ What is for one host of one gateway comes into one virtual host. Source: Istio's
 from collections.abc import Iterator
 from typing import Any, Final
 
-from extproc.gateways.kubernetes.gateway_api import matches_of, path_weight
+from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_weight
 from extproc.gateways.kubernetes.header_changes import changes_of_filters, changes_of_headers
 from extproc.gateways.kubernetes.istio.clusters import full_name
 from extproc.gateways.kubernetes.istio.retries import mesh_retries, retry_of_http_route, retry_of_virtual_service
@@ -34,7 +34,7 @@ ANY_HOST: Final = "*"
 PSEUDO: Final = ("method", "authority", "scheme")
 WHENCE: Final = ("sourceLabels", "sourceNamespace", "gateways", "port")
 # The order in which Istio tries the Gateway API's kinds of paths.
-PATHS: Final = ("path", "prefix", "safe_regex")
+PATHS: Final = (EXACT, PREFIX, REGEX)
 Of = tuple[str, frozenset[str]]
 """A host, and the gateways, or Services, that it belongs to."""
 Target = tuple[str, LocatedMap]
@@ -117,7 +117,8 @@ def _virtual_routes(service: LocatedMap, rule: LocatedMap, of_mesh: LocatedMap |
         said: dict[str, Any] = {{"exact": "path", "regex": "safe_regex"}.get(path, "prefix"): value}
         if path == "regex":
             said = {"safe_regex": {"regex": value}}
-        asked = [{"name": name} for name in inner(match, "queryParams")]
+        params = inner(match, "queryParams")
+        asked = [_header(name, inner(params, name), match.place) for name in params]
         # Who asks cannot be known here; that there is such a condition matters.
         whence = [{"filter": "istio", "path": [{"key": name}]} for name in WHENCE if name in match]
         conditions = made(match.place, **said, headers=headers, query_parameters=asked, dynamic_metadata=whence)
