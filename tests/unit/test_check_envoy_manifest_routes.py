@@ -39,7 +39,8 @@ EXPRESSION: Final = "        - path: {type: RegularExpression, value: '/v1/.*'}\
     ("gateway", "other", "its", "found"),
     [
         (API, OTHER_ROUTE, "llm", set()),
-        (API, OTHER_ROUTE, "web", {"default-route-not-largest", "pool-without-route"}),
+        # The filter is not in this Gateway, and so no request for a pool arrives there.
+        (API, OTHER_ROUTE, "web", {"default-route-not-largest"}),
         ("istio", OTHER_SERVICE, "llm", set()),
         ("istio", OTHER_SERVICE, "web", {"default-route-not-largest", "pool-without-route"}),
     ],

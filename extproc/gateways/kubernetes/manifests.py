@@ -12,6 +12,7 @@ __all__ = [
     "Manifests",
     "bytes_of",
     "inner",
+    "is_true",
     "items_of",
     "made",
     "merged",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 MAX_DIGITS: Final = 18
+_TRUE: Final = ("true", "yes", "on")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|k|M|G)?")
@@ -102,6 +104,11 @@ def text_of(values: LocatedMap, name: str, otherwise: str = "") -> str:
     if isinstance(found, LocatedMap | LocatedList):
         raise ConfigurationError(f"{_place(values, name)}: {name} is not a single value")
     return otherwise if found is None else str(found)
+
+
+def is_true(values: LocatedMap, name: str) -> bool:
+    """Return whether a boolean in a mapping is set and true, in YAML's spellings."""
+    return text_of(values, name).lower() in _TRUE
 
 
 def number_of(values: LocatedMap, name: str, otherwise: int) -> int:

@@ -13,6 +13,7 @@ from extproc.gateways.kubernetes.manifests import (
     Manifests,
     bytes_of,
     inner,
+    is_true,
     items_of,
     made,
     merged,
@@ -35,7 +36,6 @@ _MODES: Final = {
     "BufferedPartial": "BUFFERED_PARTIAL",
     "FullDuplexStreamed": "FULL_DUPLEX_STREAMED",
 }
-_TRUE: Final = ("true", "yes", "on")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,8 +72,8 @@ def filter_of(processor: ExtProc) -> LocatedMap:
         given.place,
         **{"@type": EXT_PROC},
         grpc_service={"envoy_grpc": {"cluster_name": processor.cluster}},
-        failure_mode_allow=_is_true(given, "failOpen"),
-        observability_mode=_is_true(given, "shadowMode"),
+        failure_mode_allow=is_true(given, "failOpen"),
+        observability_mode=is_true(given, "shadowMode"),
         message_timeout=seconds_of(text_of(given, "messageTimeout", "200ms"), given.place),
         processing_mode=made(mode.place, **_direction(mode, "request"), **_direction(mode, "response")),
         metadata_options={
@@ -81,10 +81,6 @@ def filter_of(processor: ExtProc) -> LocatedMap:
         },
     )
     return made(given.place, name=processor.name, disabled=True, typed_config=settings)
-
-
-def _is_true(given: LocatedMap, name: str) -> bool:
-    return text_of(given, name).lower() in _TRUE
 
 
 def _direction(mode: LocatedMap, name: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ different keys, they are taken to meet. Source: Istio's EnvoyFilter reference, a
 `networking/core/envoyfilter`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +14,13 @@ from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, nu
 from extproc.gateways.kubernetes.type_names import EXT_PROC
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["GATEWAY_LABEL", "Scope", "patches_of", "patches_of_waypoints"]
+__all__ = ["GATEWAY_LABEL", "Scope", "Workload", "patches_of", "patches_of_waypoints", "workload_of"]
 
 # Objects of this namespace apply to the workloads of all; another one can be configured.
 ROOT_NAMESPACE: Final = "istio-system"
 OURS: Final = "dualpool"
 WAYPOINT: Final = "WAYPOINT"
+IS_GATEWAY: Final = {"GATEWAY": True, "SIDECAR_OUTBOUND": False}
 # Istio gives this label to the workload of a Gateway.
 GATEWAY_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 
@@ -47,6 +48,32 @@ class Scope:
             and not any(name == its and value != said for name, value in self.labels for its, said in other.labels)
             and not _are_apart(self.targets, other.targets)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is known of the workload that has the router's filter: of all of them, if there are several."""
+
+    labels: Mapping[str, str]
+    namespace: str
+    """"" if it is not known."""
+    is_gateway: bool | None
+    """False for sidecars, None if it is not known."""
+
+
+def workload_of(manifests: Manifests) -> Workload:
+    """Return what the EnvoyFilters with the router's filter say of their workload."""
+    ours = [
+        _scope(each, patch) for each in manifests.of("EnvoyFilter") for patch in _patches(each) if _is_ours(patch)
+    ]
+    labels = frozenset.intersection(*(each.labels for each in ours)) if ours else frozenset()
+    spaces, contexts = {each.namespace for each in ours}, {each.context for each in ours}
+    namespace = spaces.pop() if len(spaces) == 1 else ""
+    return Workload(
+        labels=dict(labels),
+        namespace="" if namespace == ROOT_NAMESPACE else namespace,
+        is_gateway=IS_GATEWAY.get(contexts.pop()) if len(contexts) == 1 else None,
+    )
 
 
 def patches_of(manifests: Manifests) -> list[LocatedMap]:
