@@ -9,6 +9,7 @@ from extproc.gateways.envoy.gateways import gateways_of
 from extproc.gateways.envoy.resources import Resources, of_bootstrap, of_config_dump, of_files
 from extproc.gateways.kubernetes.envoy_gateway import bootstrap as envoy_gateway
 from extproc.gateways.kubernetes.envoy_gateway import patches as envoy_gateway_patches
+from extproc.gateways.kubernetes.envoy_gateway.filters import unordered
 from extproc.gateways.kubernetes.istio import bootstrap as istio
 from extproc.gateways.kubernetes.istio import patches as istio_patches
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of
@@ -46,6 +47,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     manifests = Manifests(tuple(map(_without_nulls, _objects(documents))))
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
+    unchecked += unordered(manifests)
     if any(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")) and not any(manifests.of(*ROUTES)):
         place = next(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")).place
         said = "no routes (HTTPRoutes, or VirtualServices of Istio) are in the input, and so are not checked"

@@ -133,3 +133,24 @@ def test_a_file_buffer_filter_after_the_router_s_in_buffered_mode(build: Build, 
     with pytest.raises(httpx.TransportError):
         caller.http.post("/v1/chat/completions", content=LARGE, headers=JSON)
     assert -signal.SIGSEGV == caller.stack.gateway.wait()
+
+
+@pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
+def test_a_buffer_filter_before_the_router_s_sets_the_limit_of_bodies(
+    build: Build, router: RouterProcess, mode: str
+) -> None:
+    """Whatever the listener's limit is, larger or smaller, that of the filter counts."""
+
+    def limited(listener_bytes: int, filter_bytes: int) -> httpx.Response:
+        def change(document: Document) -> None:
+            document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = listener_bytes
+            insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=filter_bytes)
+            for host in connection_manager(document)["route_config"]["virtual_hosts"]:
+                for each in (host, *host["routes"]):
+                    each.pop("request_body_buffer_limit", None)
+
+        caller = build(mode, change=change, router=router)
+        return caller.http.post("/v1/chat/completions", content=LARGE, headers=JSON)
+
+    assert 413 == limited(16 << 20, 1 << 20).status_code
+    assert arrived_whole(limited(64 << 10, 4 << 20), LARGE)

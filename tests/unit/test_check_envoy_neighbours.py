@@ -157,3 +157,33 @@ def test_a_limit_of_the_mcp_filter(mode: str, size: int | None, found: set[str],
     off = {"mcp": {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}}
     virtual_host(document).setdefault("typed_per_filter_config", {}).update(off)
     assert set() == names_in(document)
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_buffer_filter_in_front_replaces_the_listener_s_limit(mode: str) -> None:
+    """It holds whole bodies first, and refuses those over its own limit whether or not the router reads them."""
+    document = load(mode)
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 64 << 10
+    for each in (virtual_host(document), *virtual_host(document)["routes"]):
+        each.pop("request_body_buffer_limit", None)
+    assert names_in(document) & {"buffer-below-body-cap", "buffer-below-early-decision"}
+    insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=4 << 20)
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ({}, {"message-limit"}),
+        ({"buffer": {"max_request_bytes": 4 << 20}}, set()),
+        ({"disabled": True}, set()),
+    ],
+)
+def test_a_buffer_filter_in_front_that_holds_more_than_a_message(own: dict[str, Any], found: set[str]) -> None:
+    """A body over the router's limit of a message does not get to it; a route may have a limit of its own."""
+    document = load("buffered")
+    insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=256 << 20)
+    kind = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
+    if own:
+        virtual_host(document).setdefault("typed_per_filter_config", {})["whole"] = {"@type": kind, **own}
+    assert found == names_in(document)

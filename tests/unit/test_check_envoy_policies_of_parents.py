@@ -2,6 +2,11 @@
 
 from typing import Final
 
+import pytest
+
+from extproc.gateways.kubernetes.envoy_gateway.routes import rules_of
+from extproc.gateways.kubernetes.manifests import Manifests
+from extproc.gateways.parsing.sources import read
 from tests.unit.test_check_envoy_policies import (
     FULL_DUPLEX,
     LONG_POLICY,
@@ -67,3 +72,49 @@ def test_a_gateway_of_the_same_name_in_another_namespace() -> None:
 def test_a_second_policy_for_the_clients_of_a_gateway() -> None:
     """Envoy Gateway rejects it: the first one is in force."""
     assert set() == traps(CLIENT)
+
+
+ON_WEB: Final = traffic("kind: Gateway, name: web")
+
+
+@pytest.mark.parametrize(
+    ("parents", "policies", "found"),
+    [
+        ("[{name: llm}, {name: web}]", [ON_WEB], True),
+        ("[{name: llm}, {name: other}]", [ON_WEB], False),
+        # One Gateway's policy is none of the other one's.
+        ("[{name: llm}, {name: web}]", [ON_WEB, traffic("kind: Gateway, name: llm", NO_RETRIES, "bare")], True),
+        ("[{name: web}, {name: llm}]", [traffic("kind: Gateway, name: llm", NO_RETRIES, "bare"), ON_WEB], True),
+    ],
+)
+def test_a_route_of_two_gateways(parents: str, policies: list[str], found: bool) -> None:  # noqa: FBT001
+    """At each of them it has that Gateway's policies."""
+    both = {PARENT: f"parentRefs: {parents}"}
+    assert found == (RETRIES in traps(*policies, changes={**FULL_DUPLEX, **NO_ROUTE, **both}))
+
+
+def test_the_router_on_one_of_two_gateways() -> None:
+    """A route of both is the router's at the Gateway that the policy is for, and no trap at the other one."""
+    refs = "    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm}\n"
+    short = "    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm-short}\n  extProc:"
+    gateway = {refs + short: "    - {group: gateway.networking.k8s.io, kind: Gateway, name: llm}\n  extProc:"}
+    both = {PARENT: "parentRefs: [{name: llm}, {name: web}]"}
+    assert traps(changes=gateway) == traps(changes={**gateway, **both})
+
+
+def test_names_of_clusters() -> None:
+    """Each rule has a cluster of its own at each Gateway, whatever the names of routes in other namespaces are."""
+    route = """
+kind: HTTPRoute
+metadata: {name: a%s}
+spec: {parentRefs: [%s], rules: [{}, {}]}
+"""
+    routes = [
+        route % ("", "{name: llm}"),
+        route % (", namespace: shop", "{name: llm}"),
+        route % (", namespace: web", "{name: llm}, {name: llm, namespace: web}, {name: b}"),
+    ]
+    objects = tuple(each for text in routes for each in read(text, "file.yaml"))
+    names = [rule.cluster for rule in rules_of(Manifests(objects), [])]
+    of_web = ["web/llm/web/a/0", "web/llm/web/a/1", "web/b/web/a/0", "web/b/web/a/1"]
+    assert ["a/0", "a/1", "shop/a/0", "shop/a/1", *of_web] == names

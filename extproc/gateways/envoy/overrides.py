@@ -15,11 +15,12 @@ from extproc.gateways.envoy.upgrades import Upgrades
 from extproc.gateways.envoy.waiting import Holding, holds
 from extproc.gateways.model import Filter, Kind, Limits, Processor
 from extproc.gateways.parsing.parts import Part
+from extproc.gateways.parsing.sources import Place
 
 __all__ = [
     "Holders",
     "Surroundings",
-    "buffers_before",
+    "buffer_before",
     "holding",
     "is_on",
     "processor_of_all",
@@ -141,11 +142,19 @@ def tuned(route: Part[Any], filters: Iterable[Filter]) -> frozenset[str]:
     return frozenset(said)
 
 
-def buffers_before(levels: list[Part[Any]], around: Surroundings) -> bool:
-    """Return whether a buffer filter before the router's holds the body of this route's requests."""
+def buffer_before(levels: list[Part[Any]], around: Surroundings) -> tuple[int, Place] | None:
+    """Return what the last buffer filter before the router's holds of a body on a route, and where that is said.
+
+    That is the limit of all filters from there on, whatever the listener's is. None if there is no such filter.
+    """
+    found = None
     for filter_ in around.filters:
         if filter_.name == around.processor.name:
-            return False
+            break
         if filter_.kind is Kind.BUFFER and is_on(filter_, levels):
-            return True
-    return False
+            found = filter_.buffer_bytes, filter_.place
+            for _, settings in said_of(levels, filter_.name):
+                own = settings.unpacked(BufferPerRoute) if settings else None
+                if own and own.message.HasField("buffer"):
+                    found = own.field("buffer").number("max_request_bytes", 0), own.place
+    return found

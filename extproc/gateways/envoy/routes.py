@@ -12,7 +12,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from extproc.gateways.envoy.asked_retries import asks_retries_place
-from extproc.gateways.envoy.overrides import Surroundings, buffers_before, holding, is_on, processor_of_all, tuned
+from extproc.gateways.envoy.overrides import Surroundings, buffer_before, holding, is_on, processor_of_all, tuned
 from extproc.gateways.envoy.retries import retry_of
 from extproc.gateways.matching.headers import HeaderMatch
 from extproc.gateways.matching.paths import LITERAL, PathMatch
@@ -49,7 +49,8 @@ def _route(
     levels = [table, host, part]
     held = holding(levels, around)
     on = [each for each in around.filters if is_on(each, levels)]
-    limit, limit_place = _body_limit((part, host), around.limits)
+    buffered = buffer_before(levels, around)
+    limit, limit_place = buffered or _body_limit((part, host), around.limits)
     return Route(
         name=message.name,
         place=part.place,
@@ -61,7 +62,7 @@ def _route(
         timeout_ms=_timeout_ms(part.field("route"), around.limits) if clusters else 0.0,
         retry=_retry(part, host) if clusters else None,
         processor=processor_of_all(levels, around),
-        waits_for_whole_body=buffers_before(levels, around),
+        waits_for_whole_body=buffered is not None,
         filters_on=frozenset(each.name for each in on),
         tuned=tuned(part, around.filters),
         waiting=held.waiting,

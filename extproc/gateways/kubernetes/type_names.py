@@ -3,6 +3,8 @@
 from typing import Final
 
 __all__ = [
+    "BUFFER",
+    "BUFFER_PER_ROUTE",
     "EXT_PROC",
     "EXT_PROC_PER_ROUTE",
     "HEADER_MUTATION",
@@ -20,6 +22,8 @@ EXT_PROC: Final = _PREFIX + "filters.http.ext_proc.v3.ExternalProcessor"
 EXT_PROC_PER_ROUTE: Final = _PREFIX + "filters.http.ext_proc.v3.ExtProcPerRoute"
 RATE_LIMIT: Final = _PREFIX + "filters.http.ratelimit.v3.RateLimit"
 RATE_LIMIT_PER_ROUTE: Final = _PREFIX + "filters.http.ratelimit.v3.RateLimitPerRoute"
+BUFFER: Final = _PREFIX + "filters.http.buffer.v3.Buffer"
+BUFFER_PER_ROUTE: Final = _PREFIX + "filters.http.buffer.v3.BufferPerRoute"
 ROUTER: Final = _PREFIX + "filters.http.router.v3.Router"
 HEADER_MUTATION: Final = _PREFIX + "http.early_header_mutation.header_mutation.v3.HeaderMutation"
 HTTP_OPTIONS: Final = _PREFIX + "upstreams.http.v3.HttpProtocolOptions"

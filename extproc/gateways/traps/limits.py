@@ -42,7 +42,8 @@ def _message_timeout_long(gateway: Gateway, router: Router) -> Iterator[Hit]:
 def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[Hit]:
     held, limits = router.configuration.exchange.max_held_bytes, gateway.limits
     routes = [route for host in gateway.hosts for route in arriving(host, router)]
-    given = [route.body_limit_bytes for route in routes if body_mode(route) == "STREAMED"]
+    streaming = [route for route in routes if body_mode(route) == "STREAMED"]
+    given = [route.body_limit_bytes for route in streaming if not route.waits_for_whole_body]
     if not routes and any(each.modes.request_body == "STREAMED" for each in gateway.processors):
         given = [limits.buffer_bytes]
     if any(each <= held for each in given):
@@ -54,6 +55,8 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
     held = router.configuration.exchange.max_held_bytes
     for host, route in _buffering(gateway, router):
         limit = route.body_limit_bytes
+        if route.waits_for_whole_body:
+            continue  # the filter that does so refuses larger bodies, whether or not the router reads them
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
             continue

@@ -9,20 +9,23 @@ is then read like any other.
 from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
+from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
 from extproc.gateways.kubernetes.envoy_gateway.patches import patched
-from extproc.gateways.kubernetes.envoy_gateway.policies import client_policies
-from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, filter_of, processors_of
-from extproc.gateways.kubernetes.envoy_gateway.routes import RATE_LIMITER, Rule, precedence, routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.policies import Name, client_policies
+from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
+from extproc.gateways.kubernetes.envoy_gateway.proxies import proxy_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import Rule, precedence, routes_of, rules_of
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     bytes_of,
     inner,
+    is_true,
     made,
     optional_seconds,
     text_of,
     texts_of,
 )
-from extproc.gateways.kubernetes.type_names import HEADER_MUTATION, MANAGER, RATE_LIMIT, ROUTER
+from extproc.gateways.kubernetes.type_names import HEADER_MUTATION, MANAGER
 from extproc.gateways.parsing.sources import LocatedMap, Place
 
 __all__ = ["bootstrap_of"]
@@ -57,14 +60,12 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
 
 
 def _by_gateway(rules: list[Rule]) -> list[list[Rule]]:
-    """Return the rules of each Gateway; those that name none are taken for one Gateway's."""
-    gateways = [[each for each in rule.parents if each.kind == "Gateway"] for rule in rules]
-    said = {each.name: each.namespace for parents in gateways for each in parents if each.namespace}
-    found: dict[tuple[str, str], list[Rule]] = {}
-    for rule, parents in zip(rules, gateways, strict=True):
-        names = [(each.name, each.namespace or said.get(each.name, "")) for each in parents]
-        for name in dict.fromkeys(names) or [("", "")]:
-            found.setdefault(name, []).append(rule)
+    """Return the rules of each Gateway; one whose namespace is not said may be another one of its name."""
+    said = {name: namespace for name, namespace in (each.gateway for each in rules) if namespace}
+    found: dict[Name, list[Rule]] = {}
+    for rule in rules:
+        name, namespace = rule.gateway
+        found.setdefault((name, namespace or said.get(name, "")), []).append(rule)
     return list(found.values())
 
 
@@ -84,9 +85,7 @@ def _listener(
     place: Place, client: LocatedMap, rules: list[Rule], processors: list[ExtProc], manifests: Manifests
 ) -> LocatedMap:
     """Return a listener with a ClientTrafficPolicy, an empty one if there is none, and these routes."""
-    router = made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})
-    # It asks its server on routes that have a limit by it, and lets requests of the others pass.
-    limiter = made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT})
+    proxy = proxy_of(*(rules[0].gateway if rules else ("", "")), manifests) or LocatedMap(place)
     http2 = inner(client, "spec", "http2")
     windows = {
         "initial_stream_window_size": text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)),
@@ -100,8 +99,8 @@ def _listener(
             http2.place, **{name: bytes_of(text, http2.place) for name, text in windows.items()}
         ),
         stat_prefix="http",
-        route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, rules)),
-        http_filters=[*map(filter_of, processors), limiter, router],
+        route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, rules, proxy)),
+        http_filters=http_filters(place, rules, processors, proxy),
         early_header_mutation_extensions=[_stripping(client)],
     )
     manager = patched(manager, manifests)
@@ -123,13 +122,13 @@ def _stripping(client: LocatedMap) -> LocatedMap:
     return made(early.place, name="early", typed_config=config)
 
 
-def _virtual_hosts(place: Place, rules: list[Rule]) -> list[LocatedMap]:
+def _virtual_hosts(place: Place, rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
     """Return a host for each name, with the routes that name it: the routes of one host serve a request."""
     routes: dict[str, list[LocatedMap]] = {}
     for each in rules:
         for name in texts_of(inner(each.route, "spec"), "hostnames") or [ANY_HOST]:
             routes.setdefault(name, []).extend(routes_of(each))
-    for of_host in routes.values():
+    for of_host in () if is_true(proxy, "preserveRouteOrder") else routes.values():
         of_host.sort(key=precedence)
     return [
         made(place, name="gateway" if name == ANY_HOST else name, domains=[name], routes=of_host)

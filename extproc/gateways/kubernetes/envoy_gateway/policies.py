@@ -4,14 +4,14 @@ From the most specific on, policies target a rule, a route, a listener, a Gatewa
 into the listener's or Gateway's. Source: `Process*Policies` in Envoy Gateway's `internal/gatewayapi`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
+from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, agree, namespace_said
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Parent", "Policies", "client_policies"]
+__all__ = ["Name", "Parent", "Policies", "client_policies"]
 
 RULE: Final = 0
 ROUTE: Final = 1
@@ -19,6 +19,10 @@ LISTENER: Final = 2
 GATEWAY: Final = 3
 _OTHER_SECTION: Final = "(of a ListenerSet)"
 _BY_LABELS: Final = "(by labels)"
+
+
+Name = tuple[str, str]
+"""The name of a Gateway, and its namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Policies:
     """The policies of some kinds, by the names of what they target: a rule is not compared with thousands."""
 
     def __init__(self, manifests: Manifests, *kinds: str) -> None:
+        self._selectors = Selectors(manifests)
         self._sets = {
             name_of(each): inner(each, "spec", "parentRef") for each in manifests.of("ListenerSet", "XListenerSet")
         }
@@ -44,33 +49,37 @@ class Policies:
             for name in [*names, *([_BY_LABELS] if items_of(inner(policy, "spec"), "targetSelectors") else [])]:
                 self._targeting.setdefault((text_of(policy, "kind"), name), {})[at] = policy
 
-    def parents_of(self, route: LocatedMap) -> list[Parent]:
-        """Return the Gateways and ListenerSets that a route is attached to."""
-        found = [
-            Parent(
-                text_of(each, "kind", "Gateway"),
-                text_of(each, "name"),
-                text_of(each, "namespace") or _namespace(route),
-                text_of(each, "sectionName"),
-            )
-            for each in items_of(inner(route, "spec"), "parentRefs")
-        ]
-        of_sets = [self._sets[each.name] for each in found if each.kind != "Gateway" and each.name in self._sets]
-        through = [
-            Parent("Gateway", text_of(each, "name"), text_of(each, "namespace"), _OTHER_SECTION)
-            for each in of_sets
-        ]
-        return [*found, *through]
+    def gateways_of(self, route: LocatedMap) -> dict[Name, list[Parent]]:
+        """Return the Gateways that a route is attached to, each with the parents by which it is.
 
-    def in_force(self, kind: str, route: LocatedMap, rule: LocatedMap) -> LocatedMap:
-        """Return the spec of the policy of a kind that is in force on a route's rule, an empty one if none is."""
-        parents = self.parents_of(route)
+        One without a name if the input does not tell which it is.
+        """
+        found: dict[Name, list[Parent]] = {}
+        for each in items_of(inner(route, "spec"), "parentRefs"):
+            kind, name = text_of(each, "kind", "Gateway"), text_of(each, "name")
+            space = text_of(each, "namespace") or namespace_said(route)
+            parents = [Parent(kind, name, space, text_of(each, "sectionName"))]
+            if kind != "Gateway" and name in self._sets:
+                of_set = self._sets[name]
+                parents.append(
+                    Parent("Gateway", text_of(of_set, "name"), text_of(of_set, "namespace"), _OTHER_SECTION)
+                )
+            last = parents[-1]
+            found.setdefault((last.name, last.namespace) if last.kind == "Gateway" else ("", ""), []).extend(
+                parents
+            )
+        return found or {("", ""): []}
+
+    def in_force(self, kind: str, route: LocatedMap, rule: LocatedMap, parents: list[Parent]) -> LocatedMap:
+        """Return the spec of the policy of a kind that is in force on a rule, as a route of these parents.
+
+        An empty one if none is.
+        """
         targeting: dict[int, LocatedMap] = {}
         for name in {name_of(route), _BY_LABELS, *(each.name for each in parents)}:
             targeting |= self._targeting.get((kind, name), {})
-        ranked = [
-            (_rank(targeting[at], route, rule, parents), inner(targeting[at], "spec")) for at in sorted(targeting)
-        ]
+        policies = [targeting[at] for at in sorted(targeting)]
+        ranked = [(_rank(each, route, rule, parents, self._selectors), inner(each, "spec")) for each in policies]
         found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
         if not found:
             return LocatedMap(route.place)
@@ -81,85 +90,62 @@ class Policies:
 
 def client_policies(parents: list[Parent], manifests: Manifests) -> list[LocatedMap]:
     """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
-    ranked = [(_rank_of_parents(each, parents), each) for each in manifests.of("ClientTrafficPolicy")]
+    selectors = Selectors(manifests)
+    ranked = [(_rank_of_parents(each, parents, selectors), each) for each in manifests.of("ClientTrafficPolicy")]
     of_listeners = [each for rank, each in ranked if rank == LISTENER]
     of_gateways = [each for rank, each in ranked if rank == GATEWAY][:1]
     own = {text_of(each, "sectionName") for policy in of_listeners for each in _references(policy)}
     return [*of_listeners, *(of_gateways if any(each.section not in own for each in parents) else [])]
 
 
-def _rank(policy: LocatedMap, route: LocatedMap, rule: LocatedMap, parents: list[Parent]) -> int | None:
+def _rank(
+    policy: LocatedMap, route: LocatedMap, rule: LocatedMap, parents: list[Parent], selectors: Selectors
+) -> int | None:
     """Return how specific a policy's closest target is, None if it does not target the rule."""
     return min(
         (
             rank
-            for rank in (_rank_of_route(policy, route, rule), _rank_of_parents(policy, parents))
+            for rank in (
+                _rank_of_route(policy, route, rule, selectors),
+                _rank_of_parents(policy, parents, selectors),
+            )
             if rank is not None
         ),
         default=None,
     )
 
 
-def _rank_of_route(policy: LocatedMap, route: LocatedMap, rule: LocatedMap) -> int | None:
-    if not _agree(_namespace(policy), _namespace(route)):
-        return None
+def _rank_of_route(policy: LocatedMap, route: LocatedMap, rule: LocatedMap, selectors: Selectors) -> int | None:
     sections = [
         text_of(each, "sectionName")
         for each in _references(policy)
         if (text_of(each, "kind"), text_of(each, "name")) == ("HTTPRoute", name_of(route))
+        and agree(namespace_said(policy), namespace_said(route))
     ]
     if any(sections) and text_of(rule, "name") in sections:
         return RULE
-    labels = inner(route, "metadata", "labels")
-    if any(_selects(each, labels) for each in _selectors(policy, "HTTPRoute")):
-        return ROUTE
-    return ROUTE if "" in sections else None
+    return ROUTE if "" in sections or selectors.take_route(policy, route) else None
 
 
-def _rank_of_parents(policy: LocatedMap, parents: list[Parent]) -> int | None:
+def _rank_of_parents(policy: LocatedMap, parents: list[Parent], selectors: Selectors) -> int | None:
     found = [
         LISTENER if text_of(each, "sectionName") or parent.kind != "Gateway" else GATEWAY
         for each in _references(policy)
         for parent in parents
         if (text_of(each, "kind"), text_of(each, "name")) == (parent.kind, parent.name)
-        and _agree(_namespace(policy), parent.namespace)
-        and _agree(text_of(each, "sectionName"), parent.section)
+        and agree(namespace_said(policy), parent.namespace)
+        and agree(text_of(each, "sectionName"), parent.section)
     ]
-    # The labels of a Gateway are not known here.
-    found += [GATEWAY for _ in _selectors(policy, "Gateway")]
+    if any(
+        each.kind == "Gateway" and selectors.take_gateway(policy, each.name, each.namespace) for each in parents
+    ):
+        found.append(GATEWAY)
     return min(found, default=None)
 
 
 def _references(policy: LocatedMap) -> list[LocatedMap]:
     spec = inner(policy, "spec")
     return [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
-
-
-def _selectors(policy: LocatedMap, kind: str) -> Iterator[LocatedMap]:
-    return (each for each in items_of(inner(policy, "spec"), "targetSelectors") if text_of(each, "kind") == kind)
-
-
-def _selects(selector: LocatedMap, labels: LocatedMap) -> bool:
-    """Return whether a selector takes an object with these labels: all that it asks for has to hold."""
-    wanted = inner(selector, "matchLabels")
-    asked = items_of(selector, "matchExpressions")
-    return all(labels.get(key) == wanted[key] for key in wanted) and all(_holds(each, labels) for each in asked)
-
-
-def _holds(expression: LocatedMap, labels: LocatedMap) -> bool:
-    key, operator = text_of(expression, "key"), text_of(expression, "operator")
-    if operator in {"Exists", "DoesNotExist"}:
-        return (key in labels) == (operator == "Exists")
-    among = key in labels and text_of(labels, key) in texts_of(expression, "values")
-    return among == (operator == "In")
-
-
-def _namespace(object_: LocatedMap) -> str:
-    return text_of(inner(object_, "metadata"), "namespace")
-
-
-def _agree(one: str, other: str) -> bool:
-    return one == other or not one or not other
 
 
 def _laid_over(below: LocatedMap, above: LocatedMap) -> LocatedMap:

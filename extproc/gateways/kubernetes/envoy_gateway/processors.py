@@ -8,7 +8,6 @@ from typing import Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.kubernetes.envoy_gateway.clusters import cluster_with
-from extproc.gateways.kubernetes.envoy_gateway.policies import Policies
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     bytes_of,
@@ -26,7 +25,7 @@ from extproc.gateways.kubernetes.manifests import (
 from extproc.gateways.kubernetes.type_names import EXT_PROC, HTTP_OPTIONS
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["FILTERS_OF_POLICIES", "ExtProc", "asked_on", "cluster_of", "filter_of", "processors_of"]
+__all__ = ["FILTERS_OF_POLICIES", "ExtProc", "asked_of", "cluster_of", "filter_of", "processors_of"]
 
 # The names of filters begin like that.
 FILTERS_OF_POLICIES: Final = "envoy.filters.http.ext_proc/envoyextensionpolicy/"
@@ -58,9 +57,9 @@ def processors_of(manifests: Manifests) -> list[ExtProc]:
     return found
 
 
-def asked_on(route: LocatedMap, rule: LocatedMap, processors: list[ExtProc], policies: Policies) -> list[ExtProc]:
-    """Return which of the processors are asked on a route's rule."""
-    entries = items_of(policies.in_force("EnvoyExtensionPolicy", route, rule), "extProc")
+def asked_of(policy: LocatedMap, processors: list[ExtProc]) -> list[ExtProc]:
+    """Return which of the processors are a policy's."""
+    entries = items_of(policy, "extProc")
     return [each for each in processors if any(each.given is entry for entry in entries)]
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from extproc.gateways.kubernetes.envoy_gateway.policies import Parent, Policies
-from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_on
+from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Parent, Policies
+from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of
+from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_weight
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
+    bytes_of,
     inner,
     items_of,
     made,
@@ -25,10 +27,15 @@ from extproc.gateways.kubernetes.manifests import (
     texts_of,
     used,
 )
-from extproc.gateways.kubernetes.type_names import EXT_PROC_PER_ROUTE, PREVIOUS_PRIORITIES, RATE_LIMIT_PER_ROUTE
+from extproc.gateways.kubernetes.type_names import (
+    BUFFER_PER_ROUTE,
+    EXT_PROC_PER_ROUTE,
+    PREVIOUS_PRIORITIES,
+    RATE_LIMIT_PER_ROUTE,
+)
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["RATE_LIMITER", "Rule", "precedence", "routes_of", "rules_of"]
+__all__ = ["BUFFER_FILTER", "RATE_LIMITER", "Rule", "buffer_limit", "precedence", "routes_of", "rules_of"]
 
 # Defaults of Envoy Gateway 1.9.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -38,15 +45,17 @@ NUM_RETRIES: Final = 2
 PATHS: Final = (EXACT, REGEX, PREFIX)
 
 
-# Its filter, after those of all processors.
+# Their filters: one is before those of all processors, the other one after them.
+BUFFER_FILTER: Final = "envoy.filters.http.buffer"
 RATE_LIMITER: Final = "envoy.filters.http.ratelimit"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """A rule of an HTTPRoute, with what is in force on it: its BackendTrafficPolicy and its processors."""
+    """A rule of an HTTPRoute at a Gateway, with the BackendTrafficPolicy and the processors in force there."""
 
     route: LocatedMap
+    gateway: Name
     cluster: str
     given: LocatedMap
     parents: list[Parent]
@@ -55,20 +64,33 @@ class Rule:
 
 
 def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
-    """Return the rules of all HTTPRoutes."""
+    """Return the rules of all HTTPRoutes, at each Gateway that they are attached to."""
     policies = Policies(manifests, "BackendTrafficPolicy", "EnvoyExtensionPolicy")
     return [
         Rule(
             route=route,
-            cluster=f"{name_of(route)}/{at}",
+            gateway=gateway,
+            cluster=_cluster(route, at, gateway if len(gateways) > 1 else ("", "")),
             given=rule,
-            parents=policies.parents_of(route),
-            traffic=policies.in_force("BackendTrafficPolicy", route, rule),
-            asked=asked_on(route, rule, processors, policies),
+            parents=parents,
+            traffic=policies.in_force("BackendTrafficPolicy", route, rule, parents),
+            asked=asked_of(policies.in_force("EnvoyExtensionPolicy", route, rule, parents), processors),
         )
         for route in manifests.of("HTTPRoute")
+        for gateways in [policies.gateways_of(route)]
+        for gateway, parents in gateways.items()
         for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))
     ]
+
+
+def _cluster(route: LocatedMap, at: int, gateway: Name) -> str:
+    return "/".join(filter(None, (*gateway[::-1], namespace_said(route), name_of(route), str(at))))
+
+
+def buffer_limit(rule: Rule) -> int | None:
+    """Return the largest body that the buffer filter holds for a rule, None if its policy does not want that."""
+    limit = text_of(inner(rule.traffic, "requestBuffer"), "limit")
+    return bytes_of(limit, rule.traffic.place) if limit else None
 
 
 def routes_of(rule: Rule) -> Iterator[LocatedMap]:
@@ -88,6 +110,8 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
     if "global" in inner(rule.traffic, "rateLimit"):
         asked = [{"actions": [{"generic_key": {"descriptor_value": rule.cluster}}]}]
         enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE, "rate_limits": asked}
+    if limit := buffer_limit(rule):
+        enabled[BUFFER_FILTER] = {"@type": BUFFER_PER_ROUTE, "buffer": {"max_request_bytes": limit}}
     changes = _changes(rule)
     for match in matches_of(rule.given):
         route = made(
