@@ -46,6 +46,10 @@ def mutating(*mutations: dict[str, Any]) -> dict[str, Any]:
     return {"name": "m", "typed_config": config | {"mutations": {"request_mutations": [*mutations]}}}
 
 
+DOWNWARDS: Final = mutating()
+DOWNWARDS["typed_config"]["most_specific_header_mutations_wins"] = True
+
+
 def overriding(*mutations: dict[str, Any]) -> dict[str, Any]:
     """Return a route's or a host's settings for this filter."""
     config = {"@type": f"{EXTENSIONS}header_mutation.v3.HeaderMutationPerRoute"}
@@ -126,6 +130,8 @@ def test_a_value_for_those_who_ask_already() -> None:
         (mutating({"append": ASKS}), (overriding({"remove": ON}),), set()),
         (mutating(), (overriding({"remove": ON}), overriding({"append": ASKS})), TRAP),
         (mutating(), (overriding({"append": ASKS}), overriding({"remove": ON})), set()),
+        (DOWNWARDS, (overriding({"append": ASKS}), overriding({"remove": ON})), TRAP),
+        (DOWNWARDS, (overriding({"remove": ON}), overriding({"append": ASKS})), set()),
         (lua(f'headers:add("{ON}", "5xx")'), (NOTHING,), TRAP),
         (lua(f"headers:replace( '{ON.title()}', '5xx')"), (NOTHING,), TRAP),
         (lua(f'headers:add("x-seen", headers:get("{ON}"))'), (NOTHING,), set()),

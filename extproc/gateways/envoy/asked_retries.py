@@ -1,8 +1,9 @@
 """Where a gateway itself adds the headers by which internal clients ask Envoy for retries.
 
 The filters of the chain add and remove headers first, each with its own settings and then with those of the route,
-the host and the table. What these say in `request_headers_to_add` comes last, each level's removals before what it
-adds: a weighted cluster's, and then the others' in the same order, or in the opposite one if the table says so.
+the host and the table, or in the opposite order if the filter says so. What these say in `request_headers_to_add`
+comes last, each level's removals before what it adds: a weighted cluster's, and then the others' in the same
+order, or in the opposite one if the table says so.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,7 +38,7 @@ def asks_retries_place(levels: list[Part[Any]], filters: Iterable[Filter]) -> Pl
 
 def _by_filter(filter_: Filter, levels: list[Part[Any]]) -> Asked:
     asked = dict.fromkeys(filter_.asks_retries, filter_.place)
-    for _, settings in reversed(list(said_of(levels, filter_.name))):
+    for _, settings in said_of(levels if filter_.route_comes_last else levels[::-1], filter_.name):
         held = settings.unpacked(HeaderMutationPerRoute) if settings else None
         for each in held.field("mutations").items("request_mutations") if held else ():
             asked = {name: place for name, place in asked.items() if not removes(each.message, name)}

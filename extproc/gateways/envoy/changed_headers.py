@@ -12,7 +12,7 @@ from extproc.gateways.matching.strings import string_matches
 from extproc.gateways.model import CONDITIONS, RETRY_HEADERS
 from extproc.gateways.parsing.parts import Part
 
-__all__ = ["asked_by", "asks_retries", "changed", "removes"]
+__all__ = ["asked_by", "asks_retries", "changed", "removes", "route_comes_last"]
 
 _OVERWRITES: Final = (
     HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS,
@@ -45,6 +45,12 @@ def asks_retries(settings: Part[Any]) -> frozenset[str]:
         code = f"{lua.message.inline_code}\n{lua.message.default_source_code.inline_string}"
         asked = {found.lower() for found in _ASKS.findall(code)}
     return frozenset(asked)
+
+
+def route_comes_last(settings: Part[Any]) -> bool:
+    """Return whether a filter has a route's mutations come after those of its host and table, not before."""
+    mutation = settings.unpacked(HeaderMutation)
+    return bool(mutation and mutation.message.most_specific_header_mutations_wins)
 
 
 def asked_by(option: HeaderValueOption) -> frozenset[str]:

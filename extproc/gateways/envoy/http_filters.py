@@ -13,7 +13,7 @@ from envoy.extensions.filters.http.mcp.v3.mcp_pb2 import Mcp
 from envoy.extensions.filters.http.ratelimit.v3.rate_limit_pb2 import RateLimit
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 
-from extproc.gateways.envoy.changed_headers import asks_retries, changed
+from extproc.gateways.envoy.changed_headers import asks_retries, changed, route_comes_last
 from extproc.gateways.envoy.waiting import only_observes, returns_bodies, waits
 from extproc.gateways.model import Filter, Kind
 from extproc.gateways.parsing.parts import Part
@@ -58,6 +58,7 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
         disabled=message.disabled,
         changes=changed(settings, names),
         asks_retries=asks_retries(settings),
+        route_comes_last=route_comes_last(settings),
         waits=waits(settings),
         returns_bodies=returns_bodies(settings),
         only_observes=only_observes(settings),

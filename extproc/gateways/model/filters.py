@@ -33,6 +33,8 @@ class Filter:
     """The router's headers that this filter removes or overwrites."""
     asks_retries: frozenset[str] = frozenset()
     """Headers that this filter adds to requests, and by which they ask Envoy for retries."""
+    route_comes_last: bool = False
+    """What a route has this filter do to headers comes after what its host and table do, not before."""
     waits: bool = False
     """The filter may hold a request at its head while it waits for a server or a timer, unless its route says
     otherwise."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from extproc.gateways.kubernetes.istio.clusters import Destinations
 from extproc.gateways.kubernetes.istio.routes import hosts_of
 from extproc.gateways.kubernetes.istio.scope import patches_of
+from extproc.gateways.kubernetes.istio.switches import passes_expect
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     inner,
@@ -48,8 +49,9 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
             continue
         manager = merged(manager, inner(patch, "patch", "value", "typed_config"))
-    # A patch cannot undo this: merging ignores what has its type's default, such as false.
-    manager = merged(manager, made(place, proxy_100_continue=True))
+    if passes_expect(manifests):
+        # A patch cannot undo this: merging ignores what has its type's default, such as false.
+        manager = merged(manager, made(place, proxy_100_continue=True))
     network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     listener = made(place, name="listener", filter_chains=[made(place, filters=[network])])
     for patch in _of(patches, "LISTENER"):

@@ -1,0 +1,57 @@
+"""`dualpool check envoy` on environment variables of istiod that change what it generates."""
+
+from typing import Final
+
+import pytest
+
+from extproc.gateways.kubernetes.type_names import MANAGER
+from tests.unit.test_check_envoy_manifests import PATCH, names_of
+
+OFF: Final = "ENABLE_100_CONTINUE_HEADERS"
+DEPLOYMENT: Final = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %s, namespace: istio-system}
+spec: {template: {spec: {containers: [{name: discovery, env: [{name: A}, {name: %s, value: "%s"}]}]}}}
+"""
+OPERATOR: Final = """
+apiVersion: install.istio.io/v1alpha1
+kind: IstioOperator
+spec: {%s}
+"""
+SAIL: Final = """
+apiVersion: sailoperator.io/v1
+kind: Istio
+metadata: {name: default}
+spec: {values: {pilot: {env: {%s: %s}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("installed", "found"),
+    [
+        (DEPLOYMENT % ("istiod", OFF, "false"), False),
+        (DEPLOYMENT % ("istiod-1-31", OFF, "F"), False),
+        (DEPLOYMENT % ("istiod", OFF, "0"), False),
+        (DEPLOYMENT % ("istiod", OFF, "true"), True),
+        (DEPLOYMENT % ("istiod", "B", "false"), True),
+        (DEPLOYMENT % ("web", OFF, "false"), True),
+        (OPERATOR % f'components: {{pilot: {{k8s: {{env: [{{name: {OFF}, value: "false"}}]}}}}}}', False),
+        (OPERATOR % f"values: {{pilot: {{env: {{{OFF}: false}}}}}}", False),
+        (SAIL % (OFF, '"false"'), False),
+        (SAIL % (OFF, '"true"'), True),
+    ],
+)
+def test_istiod_leaves_100_continue_to_envoy(installed: str, found: bool) -> None:  # noqa: FBT001
+    """Then clients that wait for it do not hang; without the input nothing is known of that, and they may."""
+    buffered = ("request_body_mode: STREAMED", "request_body_mode: BUFFERED")
+    assert found == ("expect-hangs" in names_of("istio", installed, change=lambda text: text.replace(*buffered)))
+
+
+def test_a_patch_that_sets_it_nevertheless() -> None:
+    """An EnvoyFilter may have it passed on."""
+    value = f"{{typed_config: {{'@type': {MANAGER}, proxy_100_continue: true}}}}"
+    patch = PATCH.format(kind="NETWORK_FILTER", match="", value=value)
+    installed = DEPLOYMENT % ("istiod", OFF, "false")
+    buffered = ("request_body_mode: STREAMED", "request_body_mode: BUFFERED")
+    assert "expect-hangs" in names_of("istio", installed, patch, change=lambda text: text.replace(*buffered))
