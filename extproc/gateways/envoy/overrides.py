@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import takewhile
 from typing import Any, Final
 
 from envoy.config.route.v3.route_components_pb2 import FilterConfig, Route, VirtualHost
@@ -21,8 +23,8 @@ __all__ = [
     "Holders",
     "Surroundings",
     "buffer_before",
+    "filters_on",
     "holding",
-    "is_on",
     "processor_of_all",
     "said_of",
     "tuned",
@@ -37,7 +39,7 @@ _PER_ROUTE: Final[dict[Kind, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Surroundings:
     """The context of a route: the filter chain, the router's filter in it, the listener's limits and upgrades."""
 
@@ -45,6 +47,38 @@ class Surroundings:
     processor: Processor
     limits: Limits
     upgrades: Upgrades
+
+    @cached_property
+    def before(self) -> tuple[Filter, ...]:
+        """The filters before the router's."""
+        return tuple(takewhile(lambda each: each.name != self.processor.name, self.filters))
+
+    @cached_property
+    def buffers(self) -> tuple[Filter, ...]:
+        """Those of them that hold whole bodies."""
+        return tuple(each for each in self.before if each.kind is Kind.BUFFER)
+
+    @cached_property
+    def is_off(self) -> bool:
+        """Whether the router's filter is off, unless a route says otherwise."""
+        return self.filters[len(self.before)].disabled
+
+    @cached_property
+    def _on(self) -> tuple[Filter, ...]:
+        return tuple(each for each in self.filters if not each.disabled)
+
+    @cached_property
+    def _off(self) -> dict[str, list[Filter]]:
+        found: dict[str, list[Filter]] = {}
+        for each in self.filters:
+            if each.disabled:
+                found.setdefault(each.name, []).append(each)
+        return found
+
+    def concerned(self, levels: Iterable[Part[Any]]) -> list[Filter]:
+        """Return the filters that may be on, given these levels: of thousands, most are off unless one says so."""
+        said = dict.fromkeys(name for level in levels for name in level.message.typed_per_filter_config)
+        return [*self._on, *(each for name in said for each in self._off.get(name, ()))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +113,7 @@ def processor_of_all(levels: list[Part[Any]], around: Surroundings) -> Processor
 def holding(levels: list[Part[Any]], around: Surroundings) -> Holders:
     """Return the filters that hold requests on a route, or on that to any of its weighted clusters."""
     ways = [[*levels, each] for each in weighted_of(levels)] or [levels]
-    found = [(each.name, _holding(each, way)) for each in around.filters for way in ways]
+    found = [(each.name, _holding(each, way)) for way in ways for each in around.concerned(way)]
     return Holders(
         frozenset(name for name, held in found if held.waits),
         frozenset(name for name, held in found if held.returns_bodies),
@@ -114,7 +148,7 @@ def weighted_of(levels: list[Part[Any]]) -> Iterator[Part[Any]]:
 def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
     """Return the router's filter on one route, None if it is off there."""
     processor = around.processor
-    on = not next(each.disabled for each in around.filters if each.name == processor.name)
+    on = not around.is_off
     for off, settings in said_of(levels, processor.name):
         on = not off
         per_route = settings.unpacked(ExtProcPerRoute) if settings else None
@@ -124,8 +158,13 @@ def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | Non
     return processor if on else None
 
 
-def is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
-    """Return whether a filter other than the router's is enabled on a route; some say so in their own settings."""
+def filters_on(levels: list[Part[Any]], around: Surroundings) -> list[Filter]:
+    """Return the filters that are on on a route."""
+    return [each for each in around.concerned(levels) if _is_on(each, levels)]
+
+
+def _is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
+    """Return whether a filter is enabled on a route; some say so in their own settings."""
     on = not filter_.disabled
     for off, settings in said_of(levels, filter_.name):
         kind = _PER_ROUTE.get(filter_.kind)
@@ -148,10 +187,8 @@ def buffer_before(levels: list[Part[Any]], around: Surroundings) -> tuple[int, P
     That is the limit of all filters from there on, whatever the listener's is. None if there is no such filter.
     """
     found = None
-    for filter_ in around.filters:
-        if filter_.name == around.processor.name:
-            break
-        if filter_.kind is Kind.BUFFER and is_on(filter_, levels):
+    for filter_ in around.buffers:
+        if _is_on(filter_, levels):
             found = filter_.buffer_bytes, filter_.place
             for _, settings in said_of(levels, filter_.name):
                 own = settings.unpacked(BufferPerRoute) if settings else None

@@ -12,7 +12,14 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from extproc.gateways.envoy.asked_retries import asks_retries_place
-from extproc.gateways.envoy.overrides import Surroundings, buffer_before, holding, is_on, processor_of_all, tuned
+from extproc.gateways.envoy.overrides import (
+    Surroundings,
+    buffer_before,
+    filters_on,
+    holding,
+    processor_of_all,
+    tuned,
+)
 from extproc.gateways.envoy.retries import retry_of
 from extproc.gateways.matching.headers import HeaderMatch
 from extproc.gateways.matching.paths import LITERAL, PathMatch
@@ -48,7 +55,7 @@ def _route(
     # The most specific level comes last and wins.
     levels = [table, host, part]
     held = holding(levels, around)
-    on = [each for each in around.filters if is_on(each, levels)]
+    on = filters_on(levels, around)
     buffered = buffer_before(levels, around)
     limit, limit_place = buffered or _body_limit((part, host), around.limits)
     return Route(

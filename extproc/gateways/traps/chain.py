@@ -15,9 +15,11 @@ ISTIO_S_PICKER: Final = "envoy.filters.http.ext_proc"
 
 
 def _duplicate_filter_name(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for at, each in enumerate(gateway.filters):
-        if each.kind is Kind.PROCESSOR and any(each.name == other.name for other in gateway.filters[:at]):
+    seen: set[str] = set()
+    for each in gateway.filters:
+        if each.kind is Kind.PROCESSOR and each.name in seen:
             yield Hit(each.place, f'two filters are called "{each.name}"')
+        seen.add(each.name)
 
 
 def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -28,11 +30,15 @@ def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _endpoint_picker_before(gateway: Gateway, router: Router) -> Iterator[Hit]:
     """Other servers may be asked first, such as one that checks prompts or reads the model from the body."""
-    processors = [each for each in gateway.filters if each.kind is Kind.PROCESSOR and not each.only_observes]
-    if any(each in processors and is_on(gateway, each) for each in split(gateway)[1]):
+    if any(_processes(each) and is_on(gateway, each) for each in split(gateway)[1]):
         return  # which is the picker, and in its place
-    pickers = {each.place for each in processors if _takes_endpoints(gateway) or _is_istio_s_picker(gateway, each)}
+    processors, takes = filter(_processes, gateway.filters), _takes_endpoints(gateway)
+    pickers = {each.place for each in processors if takes or _is_istio_s_picker(gateway, each)}
     yield from (hit for hit in before(Kind.PROCESSOR)(gateway, router) if hit.place in pickers)
+
+
+def _processes(filter_: Filter) -> bool:
+    return filter_.kind is Kind.PROCESSOR and not filter_.only_observes
 
 
 def _takes_endpoints(gateway: Gateway) -> bool:
@@ -54,7 +60,8 @@ def _rate_limit_before(gateway: Gateway, router: Router) -> Iterator[Hit]:
     header = router.sets[0]
     of_hosts = [route for host in asking_hosts(gateway) for route in host.routes]
     routes = [route for route in of_hosts if route.processor or route.header(header)]
-    tuned = {each.place for each in gateway.filters if any(each.name in route.tuned for route in routes)}
+    names = frozenset[str]().union(*(route.tuned for route in routes))
+    tuned = {each.place for each in gateway.filters if each.name in names}
     yield from (hit for hit in before(Kind.RATE_LIMIT)(gateway, router) if hit.place in tuned)
 
 

@@ -1,6 +1,7 @@
 """Searches that the traps of the filter chain share: what comes before and after the router's filter."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from extproc.gateways.model import Filter, Gateway, Kind
 from extproc.gateways.router import Router
@@ -17,8 +18,15 @@ def split(gateway: Gateway) -> tuple[tuple[Filter, ...], tuple[Filter, ...]]:
 
 def is_on(gateway: Gateway, filter_: Filter) -> bool:
     """Return whether a filter is enabled on a route on which the router is asked."""
-    routes = [route for host in gateway.hosts for route in host.routes if route.processor]
-    return any(filter_.name in route.filters_on for route in routes) if routes else not filter_.disabled
+    on = _names_on(gateway)
+    return not filter_.disabled if on is None else filter_.name in on
+
+
+@lru_cache(maxsize=1)  # asked of each filter of a gateway
+def _names_on(gateway: Gateway) -> frozenset[str] | None:
+    """Return the names of the filters that are on where the router is asked, None if it is on no route."""
+    asking = [route.filters_on for host in gateway.hosts for route in host.routes if route.processor]
+    return frozenset[str]().union(*asking) if asking else None
 
 
 def before(kind: Kind) -> Find:

@@ -71,7 +71,8 @@ def _by_gateway(rules: list[Rule]) -> list[list[Rule]]:
 
 def _asked(rules: list[Rule], processors: list[ExtProc]) -> list[ExtProc]:
     """Return the processors of a Gateway: those that are asked on its routes, or all if none is."""
-    return [each for each in processors if any(each in rule.asked for rule in rules)] or processors
+    asked = {each for rule in rules for each in rule.asked}
+    return [each for each in processors if each in asked] or processors
 
 
 def _clients(rules: list[Rule], manifests: Manifests) -> list[LocatedMap]:

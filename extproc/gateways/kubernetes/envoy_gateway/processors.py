@@ -3,6 +3,7 @@
 Source: Envoy Gateway's API reference and its `xds/translator`.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +26,7 @@ from extproc.gateways.kubernetes.manifests import (
 from extproc.gateways.kubernetes.type_names import EXT_PROC, HTTP_OPTIONS
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["FILTERS_OF_POLICIES", "ExtProc", "asked_of", "cluster_of", "filter_of", "processors_of"]
+__all__ = ["FILTERS_OF_POLICIES", "ExtProc", "asked_of", "by_entry", "cluster_of", "filter_of", "processors_of"]
 
 # The names of filters begin like that.
 FILTERS_OF_POLICIES: Final = "envoy.filters.http.ext_proc/envoyextensionpolicy/"
@@ -57,10 +58,14 @@ def processors_of(manifests: Manifests) -> list[ExtProc]:
     return found
 
 
-def asked_of(policy: LocatedMap, processors: list[ExtProc]) -> list[ExtProc]:
+def by_entry(processors: Iterable[ExtProc]) -> dict[int, ExtProc]:
+    """Return the processors by the identity of what is given of each, for `asked_of`."""
+    return {id(each.given): each for each in processors}
+
+
+def asked_of(policy: LocatedMap, processors: Mapping[int, ExtProc]) -> list[ExtProc]:
     """Return which of the processors are a policy's."""
-    entries = items_of(policy, "extProc")
-    return [each for each in processors if any(each.given is entry for entry in entries)]
+    return [processors[id(each)] for each in items_of(policy, "extProc") if id(each) in processors]
 
 
 def filter_of(processor: ExtProc) -> LocatedMap:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Parent, Policies
-from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of
+from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of, by_entry
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_weight
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
@@ -66,6 +66,7 @@ class Rule:
 def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
     """Return the rules of all HTTPRoutes, at each Gateway that they are attached to."""
     policies = Policies(manifests, "BackendTrafficPolicy", "EnvoyExtensionPolicy")
+    entries = by_entry(processors)
     return [
         Rule(
             route=route,
@@ -74,7 +75,7 @@ def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
             given=rule,
             parents=parents,
             traffic=policies.in_force("BackendTrafficPolicy", route, rule, parents),
-            asked=asked_of(policies.in_force("EnvoyExtensionPolicy", route, rule, parents), processors),
+            asked=asked_of(policies.in_force("EnvoyExtensionPolicy", route, rule, parents), entries),
         )
         for route in manifests.of("HTTPRoute")
         for gateways in [policies.gateways_of(route)]
