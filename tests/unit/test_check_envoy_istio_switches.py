@@ -55,3 +55,36 @@ def test_a_patch_that_sets_it_nevertheless() -> None:
     installed = DEPLOYMENT % ("istiod", OFF, "false")
     buffered = ("request_body_mode: STREAMED", "request_body_mode: BUFFERED")
     assert "expect-hangs" in names_of("istio", installed, patch, change=lambda text: text.replace(*buffered))
+
+
+ROUTER: Final = """
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: dualpool}
+spec: {clusterIP: None, ports: [{port: 80, name: http}, {port: %d, %s}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "found"),
+    [
+        (ROUTER % ("dualpool", 9002, "name: grpc"), False),
+        (ROUTER % ("dualpool", 9002, "name: grpc-ext-proc"), False),
+        (ROUTER % ("dualpool", 9002, "name: http2"), False),
+        (ROUTER % ("dualpool", 9002, "name: http"), True),
+        (ROUTER % ("dualpool", 9002, "name: http, appProtocol: grpc"), False),
+        (ROUTER % ("dualpool", 9002, "name: grpc, appProtocol: http"), True),
+        (ROUTER % ("dualpool", 9002, "appProtocol: kubernetes.io/h2c"), False),
+        (ROUTER % ("web", 9002, "name: http"), False),
+        (ROUTER % ("dualpool", 9003, "name: http"), False),  # of that port nothing is known
+    ],
+)
+def test_the_protocol_of_the_router_s_service(service: str, found: bool) -> None:  # noqa: FBT001
+    """Istio derives it from the port's name, or its `appProtocol`; gRPC needs HTTP/2."""
+    assert found == ("router-without-http2" in names_of("istio", service, change=_without_pings))
+
+
+def _without_pings(text: str) -> str:
+    """Leave out the patch that pings the router, which also makes its cluster speak HTTP/2."""
+    before, found, after = text.partition("    # Closes the connection to a router that hangs")
+    return before + after[after.index("    # The short pool and") :] if found else text
