@@ -1,10 +1,10 @@
-"""`dualpool check envoy` on environment variables of istiod that change what it generates."""
+"""`dualpool check envoy` on settings of istiod, Services and patches that change what Istio generates."""
 
 from typing import Final
 
 import pytest
 
-from extproc.gateways.kubernetes.type_names import MANAGER
+from extproc.gateways.kubernetes.type_names import EXT_PROC, MANAGER
 from tests.unit.test_check_envoy_manifests import PATCH, names_of
 
 OFF: Final = "ENABLE_100_CONTINUE_HEADERS"
@@ -88,3 +88,11 @@ def _without_pings(text: str) -> str:
     """Leave out the patch that pings the router, which also makes its cluster speak HTTP/2."""
     before, found, after = text.partition("    # Closes the connection to a router that hangs")
     return before + after[after.index("    # The short pool and") :] if found else text
+
+
+@pytest.mark.parametrize(("name", "found"), [("dualpool", {"message-timeout-long"}), ("other", set())])
+def test_a_patch_of_one_filter(name: str, found: set[str]) -> None:
+    """What is merged into another filter is none of the router's."""
+    match = f"listener: {{filterChain: {{filter: {{subFilter: {{name: {name}}}}}}}}}"
+    value = f"{{typed_config: {{'@type': {EXT_PROC}, message_timeout: 10s}}}}"
+    assert found == names_of("istio", PATCH.format(kind="HTTP_FILTER", match=match, value=value))

@@ -118,3 +118,33 @@ spec: {parentRefs: [%s], rules: [{}, {}]}
     names = [rule.cluster for rule in rules_of(Manifests(objects), [])]
     of_web = ["web/llm/web/a/0", "web/llm/web/a/1", "web/b/web/a/0", "web/b/web/a/1"]
     assert ["a/0", "a/1", "shop/a/0", "shop/a/1", *of_web] == names
+
+
+BACKEND: Final = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: %s, namespace: %s}
+spec: {endpoints: [{fqdn: {hostname: %s, port: 8000}}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("name: vllm-long", False),
+        ("name: vllm-long, namespace: shop", True),
+        ("name: vllm-long, namespace: web", False),
+    ],
+)
+def test_backends_of_the_same_name(named: str, found: bool) -> None:  # noqa: FBT001
+    """A route's Backend is that of its own namespace, unless it names another one."""
+    ours = {
+        "metadata: {name: llm}": "metadata: {name: llm, namespace: models}",
+        "metadata: {name: vllm-long}": "metadata: {name: vllm-long, namespace: models}",
+        "name: vllm-long}]": f"{named}}}]",
+    }
+    others = [
+        BACKEND % ("vllm-long", "shop", "vllm-short.dualpool.svc.cluster.local"),
+        BACKEND % ("vllm-long", "web", "vllm-web.dualpool.svc.cluster.local"),
+    ]
+    assert found == ("default-route-not-largest" in traps(*others, changes=ours, first=True))

@@ -15,6 +15,7 @@ from extproc.gateways.kubernetes.envoy_gateway.policies import Name, client_poli
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
 from extproc.gateways.kubernetes.envoy_gateway.proxies import proxy_of
 from extproc.gateways.kubernetes.envoy_gateway.routes import Rule, precedence, routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     bytes_of,
@@ -49,7 +50,10 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     backends = backends_of(manifests)
     clusters = [
         *map(cluster_of, processors),
-        *(pool_cluster(each.cluster, each.given, each.traffic, backends) for each in rules),
+        *(
+            pool_cluster(each.cluster, each.given, namespace_said(each.route), each.traffic, backends)
+            for each in rules
+        ),
     ]
     listeners = [
         _listener(place, client, of_gateway, _asked(of_gateway, processors), manifests)

@@ -6,6 +6,7 @@ Source: Envoy Gateway's API reference and its `xds/translator`.
 from collections.abc import Mapping
 from typing import Final
 
+from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace_said
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     inner,
@@ -27,23 +28,30 @@ CONNECT_TIMEOUT: Final = "10s"
 LIMIT: Final = 1024
 
 
-def backends_of(manifests: Manifests) -> dict[str, LocatedMap]:
-    """Return the specs of all Backends by name."""
-    return {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
+Backends = Mapping[str, list[LocatedMap]]
+"""Backends by name, of all namespaces."""
+
+
+def backends_of(manifests: Manifests) -> Backends:
+    """Return all Backends."""
+    found: dict[str, list[LocatedMap]] = {}
+    for each in manifests.of("Backend"):
+        found.setdefault(name_of(each), []).append(each)
+    return found
 
 
 def pool_cluster(
-    name: str, rule: LocatedMap, traffic: LocatedMap, backends: Mapping[str, LocatedMap]
+    name: str, rule: LocatedMap, namespace: str, traffic: LocatedMap, backends: Backends
 ) -> LocatedMap:
     """Return the cluster of an HTTPRoute rule, with the addresses and priorities of its Backends.
 
-    `traffic` is the BackendTrafficPolicy in force on the rule.
+    `namespace` is the route's, and `traffic` the BackendTrafficPolicy in force on the rule.
     """
     localities = []
     by_name = True
     for reference in used(items_of(rule, "backendRefs")):
         server = text_of(reference, "name")
-        spec = backends.get(server) if text_of(reference, "kind") == "Backend" else None
+        spec = _backend(reference, namespace, backends) if text_of(reference, "kind") == "Backend" else None
         by_name = by_name and spec is not None
         addresses = [_address(each) for each in items_of(spec, "endpoints")] if spec else [(server, 0)]
         endpoints = [
@@ -58,6 +66,13 @@ def pool_cluster(
         load_assignment={"cluster_name": name, "endpoints": localities},
     )
     return merged(cluster_with(traffic, name, rule.place), said)
+
+
+def _backend(reference: LocatedMap, namespace: str, backends: Backends) -> LocatedMap | None:
+    """Return the spec of a Backend that a rule refers to, which is in the route's namespace if none is said."""
+    namespace = text_of(reference, "namespace") or namespace
+    named = backends.get(text_of(reference, "name"), ())
+    return next((inner(each, "spec") for each in named if agree(namespace_said(each), namespace)), None)
 
 
 def _address(given: LocatedMap) -> tuple[str, int]:
