@@ -168,3 +168,19 @@ def test_paths_in_any_case(ignored: bool, found: dict[str, Any]) -> None:  # noq
     (host,) = hosts_of(Manifests(objects))
     (route,) = host["routes"]
     assert {"prefix": "/V1", **found} == {name: route["match"][name] for name in ("prefix", *found)}
+
+
+OTHER: Final = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: other, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: web}}
+  configPatches: [{applyTo: LISTENER, match: {context: GATEWAY}, patch: {operation: MERGE, value: {}}}]
+"""
+
+
+def test_the_router_s_workload_beside_others() -> None:
+    """What is known of the workload is what the EnvoyFilter with the router's filter says."""
+    assert HIDDEN in names_of(SIDECARS, OTHER, change=with_rule("sourceLabels: {llm: caller}"))
+    assert HIDDEN in names_of(SIDECARS, OTHER, change=with_rule("sourceNamespace: callers"))

@@ -4,6 +4,7 @@ from typing import Final
 
 import pytest
 
+from extproc.core.errors import ConfigurationError
 from extproc.gateways.kubernetes.type_names import EXT_PROC, MANAGER
 from tests.unit.test_check_envoy_manifests import PATCH, names_of
 
@@ -96,3 +97,10 @@ def test_a_patch_of_one_filter(name: str, found: set[str]) -> None:
     match = f"listener: {{filterChain: {{filter: {{subFilter: {{name: {name}}}}}}}}}"
     value = f"{{typed_config: {{'@type': {EXT_PROC}, message_timeout: 10s}}}}"
     assert found == names_of("istio", PATCH.format(kind="HTTP_FILTER", match=match, value=value))
+
+
+@pytest.mark.parametrize("number", ["many", "-1", "1.5", "9" * 19])
+def test_numbers_that_are_none(number: str) -> None:
+    """They are refused with their place, whatever is wrong with them."""
+    with pytest.raises(ConfigurationError, match=r"\d+\.yaml:\d+.*http2MaxRequests is not a whole number"):
+        names_of("istio", change=lambda text: text.replace("http2MaxRequests: 64", f"http2MaxRequests: {number}"))
