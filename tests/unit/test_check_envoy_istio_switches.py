@@ -104,3 +104,38 @@ def test_numbers_that_are_none(number: str) -> None:
     """They are refused with their place, whatever is wrong with them."""
     with pytest.raises(ConfigurationError, match=r"\d+\.yaml:\d+.*http2MaxRequests is not a whole number"):
         names_of("istio", change=lambda text: text.replace("http2MaxRequests: 64", f"http2MaxRequests: {number}"))
+
+
+AUTHORIZATION: Final = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: authorization, namespace: istio-system}
+spec:
+  configPatches:
+    - applyTo: HTTP_FILTER
+      match:
+        context: GATEWAY
+        listener: {filterChain: {filter: {subFilter: {name: %s}}}}
+      patch:
+        operation: %s
+        value:
+          name: authorization
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+            grpc_service: {envoy_grpc: {cluster_name: authorization}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("anchor", "operation", "first", "found"),
+    [
+        ("envoy.filters.http.router", "INSERT_BEFORE", True, set()),
+        ("envoy.filters.http.router", "INSERT_BEFORE", False, {"auth-after"}),
+        ("dualpool", "INSERT_BEFORE", False, set()),
+        ("dualpool", "INSERT_AFTER", False, {"auth-after"}),
+        ("dualpool", "INSERT_FIRST", False, set()),
+    ],
+)
+def test_the_place_of_another_filter(anchor: str, operation: str, first: bool, found: set[str]) -> None:  # noqa: FBT001
+    """Each patch puts its filter beside one that is there by then."""
+    assert found == names_of("istio", AUTHORIZATION % (anchor, operation), first=first)
