@@ -74,7 +74,7 @@ class Replica:
     def __init__(self, url: str, name: str) -> None:
         self.estimator: Estimator = make_estimator(SETTINGS)
         self.bites_ms: list[float] = []
-        self.sharer = Sharer(StoreSettings(url, name), TERMS, self.estimator, self._ask, self)
+        self.sharer = Sharer(StoreSettings(url, name), TERMS, lambda: self.estimator, self._ask, self)
 
     async def _ask(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401
         began_s = time.perf_counter()

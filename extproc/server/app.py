@@ -9,6 +9,7 @@ from typing import Final
 from extproc import __version__
 from extproc.config.loading import as_json, fingerprint
 from extproc.config.schema import Configuration
+from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.terms import Terms
 from extproc.core.router.router import Router
 from extproc.server.access_logs import AccessLogs
@@ -16,7 +17,6 @@ from extproc.server.admin import AdminPages
 from extproc.server.admin_http import Admin, addresses_of, admin_servers
 from extproc.server.background import Background
 from extproc.server.changes import Changes
-from extproc.server.current import CurrentEstimator
 from extproc.server.deadlines import Sweep
 from extproc.server.freed_memory import FreedMemory
 from extproc.server.grpc_core import Core
@@ -100,9 +100,8 @@ class App:
         self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(registry))
         self._admins = self._admin_servers(metrics, listener) if admin else []
         self.admin_address = self._admins[0].address if admin else ""
-        estimator = CurrentEstimator(lambda: self.router.placer.estimator)
         terms = Terms.of(configuration.estimator)
-        self._keeping = Keeping(configuration.state, terms, estimator, self.loop.awaited, metrics)
+        self._keeping = Keeping(configuration.state, terms, self._estimator, self.loop.awaited, metrics)
         watching = watch_job(lambda: self._streams.routing, metrics, self._posted(listener.failed))
         reported = _followed(metrics, FollowedFiles.LOG_KEY)
         key_file = KeyFile(self._in_force.log_key, self._in_force.renew_log_key, reported)
@@ -121,7 +120,7 @@ class App:
             self.registry,
             self.loop,
             lambda: self._health.ready,
-            lambda: self.router.placer.estimator.state(),  # noqa: PLW0108  (a reload replaces it)
+            lambda: self._estimator().state(),
             lambda: as_json(self._in_force.configuration, reload=self._reloader.report()),
         )
         recent = Recent()
@@ -191,6 +190,10 @@ class App:
         digest = fingerprint(configuration).hex()[:12]
         epsilon = configuration.estimator.bound_epsilon
         self._streams.metrics.about(__version__, configuration.mode, digest, configuration.pools, epsilon)
+
+    def _estimator(self) -> Estimator:
+        """Return the estimator in force, which a reload may replace."""
+        return self.router.placer.estimator
 
     def _knowledge(self) -> Knowledge:
         configuration = self._in_force.configuration

@@ -9,17 +9,19 @@ from typing import Any, Protocol
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.state.file import StateFile
 
-__all__ = ["Ask", "FailureLog", "KeeperListener", "Saver", "copied"]
+__all__ = ["Ask", "Current", "FailureLog", "KeeperListener", "Saver", "copied"]
 
 log = logging.getLogger("dualpool")
 
 Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function on the deciding thread and returns its result."""
+Current = Callable[[], Estimator]
+"""Returns the estimator in force, which a reload may replace."""
 
 
-async def copied(estimator: Estimator, ask: Ask) -> LearnedState:
+async def copied(estimator: Current, ask: Ask) -> LearnedState:
     """Return a state whose parts were copied one at a time: requests are decided in between."""
-    return LearnedState.joined([await ask(make) for make in await ask(estimator.parts)])
+    return LearnedState.joined([await ask(make) for make in await ask(lambda: estimator().parts())])
 
 
 class KeeperListener(Protocol):
@@ -60,10 +62,10 @@ class FailureLog:
 
 
 class Saver:
-    """Saves an estimator's state to a file every `every_s` seconds; a failed save is retried the next time."""
+    """Saves the estimator's state to a file every `every_s` seconds; a failed save is retried the next time."""
 
     def __init__(
-        self, file: StateFile, every_s: float, estimator: Estimator, ask: Ask, listener: KeeperListener
+        self, file: StateFile, every_s: float, estimator: Current, ask: Ask, listener: KeeperListener
     ) -> None:
         self._file = file
         self._every_s = every_s
@@ -78,7 +80,7 @@ class Saver:
 
     def load(self) -> bool:
         """Load the file before anything is served; return whether it held a state."""
-        return self._file.load(self._estimator.load)
+        return self._file.load(self._estimator().load)
 
     async def job(self) -> None:
         """Save until cancelled."""

@@ -7,13 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
 from extproc.state.changing import Knowledge
 from extproc.state.file import StateFile
-from extproc.state.keeper import Ask, KeeperListener, Saver
+from extproc.state.keeper import Ask, Current, KeeperListener, Saver
 from extproc.state.settings import StateSettings, StoreSettings
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Keeping:
     """
 
     def __init__(
-        self, settings: StateSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
+        self, settings: StateSettings, terms: Terms, estimator: Current, ask: Ask, listener: KeeperListener
     ) -> None:
         self._estimator = estimator
         self._saver: Saver | None = None
@@ -48,13 +47,13 @@ class Keeping:
         found = self._saver is not None and self._saver.load()
         if self._sharer is not None:
             if found:
-                self._sharer.begin_with(self._estimator.state())
+                self._sharer.begin_with(self._estimator().state())
             self._sharer.first()
 
     def end(self) -> None:
         """Save and publish what was learned since the last time; called after the jobs have ended."""
         if self._saver is not None:
-            self._saver.save(self._estimator.state())
+            self._saver.save(self._estimator().state())
         if self._sharer is not None:
             run(self._sharer.leave())
 
@@ -69,7 +68,7 @@ def in_store_of(state: StateSettings, estimator: EstimatorSettings) -> Knowledge
 
 
 def _sharer(
-    store: StoreSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
+    store: StoreSettings, terms: Terms, estimator: Current, ask: Ask, listener: KeeperListener
 ) -> "Sharer":
     from extproc.state.sharer import Sharer  # noqa: PLC0415  (it imports the store's client)
 

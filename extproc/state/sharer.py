@@ -14,13 +14,13 @@ from extproc.cancelling import cancelled
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.merging import bounded
-from extproc.core.estimator.protocol import Estimator, LearnedState
+from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
 from extproc.core.estimator.tables import Tables, settled
 from extproc.core.estimator.terms import Terms
 from extproc.look_ups import run
 from extproc.state.frame import HEAD_BYTES
-from extproc.state.keeper import Ask, FailureLog, KeeperListener, copied
+from extproc.state.keeper import Ask, Current, FailureLog, KeeperListener, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Found, Store
 from extproc.state.values import Base, bytes_of
@@ -39,10 +39,10 @@ WORTH_WRITING: Final = 0.5
 
 
 class Sharer:
-    """One replica's exchanges with the others; `estimator` is only touched through `ask`."""
+    """One replica's exchanges with the others; the estimator is only touched through `ask`."""
 
     def __init__(
-        self, settings: StoreSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
+        self, settings: StoreSettings, terms: Terms, estimator: Current, ask: Ask, listener: KeeperListener
     ) -> None:
         self._settings = settings
         self._terms = terms
@@ -67,7 +67,7 @@ class Sharer:
         self._folded: tuple[str, ...] = ()  # the replicas that the base includes
         # What the estimator does not have yet of the last exchange: `_share` counts all of it as applied.
         self._to_apply: deque[Change] = deque()
-        self._features: tuple[str, ...] = estimator.state().features
+        self._features: tuple[str, ...] = estimator().state().features
 
     def begin_with(self, view: LearnedState) -> None:
         """Use a state from a file as the base, unless the store turns out to hold anything."""
@@ -114,7 +114,7 @@ class Sharer:
                     self._apply_next()
                 if (base := await store.base()) is not None and self._name in base.folded:
                     self._rename(base)
-                await self._publish(store, self._compute(self._estimator.state()).own)
+                await self._publish(store, self._compute(self._estimator().state()).own)
                 if not self._is_new:
                     break
             # Those that stay may have started a moment ago. A base that is not in the store is what a file held.
@@ -171,7 +171,7 @@ class Sharer:
 
     def _apply_next(self) -> None:
         """Apply one bite, on the estimator's thread: whether it was applied does not depend on who awaits it."""
-        self._share.skipped(self._estimator.shift(self._to_apply.popleft()))
+        self._share.skipped(self._estimator().shift(self._to_apply.popleft()))
 
     def _rename(self, base: Base) -> None:
         """Go on under another name: what was published under this one is in the base.

@@ -28,7 +28,7 @@ class Replica:
         self.estimator = ByteClassEstimator(SETTINGS)
         # Each exchange runs in a new event loop, so it makes a new connection.
         self.settings = StoreSettings(url, **{"timeout_s": 30.0, "every_s": 60.0, **settings})  # type: ignore[arg-type]
-        self.sharer = Sharer(self.settings, TERMS, self.estimator, self._ask, self)
+        self.sharer = Sharer(self.settings, TERMS, lambda: self.estimator, self._ask, self)
         self._rng = np.random.default_rng(seed)
 
     async def _ask(self, function: Callable[[], object]) -> object:

@@ -57,7 +57,7 @@ def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Outcomes]:
         return function()
 
     outcomes = Outcomes()
-    return Saver(StateFile(path), 1.0, estimator, ask, outcomes), outcomes
+    return Saver(StateFile(path), 1.0, lambda: estimator, ask, outcomes), outcomes
 
 
 def test_a_saved_state_is_loaded(tmp_path: Path) -> None:
