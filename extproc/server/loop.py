@@ -74,6 +74,10 @@ class Loop:
         finally:
             future.cancel()
 
+    def ask_each(self, functions: Callable[[], Sequence[Callable[[], T]]], within_s: float) -> list[T]:
+        """Ask for functions, then ask each of them, with events in between; return the results, as `ask` does."""
+        return [self.ask(each, within_s) for each in self.ask(functions, within_s)]
+
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Run a function on the loop; the future gets its result or exception."""
         future: Future[T] = Future()

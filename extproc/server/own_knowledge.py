@@ -6,9 +6,10 @@ old one, which is then dropped.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.change import Change
@@ -23,8 +24,6 @@ from extproc.state.changing import NotDone, left_out
 __all__ = ["OwnKnowledge"]
 
 ANSWERS_WITHIN_S: Final = 5.0
-
-T = TypeVar("T")
 
 
 class OwnKnowledge:
@@ -50,13 +49,13 @@ class OwnKnowledge:
 
     def add(self, state: LearnedState) -> str:
         """Add what another router has learned, as if its responses had arrived now."""
-        with self._lock:
+        with self._lock, _or_not_done():
             settings, terms = self._settings(), Terms.of(self._settings())
             make_estimator(settings).load(state)  # raises if it cannot be used
             change = Share(terms).exchange(self._view(), [], bounded(state, terms)).change
             estimator, skipped = self._estimator(), Change()
             for bite in change.bites():
-                left = self._ask(partial(estimator.shift, bite))
+                left = self._loop.ask(partial(estimator.shift, bite), ANSWERS_WITHIN_S)
                 skipped = Change(
                     skipped.models + left.models,
                     skipped.categories + left.categories,
@@ -66,35 +65,34 @@ class OwnKnowledge:
 
     def forget(self, model: str) -> str:
         """Forget everything, or one model."""
-        with self._lock:
+        with self._lock, _or_not_done():
             view, after = self._view(), make_estimator(self._settings())
             if model:
                 rest = without_model(view, model)
                 if rest == view:
                     return f"nothing was learned about model {model!r}"
                 after.load(rest)
-            try:
-                self._replace(after)
-            except TimeoutError as error:
-                raise NotDone("the router is too busy to apply the change") from error
+            self._replace(after)
         return f"forgot model {model!r}" if model else "forgot everything"
 
     def undo(self, model: str) -> str:
         """Restore a model's previous prices."""
-        with self._lock:
-            estimator = self._estimator()
-            if not self._ask(partial(estimator.undo, model)):
+        with self._lock, _or_not_done():
+            if not self._loop.ask(partial(self._estimator().undo, model), ANSWERS_WITHIN_S):
                 return f"model {model!r} has no previous prices to restore"
         return f"restored the previous prices of model {model!r}"
 
     def _view(self) -> LearnedState:
-        return LearnedState.joined([self._ask(part) for part in self._ask(self._estimator().parts)])
+        return LearnedState.joined(self._loop.ask_each(self._estimator().parts, ANSWERS_WITHIN_S))
 
-    def _ask(self, function: Callable[[], T]) -> T:
-        try:
-            return self._loop.ask(function, ANSWERS_WITHIN_S)
-        except TimeoutError as error:
-            raise NotDone("the router is too busy to apply the change") from error
+
+@contextmanager
+def _or_not_done() -> Iterator[None]:
+    """Raise NotDone if the loop does not answer in time."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise NotDone("the router is too busy to apply the change") from error
 
 
 def _summary(state: LearnedState, change: Change, skipped: Change) -> str:

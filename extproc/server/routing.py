@@ -115,8 +115,7 @@ def _learned_under(configuration: Configuration, before: Routing, loop: Loop) ->
         return estimator
     after = make_estimator(settings)
     if settings.kind == before.configuration.estimator.kind:
-        parts = loop.ask(estimator.parts, TAKEN_WITHIN_S)
-        after.load(LearnedState.joined([loop.ask(part, TAKEN_WITHIN_S) for part in parts]))
+        after.load(LearnedState.joined(loop.ask_each(estimator.parts, TAKEN_WITHIN_S)))
     else:
         log.warning("the new kind of estimator cannot use the learned state and starts empty")
     return after

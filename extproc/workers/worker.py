@@ -93,8 +93,8 @@ class _Worker:
             case Question.METRICS:
                 return msgspec.msgpack.encode(families_of(app.registry))
             case Question.STATE:
-                parts = app.loop.ask(app.router.placer.estimator.parts, LOOP_ANSWERS_WITHIN_S)
-                return to_bytes(LearnedState.joined([app.loop.ask(part, LOOP_ANSWERS_WITHIN_S) for part in parts]))
+                parts = app.loop.ask_each(app.router.placer.estimator.parts, LOOP_ANSWERS_WITHIN_S)
+                return to_bytes(LearnedState.joined(parts))
             case Question.APPLY:
                 app.apply(msgspec.json.decode(content, type=Configuration))
             case Question.ADD:
