@@ -14,10 +14,10 @@ __all__ = ["cancelled"]
 AGAIN_AFTER_S: Final = 0.5
 
 
-async def cancelled(tasks: Iterable[asyncio.Task[Any]], again_after_s: float = AGAIN_AFTER_S) -> None:
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks, again and again, until all of them are done."""
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=again_after_s)
+        _, pending = await asyncio.wait(pending, timeout=AGAIN_AFTER_S)

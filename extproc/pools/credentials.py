@@ -7,7 +7,6 @@ read again when they change, because keys and certificates are renewed while the
 import os
 import re
 import ssl
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +30,12 @@ class KeyUnknown(DualpoolError):
     """A configured key cannot be read or is not valid; the message does not contain the key."""
 
 
-def key_of(where: Endpoints, environment: Mapping[str, str] = os.environ) -> str:
+def key_of(where: Endpoints) -> str:
     """Return the API key for a pool's servers, "" if none is configured. Raises KeyUnknown."""
     if where.api_key_file:
         source, key = where.api_key_file, _first_line(where.api_key_file)
     elif where.api_key_variable:
-        source, key = f"environment variable {where.api_key_variable}", environment.get(where.api_key_variable, "")
+        source, key = f"environment variable {where.api_key_variable}", os.environ.get(where.api_key_variable, "")
     else:
         return ""
     if _KEY.fullmatch(key) is None:

@@ -31,12 +31,9 @@ class Background:
     An exception in a job is logged and passed to `failed`, on the thread of the jobs; then the job is restarted.
     """
 
-    def __init__(
-        self, jobs: Sequence[Job], failed: Callable[[Exception], None], again_after_s: float = AGAIN_AFTER_S
-    ) -> None:
+    def __init__(self, jobs: Sequence[Job], failed: Callable[[Exception], None]) -> None:
         self._jobs = tuple(jobs)
         self._failed = failed
-        self._again_after_s = again_after_s
         self._runner = asyncio.Runner(loop_factory=LookingUp)
         self._ending = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="dualpool-background", daemon=True)
@@ -69,4 +66,4 @@ class Background:
             except Exception as error:
                 log.exception("a background job failed and is restarted", extra={"fields": {"job": repr(job)}})
                 self._failed(error)
-            await asyncio.sleep(self._again_after_s)
+            await asyncio.sleep(AGAIN_AFTER_S)

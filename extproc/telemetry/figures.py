@@ -4,10 +4,10 @@ The figures from histograms are in `Judged`, which may be a little older (judgin
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from extproc.telemetry.judging import Buckets, Judged, ModelFigures, judged_between
+from extproc.telemetry.judging import Buckets, Judged, ModelFigures
 from extproc.telemetry.looks import Look, grown, seconds_between, sum_of
 
 __all__ = ["Figures", "PoolFigures", "figures_between", "rates_between"]
@@ -67,11 +67,9 @@ def rates_between(before: Look, after: Look, pools: Iterable[str]) -> tuple[floa
     return tuple(by_pool[name] / seconds for name in pools)
 
 
-def figures_between(before: Look, after: Look, pools: Iterable[str], judged: Judged | None = None) -> Figures:
+def figures_between(before: Look, after: Look, pools: Sequence[str], judged: Judged) -> Figures:
     """Return the figures for the time between two looks; `pools` in order, the default one last."""
-    names = tuple(pools)
     seconds = seconds_between(before, after)
-    judged = judged or judged_between(before, after)
     by_pool: dict[str, float] = defaultdict(float)
     reasons: dict[str, float] = defaultdict(float)
     for labels, count in grown(before, after, "dualpool_requests_total"):
@@ -83,7 +81,7 @@ def figures_between(before: Look, after: Look, pools: Iterable[str], judged: Jud
         seconds=seconds,
         per_s=total / seconds,
         observed=judged.observed,
-        pools=tuple(PoolFigures(n, by_pool[n] / seconds, by_pool[n] / total if total else 0.0) for n in names),
+        pools=tuple(PoolFigures(n, by_pool[n] / seconds, by_pool[n] / total if total else 0.0) for n in pools),
         reasons=dict(sorted(reasons.items(), key=lambda entry: -entry[1])),
         models=judged.models,
         errors=judged.errors,

@@ -94,10 +94,6 @@ class _Kinds:
         self._at_s[kind] = now
         return True
 
-    def __len__(self) -> int:
-        """Return how many kinds are remembered."""
-        return len(self._at_s)
-
 
 class OncePerMinute(logging.Filter):
     """Passes one exception or library warning of each kind per minute, and all other lines of our own."""

@@ -36,12 +36,11 @@ class Look:
     samples: Mapping[str, Mapping[Labels, float]]
 
 
-def look_at(metrics: Iterable[Metric], at_s: float, shared: dict[Labels, Labels] | None = None) -> Look:
+def look_at(metrics: Iterable[Metric], at_s: float, shared: dict[Labels, Labels]) -> Look:
     """Return all samples of some metrics.
 
     Looks with the same `shared` have their labels in common, which would otherwise be most of their memory.
     """
-    shared = {} if shared is None else shared
     samples: dict[str, dict[Labels, float]] = defaultdict(dict)
     for metric in metrics:
         for sample in metric.samples:

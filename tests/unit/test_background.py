@@ -27,7 +27,9 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
     assert cleaned_up.is_set()
 
 
-def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_that_failed_is_logged_and_restarted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job's failure is reported, and neither ends it for good nor affects the other jobs."""
     attempts: list[int] = []
     failures: list[Exception] = []
@@ -44,7 +46,8 @@ def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixt
         other.set()
         await asyncio.Event().wait()
 
-    background = Background([failing, sound], failures.append, again_after_s=0)
+    monkeypatch.setattr("extproc.server.background.AGAIN_AFTER_S", 0)
+    background = Background([failing, sound], failures.append)
     with caplog.at_level(logging.ERROR, "dualpool"):
         background.start()
         assert other.wait(10)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from extproc.cancelling import cancelled
 
 
@@ -16,16 +18,17 @@ async def _stubborn(lost: list[int], most: int) -> None:
             lost.append(1)
 
 
-def test_a_task_that_loses_cancellations_is_cancelled_again() -> None:
+def test_a_task_that_loses_cancellations_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each task is cancelled until it is done, also next to one that is done at once."""
 
     async def scenario() -> tuple[list[int], list[bool]]:
         lost: list[int] = []
         tasks = [asyncio.create_task(_stubborn(lost, 2)), asyncio.create_task(asyncio.sleep(0))]
         await asyncio.sleep(0)
-        await cancelled(tasks, again_after_s=0.001)
+        await cancelled(tasks)
         return lost, [task.cancelled() for task in tasks]
 
+    monkeypatch.setattr("extproc.cancelling.AGAIN_AFTER_S", 0.001)
     lost, ended = asyncio.run(scenario())
     assert ([1, 1], True) == (lost, ended[0])
 

@@ -9,7 +9,8 @@ from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Usage
 from extproc.telemetry.fan_out import FanOut
-from extproc.telemetry.figures import TROUBLE, figures_between
+from extproc.telemetry.figures import TROUBLE, Figures, figures_between
+from extproc.telemetry.judging import judged_between
 from extproc.telemetry.looks import Look, look_at
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import MOST, Recent
@@ -19,6 +20,11 @@ from tests.unit.decisions import DECISION, LEARNED, LONG, SHORT
 
 POOLS = ("short", "long")
 NOTHING = Look(0.0, {})
+
+
+def figures_of(before: Look, after: Look, pools: tuple[str, ...]) -> Figures:
+    """Return the figures for the time between two snapshots, all of which are judged by the same two."""
+    return figures_between(before, after, pools, judged_between(before, after))
 
 
 @pytest.fixture
@@ -31,11 +37,11 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
     """What was counted before the first snapshot is left out."""
     for _ in range(5):
         metrics.decided(DECISION)
-    first = look_at(metrics.collect(), 10.0)
+    first = look_at(metrics.collect(), 10.0, {})
     for _ in range(3):
         metrics.decided(DECISION)
     metrics.decided(replace(DECISION, pool=LONG, reason=Reason.TOO_LONG, routed=False))
-    found = figures_between(first, look_at(metrics.collect(), 12.0), POOLS)
+    found = figures_of(first, look_at(metrics.collect(), 12.0, {}), POOLS)
 
     assert 2.0 == found.per_s
     assert [("short", 1.5, 0.75), ("long", 0.5, 0.25)] == [(p.name, p.per_s, p.share) for p in found.pools]
@@ -59,7 +65,7 @@ def test_a_models_share_of_smaller_pools_is_of_its_own_pools(metrics: Metrics) -
     ):
         for _ in range(times):
             metrics.decided(replace(DECISION, pool=pool, reason=reason))
-    (model,) = figures_between(NOTHING, look_at(metrics.collect(), 1.0), ("short", "own-long", "long")).models
+    (model,) = figures_of(NOTHING, look_at(metrics.collect(), 1.0, {}), ("short", "own-long", "long")).models
     assert 0.25 == model.routed
 
 
@@ -70,7 +76,7 @@ def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None
         metrics.decided(DECISION)
         learning = replace(LEARNED, ratio=ratio, under_counted=ratio < 0.9)
         metrics.observed(Observation(DECISION, SHORT, Usage(100, 5, 0), learning))
-    found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
+    found = figures_of(NOTHING, look_at(metrics.collect(), 1.0, {}), POOLS)
 
     assert 10 == found.observed
     assert 1 == found.under_counted
@@ -84,7 +90,7 @@ def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None
 
 def test_a_router_without_traffic_shows_nothing(metrics: Metrics) -> None:
     """Unknown figures are None, not zero; pools are listed anyway."""
-    found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
+    found = figures_of(NOTHING, look_at(metrics.collect(), 1.0, {}), POOLS)
     assert 0.0 == found.per_s
     assert ["short", "long"] == [pool.name for pool in found.pools]
     assert [] == [*found.models, *found.errors, *found.trouble]
@@ -93,13 +99,13 @@ def test_a_router_without_traffic_shows_nothing(metrics: Metrics) -> None:
 
 def test_a_counter_that_was_reset_is_counted_from_zero(metrics: Metrics) -> None:
     """When a replaced worker's counters restart, rates do not become negative."""
-    before = look_at(metrics.collect(), 0.0)
+    before = look_at(metrics.collect(), 0.0, {})
     metrics.decided(DECISION)
-    high = look_at(metrics.collect(), 1.0)
+    high = look_at(metrics.collect(), 1.0, {})
     fallen = {name: {labels: value + 7 for labels, value in rows.items()} for name, rows in high.samples.items()}
-    found = figures_between(Look(0.0, fallen), high, POOLS)
+    found = figures_of(Look(0.0, fallen), high, POOLS)
     assert 1.0 == found.per_s
-    assert 1.0 == figures_between(before, high, POOLS).per_s
+    assert 1.0 == figures_of(before, high, POOLS).per_s
 
 
 def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> None:
@@ -107,7 +113,7 @@ def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> Non
     metrics.misconfigured(Misconfiguration.NO_REQUEST_HEADERS)
     metrics.failed(RuntimeError())
     metrics.undecided["gateway_left",] += 1
-    found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
+    found = figures_of(NOTHING, look_at(metrics.collect(), 1.0, {}), POOLS)
     assert {("no_request_headers", 1.0), ("RuntimeError", 1.0)} == {each[1:] for each in found.trouble}
 
 
@@ -129,8 +135,8 @@ def test_failures_outside_of_requests_are_listed_and_successes_are_not(metrics: 
         reloads.reloaded(ReloadOutcome.APPLIED if done else ReloadOutcome.REFUSED, in_force=done)
     workers.replaced(0, Replaced.ENDED)
     workers.replaced(1, Replaced.ENDED)
-    seen = look_at([*metrics.collect(), *reloads.collect(), *workers.collect()], 1.0)
-    found = figures_between(NOTHING, seen, POOLS)
+    seen = look_at([*metrics.collect(), *reloads.collect(), *workers.collect()], 1.0, {})
+    found = figures_of(NOTHING, seen, POOLS)
     assert [
         ("configuration reloads", "refused", 1.0),
         ("saves of learned state", "failed", 1.0),

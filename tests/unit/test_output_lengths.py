@@ -11,7 +11,7 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import RowChange
 from extproc.core.estimator.length_counts import BINS, FADING
-from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.output_lengths import OutputLengths, states_of
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
@@ -144,7 +144,7 @@ def test_lengths_learned_by_others_are_used_at_once() -> None:
     learned, other, young = (OutputLengths(EstimatorSettings(output_epsilon=0.1)) for _ in range(3))
     for _ in range(50):
         other.observe(CATEGORY, 20, cut=False)
-    learned.load(other.state())
+    learned.load(states_of(other.rows()))
     learned.tokens(None, CATEGORY)
     learned.observe(CATEGORY, 20, cut=False, number=1)
     assert 23 == learned.expected(CATEGORY)
@@ -176,7 +176,7 @@ def test_counts_stay_finite_over_a_hundred_thousand_responses() -> None:
     learned = OutputLengths(EstimatorSettings())
     for _ in range(100_000):
         learned.observe(CATEGORY, 100, cut=False)
-    state, _ = learned.state()
+    state, _ = states_of(learned.rows())
     assert 1 / (1 - FADING) == pytest.approx(np.frombuffer(state.ended).sum(), rel=1e-6)
     assert 100_000 == state.observations
 
@@ -205,7 +205,7 @@ def test_responses_without_output_are_ignored(tokens: int) -> None:
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
     for _ in range(20):
         learned.observe(CATEGORY, tokens, cut=False)
-    assert () == learned.state()
+    assert () == states_of(learned.rows())
 
 
 NONE = (0.0,) * BINS
@@ -221,7 +221,7 @@ def test_invalid_counts_are_not_loaded(counts: tuple[float, ...], which: str) ->
     learned = OutputLengths(EstimatorSettings())
     with pytest.raises(ConfigurationError, match="of model 'm' are not valid counts"):
         learned.load((good, broken))
-    assert () == learned.state()
+    assert () == states_of(learned.rows())
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,8 @@ def test_a_new_category_starts_from_its_model() -> None:
 def test_state_round_trips() -> None:
     """Loaded lengths equal the saved ones; counts with another number of bins are refused."""
     learned, other = lengths(300), OutputLengths(EstimatorSettings(output_epsilon=0.05))
-    other.load(learned.state())
-    assert other.state() == learned.state()
+    other.load(states_of(learned.rows()))
+    assert states_of(other.rows()) == states_of(learned.rows())
     assert other.expected(CATEGORY) == learned.expected(CATEGORY)
     with pytest.raises(ConfigurationError, match="bins"):
         other.load((OutputState(CATEGORY, packed([1.0]), packed([1.0])),))
@@ -272,7 +272,7 @@ def test_the_number_of_output_categories_is_limited() -> None:
     learned = OutputLengths(EstimatorSettings(max_categories=10))
     for number in range(100):
         learned.observe(CategoryKey("m", f"tenant {number}"), 50, cut=False)
-    assert 10 == len(learned.state())
+    assert 10 == len(states_of(learned.rows()))
 
 
 def estimate_output(estimator: ByteClassEstimator, declared: int | None) -> int:

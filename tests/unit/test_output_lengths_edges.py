@@ -6,7 +6,7 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.change import RowChange
 from extproc.core.estimator.length_counts import BINS, FADING, LengthCounts
-from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.output_lengths import OutputLengths, states_of
 from extproc.core.estimator.packing import packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
@@ -27,11 +27,11 @@ def test_changes_of_others_fade_by_the_responses_since(age: int) -> None:
     lengths = OutputLengths(EstimatorSettings())
     for _ in range(100):
         lengths.observe(KEY, 50, cut=False)
-    before = sum(unpacked(state.ended).sum() for state in lengths.state() if state.category == KEY)
+    before = sum(unpacked(state.ended).sum() for state in states_of(lengths.rows()) if state.category == KEY)
     counts = np.zeros(2 * BINS)
     counts[7] = 10.0
     assert lengths.shift(RowChange(KEY, 100 - age, 10, counts))
-    after = sum(unpacked(state.ended).sum() for state in lengths.state() if state.category == KEY)
+    after = sum(unpacked(state.ended).sum() for state in states_of(lengths.rows()) if state.category == KEY)
     assert 10 * FADING**age == pytest.approx(after - before)
 
 
@@ -44,7 +44,7 @@ def test_cut_responses_fade_and_add_up_like_others() -> None:
     counts[BINS + 7] = 10.0
     for position, added in enumerate((0.0, 10.0)):
         assert lengths.shift(RowChange(KEY, 3 + 10 * position, 10, position * counts))
-        (cut,) = (unpacked(state.cut) for state in lengths.state() if state.category == KEY)
+        (cut,) = (unpacked(state.cut) for state in states_of(lengths.rows()) if state.category == KEY)
         assert pytest.approx((1 + FADING + FADING**2 + added, added)) == (cut.sum(), cut[7])
 
 
@@ -53,7 +53,7 @@ def test_a_change_that_takes_more_than_there_is_leaves_nothing() -> None:
     lengths = OutputLengths(EstimatorSettings())
     lengths.observe(KEY, 50, cut=False)
     assert lengths.shift(RowChange(KEY, 0, -9, np.full(2 * BINS, -9.0)))
-    (state,) = [state for state in lengths.state() if state.category == KEY]
+    (state,) = [state for state in states_of(lengths.rows()) if state.category == KEY]
     assert (0, 0.0) == (state.observations, unpacked(state.ended).sum())
 
 
@@ -76,7 +76,7 @@ def test_lengths_are_kept_under_their_own_keys(declared: bool, prefix: str) -> N
     lengths = OutputLengths(EstimatorSettings())
     lengths.observe(CategoryKey("a model of its own", "latin"), 50, cut=False, declared=declared)
     expected = {CategoryKey("a model of its own", prefix), CategoryKey("a model of its own", prefix + "latin")}
-    assert expected == {state.category for state in lengths.state()}
+    assert expected == {state.category for state in states_of(lengths.rows())}
 
 
 def test_counts_stay_finite_over_any_number_of_responses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.length_counts import LengthCounts
 from extproc.core.estimator.merging import merged
-from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.output_lengths import OutputLengths, states_of
 from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import CategoryKey, Estimator
 from extproc.core.estimator.settings import EstimatorSettings
@@ -68,7 +68,7 @@ def test_a_single_source_counts_in_full() -> None:
         for _ in range(150):
             learned.observe(CATEGORY, random.randrange(50, 400), cut=False, source=source)
     assert one.expected(CATEGORY, 77) == one.expected(CATEGORY, 1) == unknown.expected(CATEGORY) < 600
-    for state in one.state():
+    for state in states_of(one.rows()):
         assert 144 < unpacked(state.ended).sum() <= 150
 
 

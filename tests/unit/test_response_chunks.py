@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.apis.response import usage_reader
+from extproc.core.apis.response import MAX_EVENT_BYTES, usage_reader
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
 from extproc.core.reading.reader import UsageReader
@@ -119,9 +119,10 @@ def test_any_bytes_are_an_overflow_or_not(body: bytes) -> None:
 
 def test_an_event_over_the_cap_is_too_large() -> None:
     """An event of a stream has its own limit besides that of the response."""
-    reader = usage_reader(Api.CHAT, "text/event-stream", "", CAP, max_event_bytes=1000)
+    reader = usage_reader(Api.CHAT, "text/event-stream", "", 2 * MAX_EVENT_BYTES)
+    reader.feed(b"data: " + b"x" * (MAX_EVENT_BYTES - 6))
     with pytest.raises(ResponseNotUnderstood) as caught:
-        reader.feed(b"data: " + b"x" * 2000)
+        reader.feed(b"x")
     assert caught.value.fault == ResponseFault.TOO_LARGE
 
 

@@ -1,7 +1,7 @@
 """Selection of the reader for a response, by its status, content type and encoding.
 
 A response is decompressed, then either collected and decoded once (JSON) or searched event by event (SSE). Memory
-is bounded by `max_bytes` for JSON and by `max_event_bytes` for a stream, from which only the last usage is kept.
+is bounded by `max_bytes` for JSON and by MAX_EVENT_BYTES for a stream, from which only the last usage is kept.
 """
 
 from functools import partial
@@ -34,9 +34,7 @@ def reader_for(api: Api, head: ResponseHead, max_bytes: int, *, may_fill_context
     raise ResponseNotUnderstood(ResponseFault.STATUS, str(head.status))
 
 
-def usage_reader(
-    api: Api, content_type: str, content_encoding: str, max_bytes: int, max_event_bytes: int = MAX_EVENT_BYTES
-) -> UsageReader:
+def usage_reader(api: Api, content_type: str, content_encoding: str, max_bytes: int) -> UsageReader:
     """Return the reader for the usage of a successful response.
 
     `max_bytes` bounds the size of the decompressed response, which includes all events of a stream, though they
@@ -48,5 +46,5 @@ def usage_reader(
     if media_type == "application/json":
         return JsonReader(decoder, family.read_response)
     if media_type == "text/event-stream" and family.events is not None:
-        return family.events(decoder, max_event_bytes)
+        return family.events(decoder, MAX_EVENT_BYTES)
     raise ResponseNotUnderstood(ResponseFault.NOT_JSON, f"content-type {content_type[:64]!r} of {api}")

@@ -53,7 +53,7 @@ from extproc.core.estimator.clipping import WILD
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import OF_KIND, Features, features
 from extproc.core.estimator.kinds import SCRIPT_KEYS, tenant_key
-from extproc.core.estimator.knowledge import KIND, Knowledge
+from extproc.core.estimator.knowledge import Knowledge
 from extproc.core.estimator.lessons import Lesson, teach
 from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState, Learning, Refused, Source
@@ -74,8 +74,6 @@ class ByteClassEstimator:
 
     The vocabulary `left_out` is excluded from the prior, so that an evaluation can treat it as a new one.
     """
-
-    KIND = KIND
 
     def __init__(self, settings: EstimatorSettings, left_out: str = "") -> None:
         self._settings = settings

@@ -121,10 +121,6 @@ class OutputLengths:
             return False
         return lengths.is_ripe(self.estimates)
 
-    def state(self) -> tuple[OutputState, ...]:
-        """Return what is learned."""
-        return states_of(self.rows())
-
     def rows(self) -> "Outputs":
         """Return the rows that `states_of` converts."""
         return list(self._lengths)

@@ -67,15 +67,15 @@ class Table(Generic[K]):
             {key: i for i, key in enumerate(keys)}, np.zeros(n, np.int64), np.zeros(n), np.zeros((n, columns))
         )
 
-    def add(self, other: "Table[K]", keep: Numbers | None = None) -> None:
-        """Add the rows of another table, whose keys are all in this one, each multiplied by `keep`."""
+    def add(self, other: "Table[K]") -> None:
+        """Add the rows of another table, whose keys are all in this one."""
         if list(self.index) == list(other.index):
             rows: Any = slice(None)
         else:
             rows = np.fromiter(map(self.index.__getitem__, other.index), np.intp, len(other.index))
         self.counts[rows] += other.counts
-        self.weights[rows] += other.weights if keep is None else keep * other.weights
-        self.values[rows] += other.values if keep is None else keep[:, None] * other.values
+        self.weights[rows] += other.weights
+        self.values[rows] += other.values
 
     def aligned(self, keys: Sequence[K], columns: int = 0) -> "Table[K]":
         """Return the rows of these keys, zeros for missing ones; an empty table returns `columns` columns."""
