@@ -4,10 +4,13 @@ The reported size is not used: a device or a pipe has none, and a sparse file ma
 """
 
 import errno
+import os
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["read_file", "read_followed", "read_from", "refuse_pipe"]
+__all__ = ["Stamp", "read_file", "read_followed", "read_from", "refuse_pipe", "stamp_of"]
+
+Stamp = tuple[int, int, int]
 
 
 def read_file(path: Path | str, most_bytes: int) -> bytes:
@@ -26,6 +29,15 @@ def refuse_pipe(path: Path | str) -> None:
     """Raise OSError for a named pipe: whoever opens one waits for a writer, and can read its content only once."""
     if Path(path).is_fifo():
         raise OSError(errno.EINVAL, "a pipe, which can be read only once", str(path))
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Return a value that changes when a file is written or replaced; None if there is no file, or no path."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (Path("") would be the working folder)
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def read_from(file: BinaryIO, most_bytes: int, name: str) -> bytes:

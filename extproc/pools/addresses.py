@@ -3,13 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from extproc.core.errors import DualpoolError
 from extproc.core.placing.pool import Endpoints
-from extproc.files import refuse_pipe
+from extproc.files import read_followed
 
 __all__ = ["MAX_ENDPOINTS", "AddressesUnknown", "Resolve", "endpoints", "resolve"]
 
@@ -66,9 +65,7 @@ async def endpoints(where: Endpoints, timeout_s: float, resolve: Resolve = resol
 
 def _read(name: str) -> list[str]:
     try:
-        refuse_pipe(name)
-        with Path(name).open("rb") as file:
-            lines = file.read(MAX_FILE_BYTES).decode().splitlines()
+        lines = read_followed(name, MAX_FILE_BYTES).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AddressesUnknown(f"{name}: {error}") from error
     urls = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -7,7 +7,6 @@ read again when they change, because keys and certificates are renewed while the
 import os
 import re
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,14 +15,12 @@ import httpx
 
 from extproc.core.errors import DualpoolError
 from extproc.core.placing.pool import Endpoints, EndpointTls
-from extproc.files import refuse_pipe
+from extproc.files import Stamp, refuse_pipe, stamp_of
 
 __all__ = ["KeyUnknown", "Trust", "key_of"]
 
 MAX_KEY_CHARS: Final = 4_096
 _KEY: Final = re.compile(f"[!-~]{{1,{MAX_KEY_CHARS}}}")  # other characters could end the header
-
-_Stamp = tuple[int, int, int]
 
 
 class KeyUnknown(DualpoolError):
@@ -62,7 +59,7 @@ class Trust:
     tls: EndpointTls
     context: ssl.SSLContext | None
     fault: str
-    stamps: tuple[_Stamp | None, ...]
+    stamps: tuple[Stamp | None, ...]
 
     @classmethod
     def of(cls, tls: EndpointTls | None) -> "Trust":
@@ -98,13 +95,5 @@ def _context(tls: EndpointTls) -> ssl.SSLContext:
     return context
 
 
-def _stamps(tls: EndpointTls) -> tuple[_Stamp | None, ...]:
-    return tuple(map(_stamp, (tls.ca_file, tls.certificate_file, tls.private_key_file)))
-
-
-def _stamp(name: str) -> _Stamp | None:
-    with suppress(OSError):
-        if name:
-            found = os.stat(name)  # noqa: PTH116  (twice as fast)
-            return found.st_mtime_ns, found.st_ino, found.st_size
-    return None
+def _stamps(tls: EndpointTls) -> tuple[Stamp | None, ...]:
+    return tuple(map(stamp_of, (tls.ca_file, tls.certificate_file, tls.private_key_file)))

@@ -6,7 +6,6 @@ ones. Since a gateway's connections may last for days, changed files are also tr
 
 import asyncio
 import logging
-import os
 import ssl
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import grpc
 
 from extproc.config.schema import TlsFiles
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_followed, refuse_pipe
+from extproc.files import Stamp, read_followed, refuse_pipe, stamp_of
 from extproc.server.validity import UNKNOWN, Validity, validity_of
 
 __all__ = ["Certificates", "check_pem"]
@@ -38,7 +37,7 @@ class Certificates:
     def __init__(self, files: TlsFiles, report: Callable[[bool], None]) -> None:
         self._files = files
         self._report = report
-        self._seen: _Stamps | None = self._stamps()
+        self._seen: list[Stamp | None] | None = self._stamps()
         self._looked = self._tried = self._seen
         self._fault: ConfigurationError | None = None
         self.validity = _validity(files)
@@ -71,7 +70,7 @@ class Certificates:
         self._looked = stamps
         self._report(self._fault is not None)
 
-    def _try(self, stamps: "_Stamps") -> ConfigurationError | None:
+    def _try(self, stamps: list[Stamp | None]) -> ConfigurationError | None:
         """Return why the files cannot be used, if so; it is logged once for each change of the files."""
         with self._trying:
             if stamps != self._tried:
@@ -99,9 +98,9 @@ class Certificates:
         log.info("the TLS files have changed and are in use")
         return configuration
 
-    def _stamps(self) -> "_Stamps":
+    def _stamps(self) -> list[Stamp | None]:
         files = self._files
-        return [_stamp(name) for name in (files.certificate_file, files.private_key_file, files.client_ca_file)]
+        return [stamp_of(name) for name in (files.certificate_file, files.private_key_file, files.client_ca_file)]
 
 
 def _fault_of(files: TlsFiles) -> ConfigurationError | None:
@@ -152,19 +151,6 @@ def check_pem(files: TlsFiles) -> None:
         raise ConfigurationError(
             f"listen.tls.client_ca_file: {authority!r} given; a PEM file of certificates is needed: {error}"
         ) from error
-
-
-_Stamp = tuple[int, int, int]
-_Stamps = list[_Stamp | None]
-
-
-def _stamp(name: str) -> _Stamp | None:
-    """Return a value that changes when the file is written or replaced; None if there is no file."""
-    try:
-        found = os.stat(name)  # noqa: PTH116  (Path("") would be the working folder)
-    except (OSError, ValueError):
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _read(name: str, field: str) -> bytes:

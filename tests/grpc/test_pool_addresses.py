@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from extproc.core.placing.pool import Endpoints
-from extproc.pools.addresses import AddressesUnknown, endpoints
+from extproc.pools.addresses import MAX_FILE_BYTES, AddressesUnknown, endpoints
 from extproc.pools.reports import LoadReport, ModelReport
 from extproc.pools.scraping import MAX_AT_ONCE, EndpointReport
 from extproc.pools.watching import PoolReport
@@ -117,6 +117,14 @@ def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(AddressesUnknown, match="servers"):
         asyncio.run(endpoints(where, 1))
+
+
+def test_a_file_that_is_too_long_is_an_error(tmp_path: Path) -> None:
+    """Its last line would be cut, and be the URL of another server."""
+    file = tmp_path / "servers"
+    file.write_text("http://a:1\n" + "#" * (MAX_FILE_BYTES - 21) + "\nhttp://b:234\n")
+    with pytest.raises(AddressesUnknown, match="larger than"):
+        asyncio.run(endpoints(Endpoints(file=str(file)), 1))
 
 
 def test_a_file_that_is_empty_for_a_moment_keeps_the_known_servers(tmp_path: Path) -> None:
