@@ -84,8 +84,8 @@ class LearningSettings:
     """Response messages that may be read at once; with 0 nothing is learned. Divided among several workers."""
     max_streams: Annotated[int, Meta(ge=1)] = 24
     """Streams that each process keeps open at once for their responses; those of one model and stratum get at most
-    half. They count against the gateway's limit
-    on concurrent requests to the router; decisions need the rest of it."""
+    half. They count against the gateway's limit on concurrent requests to the router; decisions need the rest of
+    it."""
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO
     """Which streams are expected to report usage: `asked`, those whose client asked for it; `always`, all;
     `auto`, those whose client asked, and all of a model that was seen to report usage unasked."""
