@@ -89,15 +89,15 @@ def ours(
     )
 
 
-def with_and_without(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Case:
-    """Return the figures of some groups in each stream, and of the same requests in a stream without the rest."""
+def with_and_without(name: str, streams: Streams, plan: Plan) -> Case:
+    """Return the figures of ordinary requests in each stream, and of the same requests without the others."""
     without = []
     for stream in streams:
-        chosen = of_groups(stream, groups)
+        chosen = of_groups(stream, ORDINARY)
         alone = [request for request, is_chosen in zip(stream, chosen, strict=True) if is_chosen]
         warm_up = int(chosen[: plan.warm_up].sum())  # the ones within the warm-up of the full stream
         without.append(figures_of(plan.contestant(), alone, replace(plan, warm_up=warm_up)))
-    return Case(name, ours(streams, plan, only=groups), tuple(without))
+    return Case(name, ours(streams, plan, only=ORDINARY), tuple(without))
 
 
 def figures_from(stream: Sequence[Request], start: int, plan: Plan, warm_up: int) -> Figures:

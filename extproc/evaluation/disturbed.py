@@ -29,9 +29,9 @@ def halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> l
     ]
 
 
-def flipped(stream: Sequence[Request], seed: int) -> list[Request]:
+def flipped(stream: Sequence[Request]) -> list[Request]:
     """Reorder a stream: of every other kind of text, 90 % of the requests come early; of the rest, 10 %."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     early_kinds = set(sorted({request.kind for request in stream})[::2])
     early = rng.random(len(stream)) < FLIPPED_SHARE
     first = [early[i] == (request.kind in early_kinds) for i, request in enumerate(stream)]
@@ -41,9 +41,9 @@ def flipped(stream: Sequence[Request], seed: int) -> list[Request]:
     ]
 
 
-def poisoned(stream: Sequence[Request], seed: int) -> list[int]:
+def poisoned(stream: Sequence[Request]) -> list[int]:
     """Return the usage of each request of a stream; 1 % are ten times too high or too low."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     factors = np.where(rng.random(len(stream)) < POISONED_SHARE, rng.choice(POISON_FACTORS, len(stream)), 1.0)
     return [max(1, round(request.tokens * factor)) for request, factor in zip(stream, factors, strict=True)]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from extproc.evaluation.cases import ORDINARY, Case, Plan, figures_from, with_and_without
+from extproc.evaluation.cases import Case, Plan, figures_from, with_and_without
 from extproc.evaluation.chats import Chat, Turn
 from extproc.evaluation.mixes import Material, Source, first_sight, mixed
 from extproc.evaluation.odd import ODD_KINDS
@@ -99,9 +99,7 @@ def _with_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[C
     for what, mix in {"gibberish": with_gibberish, "doubled usage": with_doubled}.items():
         for share in SHARES:
             streams = [list(mix(material, tokenizer, plan.requests, seed, share)) for seed in plan.seeds]
-            cases.append(
-                with_and_without(f"others next to one source of {what}, {share:.0%}", streams, ORDINARY, plan)
-            )
+            cases.append(with_and_without(f"others next to one source of {what}, {share:.0%}", streams, plan))
     return cases
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from extproc.evaluation.cases import ORDINARY, Case, Plan, Streams, figures_of, ours, with_and_without
+from extproc.evaluation.cases import Case, Plan, Streams, figures_of, ours, with_and_without
 from extproc.evaluation.contestants import CONTESTANTS, OURS
 from extproc.evaluation.disturbed import flipped, halved, poisoned, with_added
 from extproc.evaluation.exact import EXACT, Counts, exact_near_limits
@@ -54,10 +54,10 @@ def compare(
     say(f"{tokenizer.name}: running {len(streams) * plan.requests:,} requests of the mix, and the rest")
     cases = [
         Case("learned from the first half of every text, measured on the second", ours(split, plan)),
-        Case("kinds of text 9:1, reversed halfway", ours([flipped(s, 0) for s in streams], plan)),
+        Case("kinds of text 9:1, reversed halfway", ours([flipped(s) for s in streams], plan)),
         Case(
             "1 % of usages wrong by a factor of ten",
-            tuple(figures_of(plan.contestant(), s, plan, reported=poisoned(s, 0)) for s in streams),
+            tuple(figures_of(plan.contestant(), s, plan, reported=poisoned(s)) for s in streams),
         ),
         Case("100 responses in flight", ours(streams, plan, in_flight=IN_FLIGHT)),
         Case("with tenants", ours(streams, plan, with_tenants=True)),
@@ -65,10 +65,8 @@ def compare(
         Case("sessions", ours(turns, plan)),
         Case("sessions, without memory of prefixes", ours(turns, plan, memory=False)),
         Case("the mix, without memory of prefixes", ours(streams, plan, memory=False)),
-        with_and_without(
-            "ordinary requests next to 35 % with reasoning and 10 % odd ones", reasoned, ORDINARY, plan
-        ),
-        with_and_without("text requests next to 5 % with images and 1 % with video", illustrated, ORDINARY, plan),
+        with_and_without("ordinary requests next to 35 % with reasoning and 10 % odd ones", reasoned, plan),
+        with_and_without("text requests next to 5 % with images and 1 % with video", illustrated, plan),
         *hostile_cases(material, tokenizer, others, plan),
         Case("only the requests with images or video", ours(illustrated, plan, only=("media",))),
     ]

@@ -217,7 +217,7 @@ def test_figures_of_a_run() -> None:
 def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: Tokenizer) -> None:
     """Reordering loses no request, and the halves contain different kinds."""
     stream = list(mixed(material, toy, 400, seed=3))
-    reordered = flipped(stream, 0)
+    reordered = flipped(stream)
     first, second = (
         sum(request.kind in {"ar", "dna", "session"} for request in half)
         for half in (reordered[:200], reordered[200:])
@@ -229,7 +229,7 @@ def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: 
 def test_poison_is_one_percent(material: Material, toy: Tokenizer) -> None:
     """About one usage in a hundred is off by ten times; the others are true."""
     stream = list(mixed(material, toy, 1_000, seed=4))
-    reported = poisoned(stream, 0)
+    reported = poisoned(stream)
     wrong = [t / r.tokens for t, r in zip(reported, stream, strict=True) if t != r.tokens]
     assert 4 <= len(wrong) <= 20
     assert all(ratio == pytest.approx(10, rel=0.01) or ratio == pytest.approx(0.1, rel=0.05) for ratio in wrong)

@@ -26,8 +26,8 @@ def test_the_first_certificate_of_a_chain_counts(year: int) -> None:
 
 
 @given(der=st.binary(max_size=40), kept=st.integers(0, 900))
-def test_what_is_no_certificate_is_refused(der: bytes, kept: int) -> None:
-    """Any bytes, and a certificate that is cut off, give an error of the kinds that callers expect."""
+def test_what_is_no_certificate_raises_no_other_error(der: bytes, kept: int) -> None:
+    """Any bytes, and a certificate that is cut off, give no error but those that callers expect."""
     for content in (der, CERTIFICATE[: min(kept, len(CERTIFICATE) - 1)] + der[:1]):
         with suppress(ValueError, LookupError):
             validity_of(ssl.DER_cert_to_PEM_cert(content))

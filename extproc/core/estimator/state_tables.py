@@ -48,8 +48,19 @@ def tables_of(state: LearnedState, terms: Terms) -> Tables:
 
 def state_of(tables: Tables) -> LearnedState:
     """Return tables as a state; the heaviest rows come last, because a full estimator keeps the last ones."""
-    ends = np.cumsum(model_columns(len(tables.features)))
     means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
+    return LearnedState(
+        tables.kind,
+        tuple(_category_rows(tables.categories, means)),
+        tables.features,
+        tuple(_model_rows(tables, means)),
+        tuple(_output_rows(tables.outputs)),
+    )
+
+
+def _model_rows(tables: Tables, means: Numbers) -> list[ModelState]:
+    """Return the rows of the models; `means` are those of the categories, which hold the models' residuals."""
+    ends = np.cumsum(model_columns(len(tables.features)))
     models, sums = tables.models, tables.models.sums
     means_of = dict(zip(tables.categories.index, means, strict=True))
     rows = []
@@ -78,23 +89,16 @@ def state_of(tables: Tables) -> LearnedState:
                 truncated,
             )
         )
-    outputs = tables.outputs
-    half = outputs.values.shape[1] // 2
-    return LearnedState(
-        tables.kind,
-        tuple(_category_rows(tables.categories, means)),
-        tables.features,
-        tuple(rows),
-        tuple(
-            OutputState(
-                key,
-                packed(outputs.values[outputs.index[key], :half]),
-                packed(outputs.values[outputs.index[key], half:]),
-                int(outputs.counts[outputs.index[key]]),
-            )
-            for key in _heaviest_last(outputs)
-        ),
-    )
+    return rows
+
+
+def _output_rows(table: Table[CategoryKey]) -> list[OutputState]:
+    half, rows = table.values.shape[1] // 2, []
+    for key in _heaviest_last(table):
+        row = table.index[key]
+        ended, cut = table.values[row, :half], table.values[row, half:]
+        rows.append(OutputState(key, packed(ended), packed(cut), int(table.counts[row])))
+    return rows
 
 
 def _models_of(state: LearnedState) -> Models:
