@@ -101,7 +101,7 @@ def _hint(body: bytes) -> str:
 
 def _placer(options: argparse.Namespace) -> "Placer":
     from extproc.compose import compose  # noqa: PLC0415
-    from extproc.config.loading import load, parse, parse_shown  # noqa: PLC0415
+    from extproc.config.loading import load, parse_shown  # noqa: PLC0415
     from extproc.state.snapshot import from_json  # noqa: PLC0415
     from extproc.telemetry.fan_out import FanOut  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def _placer(options: argparse.Namespace) -> "Placer":
         placer = compose(_without_missing(configuration), FanOut(())).placer
         placer.estimator.load(from_json(_fetch(options.admin, "/state", token)))
         return placer
-    return compose(load(options.config) if options.config else parse(""), FanOut(())).placer
+    return compose(load(options.config), FanOut(())).placer
 
 
 def _without_missing(configuration: "Configuration") -> "Configuration":

@@ -27,9 +27,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without it)
 
-    configuration = load(options.config) if options.config else parse("")
+    configuration = load(options.config)
     host, _, port = configuration.admin.address.rpartition(":")
     connection = HTTPConnection(
         "localhost" if host in EVERYWHERE else host.strip("[]"), int(port), timeout=WITHIN_S

@@ -48,7 +48,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without these)
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
     from extproc.gateways.render.numbers import Mode, Numbers  # noqa: PLC0415
     from extproc.gateways.render.vllm import render_vllm  # noqa: PLC0415
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--mode: {options.mode} given; {options.kind} has no other than {MODES[0]}")
     if options.workers < 1:
         raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
-    configuration = load(options.config) if options.config else parse("")
+    configuration = load(options.config)
     if configuration.listen.tls is not None and options.kind in TLS:
         raise ConfigurationError(
             f"listen.tls is set, and {options.kind} needs {TLS[options.kind]} for the router, which is not "

@@ -32,11 +32,11 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _end_at_once)
     hangups = _hangups()
     _inherit_no_signals()
-    from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without these)
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
     from extproc.telemetry.stray_lines import log_stray_lines  # noqa: PLC0415
 
-    configuration = load(options.config) if options.config else parse("")
+    configuration = load(options.config)
     configure_logging(configuration.log_level)
     log_stray_lines()
     if options.workers > 1:

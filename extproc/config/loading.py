@@ -23,8 +23,13 @@ _SECRETS = {"private_key_file"}
 _NOT_SETTINGS = {"reload", "workers"}
 
 
-def load(path: Path) -> Configuration:
-    """Read a configuration file. Raises ConfigurationError with the file's name in its message."""
+def load(path: Path | None) -> Configuration:
+    """Read a configuration file; without one, all settings have their defaults.
+
+    Raises ConfigurationError with the file's name in its message.
+    """
+    if path is None:
+        return Configuration()
     try:
         content = read_file(path, MAX_CONFIGURATION_BYTES)
     except OSError as error:

@@ -19,7 +19,7 @@ from extproc.state.snapshot import to_json
 if TYPE_CHECKING:  # a supervisor serves pages without a loop, and without gRPC
     from extproc.server.loop import Loop
 
-__all__ = ["PAGES", "PROBES", "AdminPages", "Kept", "Page", "Pages", "text_page"]
+__all__ = ["PAGES", "PROBES", "AdminPages", "Cached", "Page", "Pages", "text_page"]
 
 LOOP_ANSWERS_WITHIN_S = 2.0
 # A value is cached for this many times the time it took to make, so making it takes at most 1/20 of the time, and
@@ -57,7 +57,7 @@ class AdminPages:
         self._state = state
         self._config_json = config_json
         self._loop = loop
-        self._state_json = Kept(lambda: to_json(self._ask(self._state)).encode())
+        self._state_json = Cached(lambda: to_json(self._ask(self._state)).encode())
         self.state_changed = self._state_json.forget
 
     def page(self, path: str) -> Page:
@@ -85,7 +85,7 @@ class AdminPages:
         return self._loop.ask(function, LOOP_ANSWERS_WITHIN_S)
 
 
-class Kept:
+class Cached:
     """A cache of a function's return value; for any thread. A value is not used after `version` has changed."""
 
     def __init__(self, make: Callable[[], bytes], version: Callable[[], object] = lambda: None) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Protocol
 
-__all__ = ["Deadlines", "Held", "Sweep"]
+__all__ = ["Deadlines", "Sweep", "Waiting"]
 
 
-class Held(Protocol):
+class Waiting(Protocol):
     """Something that may be waiting at its deadline; after it has stopped waiting, it never waits again."""
 
     @property
@@ -30,7 +30,7 @@ class Deadlines:
 
     def __init__(self, after_s: float) -> None:
         self._after_s = after_s
-        self._queue: list[tuple[float, int, Held]] = []
+        self._queue: list[tuple[float, int, Waiting]] = []
         self._added = 0  # decides between equal deadlines: streams cannot be compared
 
     @property
@@ -43,21 +43,21 @@ class Deadlines:
         """When the next deadline is due, on the clock of `began_s` in `add`; infinity if there is none."""
         return self._queue[0][0] if self._queue else float("inf")
 
-    def add(self, held: Held, began_s: float) -> None:
+    def add(self, stream: Waiting, began_s: float) -> None:
         """Add the deadline of a stream that began at `began_s`."""
         queue = self._queue
         while queue and not queue[0][-1].waits:
             heappop(queue)
         self._added += 1
-        heappush(queue, (began_s + self._after_s, self._added, held))
+        heappush(queue, (began_s + self._after_s, self._added, stream))
 
     def expire(self, now_s: float) -> None:
         """Call `on_deadline` of the waiting streams whose deadlines are due."""
         queue = self._queue
         while queue and (queue[0][0] <= now_s or not queue[0][-1].waits):
-            held = heappop(queue)[-1]
-            if held.waits:
-                held.on_deadline()
+            stream = heappop(queue)[-1]
+            if stream.waits:
+                stream.on_deadline()
 
 
 class Sweep:

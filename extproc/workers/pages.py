@@ -13,7 +13,7 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.merging import merged as together
 from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.terms import Terms
-from extproc.server.admin import PAGES, Kept, Page, text_page
+from extproc.server.admin import PAGES, Cached, Page, text_page
 from extproc.state.snapshot import to_json
 from extproc.telemetry.families import Family, families_of, merged
 from extproc.telemetry.workers import worker_streams
@@ -41,7 +41,7 @@ class WorkerPages:
         self._metrics.register(_Merging(self))
         self._configuration = configuration
         self._reload = reload
-        self._state_json = Kept(self._state, lambda: [slot.pid for slot in slots])
+        self._state_json = Cached(self._state, lambda: [slot.pid for slot in slots])
         self.state_changed = self._state_json.forget
 
     def metrics(self, *, now: bool) -> Iterator[Metric]:

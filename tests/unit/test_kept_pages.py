@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from extproc.config.schema import Configuration
 from extproc.core.estimator.protocol import LearnedState
 from extproc.server import admin
-from extproc.server.admin import MAX_KEPT_S, Kept
+from extproc.server.admin import MAX_KEPT_S, Cached
 from extproc.state.settings import StateSettings, StoreSettings
 from extproc.workers.channel import ChannelClosed
 from extproc.workers.pages import WorkerPages
@@ -40,7 +40,7 @@ def test_a_page_is_kept_for_twenty_times_its_making_but_not_long(
 ) -> None:
     """A page that took long to make, perhaps because a worker was stopped, is still replaced soon."""
     clock = Clock(monkeypatch, makes_s)
-    page = Kept(clock.make)
+    page = Cached(clock.make)
     assert b"1" == page()
     clock.now_s += kept_s - 0.01
     assert b"1" == page()
@@ -51,7 +51,7 @@ def test_a_page_is_kept_for_twenty_times_its_making_but_not_long(
 def test_a_page_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page is made again as soon as the version has changed, such as the processes of workers."""
     version, clock = [1, 2], Clock(monkeypatch, 0.1)
-    page = Kept(clock.make, lambda: list(version))
+    page = Cached(clock.make, lambda: list(version))
     assert [b"1", b"1"] == [page(), page()]
     version[0] = 3
     assert [b"2", b"2"] == [page(), page()]
@@ -66,7 +66,7 @@ def test_a_page_that_was_being_made_during_a_change_is_not_used(monkeypatch: pyt
             page.forget()
         return clock.make()
 
-    page = Kept(make)
+    page = Cached(make)
     assert [b"1", b"2", b"2"] == [page(), page(), page()]
 
 
