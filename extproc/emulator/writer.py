@@ -32,23 +32,16 @@ LENGTH_SPREAD = 0.9  # sigma of the lognormal lengths: nine in ten within a fact
 def write_sequences(work: Work, room: int, median_tokens: int, tokenizer: Tokenizer) -> tuple[Sequence, ...]:
     """Write all outputs of a request; `room` is the number of tokens that the context leaves for each."""
     limit = room if work.max_tokens is None else min(work.max_tokens, room)
-    prompts = [prompt for prompt in work.prompts for _ in range(work.n)]
-    writer = _Writer(work, limit, median_tokens, tokenizer)
-    return tuple(writer.write(index, prompt) for index, prompt in enumerate(prompts))
 
-
-class _Writer:
-    def __init__(self, work: Work, limit: int, median_tokens: int, tokenizer: Tokenizer) -> None:
-        self._work, self._limit = work, limit
-        self._median_tokens, self._tokenizer = median_tokens, tokenizer
-
-    def write(self, index: int, prompt: Prompt) -> Sequence:
+    def written(index: int, prompt: Prompt) -> Sequence:
         random = Random(prompt.digest() + index.to_bytes(4))  # noqa: S311  (not a secret; it must be repeatable)
-        wanted = round(self._median_tokens * random.lognormvariate(0, LENGTH_SPREAD))
-        wanted = max(wanted, self._work.min_tokens, 1)
-        cut = self._work.ignore_eos or wanted > self._limit
-        tokens = islice(_tokens(random, _vocabulary(prompt), self._tokenizer), self._limit if cut else wanted)
+        wanted = max(round(median_tokens * random.lognormvariate(0, LENGTH_SPREAD)), work.min_tokens, 1)
+        cut = work.ignore_eos or wanted > limit
+        tokens = islice(_tokens(random, _vocabulary(prompt), tokenizer), limit if cut else wanted)
         return Sequence(index, tuple(_texts(tokens)), "length" if cut else "stop")
+
+    prompts = (prompt for prompt in work.prompts for _ in range(work.n))
+    return tuple(written(index, prompt) for index, prompt in enumerate(prompts))
 
 
 def _tokens(random: Random, words: list[str], tokenizer: Tokenizer) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Usage
 from extproc.telemetry.fan_out import FanOut
-from extproc.telemetry.figures import TROUBLE, Figures, figures_between
+from extproc.telemetry.figures import TROUBLE, Figures, figures_between, rates_between
 from extproc.telemetry.judging import judged_between
 from extproc.telemetry.looks import Look, look_at
 from extproc.telemetry.metrics import Metrics
@@ -49,6 +49,14 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
     (model,) = found.models
     assert 0.75 == model.routed
     assert 4 == sum(count for _, count in found.budgets)
+
+
+def test_rates_are_per_second_and_pool(metrics: Metrics) -> None:
+    """A pool without a decision between the two snapshots has a rate of 0."""
+    first = look_at(metrics.collect(), 10.0, {})
+    for _ in range(3):
+        metrics.decided(DECISION)
+    assert (1.5, 0.0) == rates_between(first, look_at(metrics.collect(), 12.0, {}), POOLS)
 
 
 def test_a_models_share_of_smaller_pools_is_of_its_own_pools(metrics: Metrics) -> None:
