@@ -96,8 +96,8 @@ def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
 
 def _pools(pools: list[dict[str, Any]], event: Event) -> "Table":
     table = _table("pool", "routed up to", "share", "per s")
-    for pool, did, now in zip(pools, event["figures"]["pools"], event["by_pool"], strict=True):
-        table.add_row(pool["name"], f"{pool['max_budget_tokens']:,}", f"{did['share']:.1%}", f"{now:.1f}")
+    for pool, share, now in zip(pools, event["figures"]["shares"], event["by_pool"], strict=True):
+        table.add_row(pool["name"], f"{pool['max_budget_tokens']:,}", f"{share:.1%}", f"{now:.1f}")
     return table
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from extproc.telemetry.judging import Buckets, Judged, ModelFigures
 from extproc.telemetry.looks import Look, grown, seconds_between, sum_of
 
-__all__ = ["Figures", "PoolFigures", "figures_between", "rates_between"]
+__all__ = ["Figures", "figures_between", "rates_between"]
 
 # Problems by metric; each is shown as soon as it occurs.
 TROUBLE = {
@@ -31,24 +31,14 @@ HARMLESS = {"gateway_left", "idle", "applied", "done"}
 
 
 @dataclass(frozen=True, slots=True)
-class PoolFigures:
-    """One pool's decisions: per second, and as a share of all."""
-
-    name: str
-    per_s: float
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures for the time between two looks; those from `Judged` may be a little older. `trouble` lists
-    problems, by cause.
+    """The figures for the time between two looks; those from `Judged` may be a little older.
+
+    `shares` are those of the pools in all decisions; `trouble` lists problems, by cause.
     """
 
-    seconds: float
-    per_s: float
     observed: int
-    pools: tuple[PoolFigures, ...]
+    shares: tuple[float, ...]
     reasons: Mapping[str, float]
     models: tuple[ModelFigures, ...]
     errors: Buckets
@@ -69,7 +59,6 @@ def rates_between(before: Look, after: Look, pools: Iterable[str]) -> tuple[floa
 
 def figures_between(before: Look, after: Look, pools: Sequence[str], judged: Judged) -> Figures:
     """Return the figures for the time between two looks; `pools` in order, the default one last."""
-    seconds = seconds_between(before, after)
     by_pool: dict[str, float] = defaultdict(float)
     reasons: dict[str, float] = defaultdict(float)
     for labels, count in grown(before, after, "dualpool_requests_total"):
@@ -78,10 +67,8 @@ def figures_between(before: Look, after: Look, pools: Sequence[str], judged: Jud
     total = sum(by_pool.values())
     kept, released = (sum_of(before, after, f"dualpool_streams_{what}_total") for what in ("kept", "released"))
     return Figures(
-        seconds=seconds,
-        per_s=total / seconds,
         observed=judged.observed,
-        pools=tuple(PoolFigures(n, by_pool[n] / seconds, by_pool[n] / total if total else 0.0) for n in pools),
+        shares=tuple(by_pool[name] / total if total else 0.0 for name in pools),
         reasons=dict(sorted(reasons.items(), key=lambda entry: -entry[1])),
         models=judged.models,
         errors=judged.errors,

@@ -41,10 +41,12 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
     for _ in range(3):
         metrics.decided(DECISION)
     metrics.decided(replace(DECISION, pool=LONG, reason=Reason.TOO_LONG, routed=False))
+    metrics.kept(DECISION)
+    for _ in range(3):
+        metrics.released(DECISION)
     found = figures_of(first, look_at(metrics.collect(), 12.0, {}), POOLS)
 
-    assert 2.0 == found.per_s
-    assert [("short", 1.5, 0.75), ("long", 0.5, 0.25)] == [(p.name, p.per_s, p.share) for p in found.pools]
+    assert ((0.75, 0.25), 0.25) == (found.shares, found.kept_share)
     assert {"fits": 3.0, "too_long": 1.0} == dict(found.reasons)
     (model,) = found.models
     assert 0.75 == model.routed
@@ -99,8 +101,7 @@ def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None
 def test_a_router_without_traffic_shows_nothing(metrics: Metrics) -> None:
     """Unknown figures are None, not zero; pools are listed anyway."""
     found = figures_of(NOTHING, look_at(metrics.collect(), 1.0, {}), POOLS)
-    assert 0.0 == found.per_s
-    assert ["short", "long"] == [pool.name for pool in found.pools]
+    assert (0.0, 0.0) == found.shares
     assert [] == [*found.models, *found.errors, *found.trouble]
     assert found.kept_share is None
 
@@ -111,9 +112,8 @@ def test_a_counter_that_was_reset_is_counted_from_zero(metrics: Metrics) -> None
     metrics.decided(DECISION)
     high = look_at(metrics.collect(), 1.0, {})
     fallen = {name: {labels: value + 7 for labels, value in rows.items()} for name, rows in high.samples.items()}
-    found = figures_of(Look(0.0, fallen), high, POOLS)
-    assert 1.0 == found.per_s
-    assert 1.0 == figures_of(before, high, POOLS).per_s
+    for earlier in (before, Look(0.0, fallen)):
+        assert {"fits": 1.0} == dict(figures_of(earlier, high, POOLS).reasons)
 
 
 def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> None:
