@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from extproc.core.placing.pool import Reason
 from extproc.telemetry.looks import Look, differences, grown, seconds_between, sum_of
@@ -127,15 +128,13 @@ def _all_of(models: Mapping[str, Buckets]) -> Buckets:
 
 def _median(counts: Buckets) -> float | None:
     """Return the median, interpolated within its bucket; in the open last bucket, its lower bound."""
-    half = sum(count for _, count in counts) / 2
-    if not half:
+    sums = list(accumulate(count for _, count in counts))
+    if not sums or not sums[-1]:
         return None
-    below, lower = 0.0, 0.0
-    for bound, count in counts:
-        if below + count >= half and count:
-            return lower if bound is None else lower + (bound - lower) * (half - below) / count
-        below, lower = below + count, lower if bound is None else bound
-    return lower
+    half = sums[-1] / 2
+    at = bisect_left(sums, half)
+    (bound, count), lower = counts[at], (counts[at - 1][0] if at else None) or 0.0
+    return lower if bound is None else bound - (bound - lower) * (sums[at] - half) / count
 
 
 def _error(ratios: Buckets, q: float) -> float | None:
@@ -146,11 +145,5 @@ def _error(ratios: Buckets, q: float) -> float | None:
         folded.append((abs(middle - 1), count))
         lower = lower if bound is None else bound
     folded.sort()
-    total = sum(count for _, count in folded)
-    if not total:
-        return None
-    reached, sums = 0.0, []
-    for _, count in folded:
-        reached += count
-        sums.append(reached)
-    return folded[min(bisect_left(sums, q * total), len(folded) - 1)][0]
+    sums = list(accumulate(count for _, count in folded))
+    return folded[bisect_left(sums, q * sums[-1])][0] if sums and sums[-1] else None

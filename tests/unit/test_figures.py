@@ -49,7 +49,7 @@ def test_rates_and_shares_are_of_the_time_between_snapshots(metrics: Metrics) ->
     assert ((0.75, 0.25), 0.25) == (found.shares, found.kept_share)
     assert {"fits": 3.0, "too_long": 1.0} == dict(found.reasons)
     (model,) = found.models
-    assert 0.75 == model.routed
+    assert (0.75, 2.0) == (model.routed, model.per_s)
     assert 4 == sum(count for _, count in found.budgets)
 
 
@@ -96,6 +96,21 @@ def test_errors_above_and_below_the_truth_are_combined(metrics: Metrics) -> None
     assert model.under_counted == pytest.approx(0.1)
     assert model.bound_ratio is not None
     assert 1.15 < model.bound_ratio <= 1.2
+
+
+@pytest.mark.parametrize(
+    ("ratios", "median"),
+    [((1.01, 1.18, 1.18, 1.18), 1.15 + 0.05 / 3), ((1.01, 1.18), 1.02), ((0.1, 0.1), 0.125), ((1.01, 9, 9), 4.0)],
+)
+def test_the_median_width_is_interpolated_within_its_bucket(
+    metrics: Metrics, ratios: tuple[float, ...], median: float
+) -> None:
+    """In the open last bucket it is the lower bound."""
+    metrics.decided(DECISION)
+    for ratio in ratios:
+        metrics.bound_ratio.observe(ratio, ("other",))
+    (model,) = figures_of(NOTHING, look_at(metrics.collect(), 1.0, {}), POOLS).models
+    assert model.bound_ratio == pytest.approx(median)
 
 
 def test_a_router_without_traffic_shows_nothing(metrics: Metrics) -> None:
