@@ -203,7 +203,7 @@ sys.exit(main(["serve", "--workers", "{workers}"]))
 """
 
 
-@pytest.mark.parametrize(("module", "name", "workers"), [("extproc.config.loading", "parse", "1"), *SERVERS])
+@pytest.mark.parametrize(("module", "name", "workers"), [("extproc.config.loading", "load", "1"), *SERVERS])
 def test_sigterm_during_the_start_ends_it(module: str, name: str, workers: str) -> None:
     """SIGTERM before the router or the supervisor serves ends it with exit code 0, in a container as elsewhere:
     there is a handler, without which the kernel ignores signals to the first process of a container.

@@ -53,7 +53,7 @@ def test_a_fault_of_our_own_is_not_taken_for_a_lack_of_threads(monkeypatch: pyte
     def failing(_: object) -> None:
         raise RuntimeError("another fault")
 
-    monkeypatch.setattr("extproc.config.loading.parse", failing)
+    monkeypatch.setattr("extproc.config.loading.load", failing)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("signal.pthread_sigmask", lambda *_: None)
     with pytest.raises(RuntimeError, match="another fault"):
