@@ -80,6 +80,4 @@ def _meet(host: str, other: str) -> bool:
     """Return whether two hosts have an address in common, judged by their text alone."""
     if host == other or host in EVERY_ADDRESS or other in EVERY_ADDRESS:
         return True
-    return (host == EVERY_ADDRESS_OF_IPV4 and "[" not in other) or (
-        other == EVERY_ADDRESS_OF_IPV4 and "[" not in host
-    )
+    return EVERY_ADDRESS_OF_IPV4 in (host, other) and "[" not in host + other

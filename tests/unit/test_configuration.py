@@ -82,6 +82,10 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
             "listen.health_address: '10.0.0.1:9002' given; allowed: another port than listen.address's",
         ),
         (
+            "{listen: {address: '0.0.0.0:9002', health_address: '10.0.0.1:9002'}}",
+            "listen.health_address: '10.0.0.1:9002' given; allowed: another port than listen.address's",
+        ),
+        (
             "admin: {address: '127.0.0.1:81', probes_address: '0.0.0.0:81'}",
             "admin.probes_address: '0.0.0.0:81' given; allowed: another port than admin.address's",
         ),

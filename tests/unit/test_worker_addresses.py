@@ -81,9 +81,11 @@ def test_workers_share_what_one_router_may_learn_from(workers: int) -> None:
     [
         "{listen: {address: '10.0.0.1:9002'}, admin: {address: '127.0.0.1:9002'}}",
         "{listen: {address: '[::1]:9002'}, admin: {address: '0.0.0.0:9002'}}",
+        "{listen: {address: '0.0.0.0:9002'}, admin: {address: '[::1]:9002'}}",
         "{listen: {address: 'unix:/run/s:9090'}, admin: {address: '127.0.0.1:9090'}}",
         "{listen: {address: '127.0.0.1:0'}, admin: {address: '127.0.0.1:0'}}",
         "{listen: {address: '127.0.0.1:9088'}, admin: {address: '127.0.0.1:9090'}}",
+        "{admin: {address: '127.0.0.1:9091', probes_address: '127.0.0.1:9090'}}",
     ],
 )
 def test_ports_of_different_addresses_do_not_conflict(settings: str) -> None:
