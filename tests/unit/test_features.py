@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from extproc.core.estimator.features import FEATURE_NAMES, features
+from extproc.core.estimator.features import FEATURE_NAMES, GROUP_COUNT, Views, features
 from extproc.core.estimator.prices import MEDIA, STRUCTURE, TEXT_PRICES, prior
 from extproc.core.estimator.settings import MediaTokens
 from extproc.core.estimator.text import TEXT_FEATURES, look
@@ -105,3 +105,13 @@ def test_structure_is_priced_without_the_text() -> None:
     facts = RequestFacts(Api.CHAT, "m", b"some text", messages=2, tools=3, media=MediaCount(small_images=1))
     x, prices = features(facts, look(facts.text)), prior(MediaTokens()).mean
     assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == structure_tokens(x, prices)
+
+
+def test_each_feature_counts_in_one_group() -> None:
+    """Whatever the latest prices, a feature costs its price in one group and nothing in the others."""
+    views = Views(prior(MediaTokens()).mean)
+    for first in (1.0, 1000.0):
+        prices = np.arange(first, first + len(FEATURE_NAMES))
+        for x, price in zip(np.eye(len(FEATURE_NAMES)), prices.tolist(), strict=True):
+            costs = views.of(x, prices)[:GROUP_COUNT]
+            assert [0.0] * (GROUP_COUNT - 1) + [price] == sorted(costs)

@@ -74,7 +74,7 @@ class Views:
     def __init__(self, prior_prices: Features) -> None:
         self._prices: Features | None = None
         self._weights = np.zeros((OF_KIND.start + KIND_WEIGHTS.shape[1], len(FEATURE_NAMES)))
-        self._of_groups = self._weights[:GROUP_COUNT]
+        self._flat = self._weights.reshape(-1)  # a view
         self._weights[GROUP_COUNT, TEXT_FEATURES:] = prior_prices[TEXT_FEATURES:]
         self._weights[GROUP_COUNT + 1, [BLANK_RUN, RUN]] = 1
         self._weights[OF_KIND, :TEXT_FEATURES] = KIND_WEIGHTS.T
@@ -88,30 +88,37 @@ class Views:
         """
         if prices is not self._prices:
             self._prices = prices
-            np.multiply(_GROUPS, prices, self._of_groups)
+            self._flat[_PLACES] = prices
         sums: list[float] = self._weights.dot(x).tolist()
         return sums
 
 
-def _groups() -> npt.NDArray[np.float64]:
-    """Return which features each of GROUP_COUNT groups has, shape (groups, features); groups do not overlap."""
+def _groups() -> tuple[set[str], ...]:
+    """Return the names of the features in each group; every feature is in exactly one."""
     of_latin = {"vowel", "consonant", "rare_letter", "vowels", "consonants", "word start"}
-    of_blanks = {"space", "line", "indentation", "blank line", *RUNS[:2]}
-    named: tuple[set[str], ...] = (
+    return (
         of_latin | {name for name in FEATURE_NAMES if name.startswith("letter pair")},
         {"upper", "capitals"},
         {"digit", "number start", RUNS[2]},
         {"bracket", "joiner", "punctuation", "marks", "spaced mark"},
-        of_blanks,
+        {"space", "line", "indentation", "blank line", *RUNS[:2]},
         {"foreign word start", *(script.name.lower() for script in SCRIPTS)},
         set(UNREPEATED),
         {name for name, _, _ in STRUCTURE},
         set(MEDIA),
     )
-    return np.array([[name in names for name in FEATURE_NAMES] for names in named], np.float64)
 
 
 _GROUPS = _groups()
 GROUP_COUNT = len(_GROUPS)
 OF_STRUCTURE, OF_MEDIA = GROUP_COUNT - 2, GROUP_COUNT - 1
 OF_KIND = slice(GROUP_COUNT + 2, None)
+# For each feature the place of its price in the weights of all groups, one row after the other.
+_PLACES = np.array(
+    [
+        group * len(FEATURE_NAMES) + column
+        for column, name in enumerate(FEATURE_NAMES)
+        for group, names in enumerate(_GROUPS)
+        if name in names
+    ]
+)
