@@ -19,9 +19,9 @@ from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Refused, Source
-from extproc.core.facts import Api
+from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.decision import NO_HEAD, Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.placing.stratum import stratum_of
 
@@ -128,22 +128,22 @@ class Payloads:
                 return data[:-1] + _encode(counts)
         return None
 
-    def unpack(self, data: bytes) -> tuple[Decision, int]:
-        """Return a decision, without its request's head, and the time when it was made, in seconds.
+    def unpack(self, data: bytes, head: RequestHead = NO_HEAD) -> tuple[Decision, int]:
+        """Return a decision of the request with this head, and the time when it was made, in seconds.
 
         Raises ValueError for data that `pack` of this version did not produce.
         """
         try:
             said = _DECODER.decode(data)
             x = None if said.counts is None else counts_from(said.counts)
-            evidence = said.evidence
+            evidence, flags = said.evidence, said.evidence.flags
             category = CategoryKey(said.model, said.key)
             budget = TokenBudget(*said.budget)
             estimate = Estimate(
                 evidence.prompt_tokens / PARTS,
                 evidence.prompt_bound / PARTS,
                 budget.output_tokens,
-                bool(evidence.flags & _DECLARED),
+                flags & _DECLARED != 0,
                 _SOURCES[evidence.source],
                 category,
                 Evidence(
@@ -152,32 +152,32 @@ class Payloads:
                     evidence.text_bytes,
                     evidence.output_limit,
                     evidence.sequences,
-                    bool(evidence.flags & _ONE_PROMPT),
+                    flags & _ONE_PROMPT != 0,
                     x,
                     evidence.media_tokens,
-                    recalled_from(said.recalled, continued=bool(evidence.flags & _CONTINUED)),
-                    bool(evidence.flags & _OF_TENANT),
+                    recalled_from(said.recalled, continued=flags & _CONTINUED != 0),
+                    flags & _OF_TENANT != 0,
                     evidence.who,
                     evidence.number,
-                    bool(evidence.flags & _FORCED),
+                    flags & _FORCED != 0,
                     evidence.other_tokens / PARTS,
                 ),
             )
+            stream = said.flags & 2 != 0
             decision = Decision(
                 self._pools[said.pool],
                 _REASONS[said.reason],
                 _MODES[said.mode],
-                routed=bool(said.flags & 1),
+                routed=said.flags & 1 != 0,
                 api=_APIS[said.api],
                 model=said.model,
                 estimate=estimate,
                 budget=budget,
-                stream=bool(said.flags & 2),
-                learnable=bool(said.flags & 4),
+                stream=stream,
+                learnable=said.flags & 4 != 0,
+                head=head,
                 counted=None if said.counted is None else Counted(said.counted),
-                stratum=stratum_of(
-                    evidence.output_limit, evidence.prompt_tokens / PARTS, stream=bool(said.flags & 2)
-                ),
+                stratum=stratum_of(evidence.output_limit, estimate.prompt_tokens, stream=stream),
             )
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
             raise ValueError(str(error)) from error

@@ -6,7 +6,7 @@ reported by the gateway and not authenticated: anyone who can connect to this po
 seen its log, can report arbitrary usage for requests that were really made. mTLS on the port prevents that.
 """
 
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from enum import StrEnum
 from hashlib import blake2b
 from hmac import compare_digest
@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from extproc.access_log.payload import VERSION_BYTES, Payloads
 from extproc.core.errors import DualpoolError
-from extproc.core.placing.decision import Decision
+from extproc.core.facts import RequestHead
+from extproc.core.placing.decision import NO_HEAD, Decision
 
 __all__ = ["MAX_SEALED_BYTES", "Keys", "Seal", "Unsealed", "Untrusted"]
 
@@ -72,14 +73,18 @@ class Seal:
         payload = self._payloads.pack(decision, now_s, _MOST_PAYLOAD_BYTES)
         if payload is None:
             return None
-        return b64encode(self._payloads.version + self._code(payload, self._key) + payload).decode("ascii")
+        sealed = b2a_base64(self._payloads.version + self._code(payload, self._key) + payload, newline=False)
+        return sealed.decode("ascii")
 
-    def open(self, sealed: str, now_s: float) -> Decision:
-        """Return the decision from sealed evidence, which trailing blanks may follow. Raises Unsealed."""
+    def open(self, sealed: str, now_s: float, head: RequestHead = NO_HEAD) -> Decision:
+        """Return the decision from sealed evidence, which trailing blanks may follow. Raises Unsealed.
+
+        Its head, which evidence does not include, is `head`.
+        """
         if len(sealed) > MAX_SEALED_BYTES:
             raise Unsealed(Untrusted.FORGED)
         try:
-            data = b64decode(sealed.rstrip(" "), validate=True)
+            data = a2b_base64(sealed.rstrip(" "), strict_mode=True)
         except ValueError:
             raise Unsealed(Untrusted.FORGED) from None
         version, code, payload = data[:VERSION_BYTES], data[VERSION_BYTES:_HEAD_BYTES], data[_HEAD_BYTES:]
@@ -88,7 +93,7 @@ class Seal:
         if not compare_digest(code, self._code(payload, self._key)) and not self._is_former(code, payload, now_s):
             raise Unsealed(Untrusted.FORGED)
         try:
-            decision, made_s = self._payloads.unpack(payload)
+            decision, made_s = self._payloads.unpack(payload, head)
         except ValueError:
             raise Unsealed(Untrusted.OTHER_VERSION) from None
         if not -SKEW_S <= now_s - made_s <= self._max_age_s:

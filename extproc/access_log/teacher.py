@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import TypeVar
 
-from msgspec.structs import replace
+import msgspec
 
 from extproc.access_log.entry import LogEntry
 from extproc.access_log.seal import Seal, Unsealed, Untrusted
@@ -43,7 +44,7 @@ def pools_by_cluster(pools: Sequence[Pool]) -> dict[str, Pool]:
     return {f"{prefix}{pool.name}": pool for pool in pools for prefix in ("", "pool_")} | named
 
 
-class _Opened(NamedTuple):
+class _Opened(msgspec.Struct, frozen=True, gc=False):
     """An entry, and the decision that its evidence describes."""
 
     entry: LogEntry
@@ -65,7 +66,7 @@ class Teacher:
         that it is in the processor's caches (bench/results.md, "Learning from the access log"). An exception
         is reported to the learner's listener, and its entry has no outcome.
         """
-        opened = self._each(lambda entry: self._open(entry, now_s), entries)
+        opened = self._each(partial(self._open, now_s=now_s), entries)
         learned = self._each(self._learn, opened)
         return self._each(self._report, learned)
 
@@ -82,15 +83,15 @@ class Teacher:
         if not entry.evidence:
             return Outcome.FOREIGN
         try:
-            decision = self._seal.open(entry.evidence, now_s)
+            decision = self._seal.open(entry.evidence, now_s, RequestHead(request_id=entry.request_id))
         except Unsealed as error:
             return Outcome(error.why.value)
-        return _Opened(entry, replace(decision, head=RequestHead(request_id=entry.request_id)))
+        return _Opened(entry, decision)
 
     def _learn(self, opened: _Opened | Outcome) -> Observation | Outcome:
         if isinstance(opened, Outcome):
             return opened
-        entry, decision = opened
+        entry, decision = opened.entry, opened.decision
         head = ResponseHead(entry.status, "", entry.content_encoding, entry.attempts)
         served_by = self._clusters.get(entry.cluster)
         if entry.status:

@@ -7,6 +7,7 @@ Protocol Manager writes.
 from collections.abc import Iterable
 from typing import Any, Final
 
+from envoy.config.core.v3.base_pb2 import Metadata
 from envoy.data.accesslog.v3.accesslog_pb2 import (
     AccessLogCommon,
     AccessLogType,
@@ -45,22 +46,25 @@ def decode_log(message: bytes, most_entries: int) -> list[LogEntry] | None:
         raise UnknownMessage(f"{len(message)} bytes that are not a StreamAccessLogsMessage: {error}") from error
     if len(entries) > most_entries:
         return None
-    return [_entry(entry) for entry in entries if entry.common_properties.access_log_type in _ENDS]
+    return [
+        _entry(entry, common) for entry in entries if (common := entry.common_properties).access_log_type in _ENDS
+    ]
 
 
-def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
-    common, response = entry.common_properties, entry.response
-    evidence = _evidence(common)
+def _entry(entry: HTTPAccessLogEntry, common: AccessLogCommon) -> LogEntry:
+    metadata = common.metadata
+    evidence = _evidence(metadata)
     if not evidence:
         return _FOREIGN
+    response = entry.response
     return LogEntry(
         evidence,
         response.response_code.value,
         common.upstream_cluster,
-        max(common.upstream_request_attempt_count, 1),
+        common.upstream_request_attempt_count or 1,
         response.response_headers.get("content-encoding", ""),
         common.HasField("response_flags") and _is_cut(common.response_flags),
-        _usage(common),
+        _usage(metadata),
         entry.request.request_id,
     )
 
@@ -68,26 +72,23 @@ def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
 _FOREIGN: Final = LogEntry("", 0)
 
 
-def _evidence(common: AccessLogCommon) -> str:
-    # Checked with `in`, because reading a missing key of a protobuf message map inserts it.
-    ours = common.metadata.filter_metadata
-    if METADATA_NAMESPACE not in ours:
-        return ""
-    fields = ours[METADATA_NAMESPACE].fields
-    value: str = fields[EVIDENCE_KEY].string_value if EVIDENCE_KEY in fields else ""
-    return value
+def _evidence(metadata: Metadata) -> str:
+    # Read with `get`, because an index inserts what is missing from a protobuf message map.
+    ours = metadata.filter_metadata.get(METADATA_NAMESPACE)
+    said = None if ours is None else ours.fields.get(EVIDENCE_KEY)
+    return "" if said is None else said.string_value
 
 
 def _is_cut(flags: ResponseFlags) -> bool:
     return any(getattr(flags, name) for name in _CUTS)
 
 
-def _usage(common: AccessLogCommon) -> LoggedUsage | None:
-    typed = common.metadata.typed_filter_metadata
-    if USAGE_NAMESPACE not in typed:
+def _usage(metadata: Metadata) -> LoggedUsage | None:
+    packed = metadata.typed_filter_metadata.get(USAGE_NAMESPACE)
+    if packed is None:
         return None
     try:
-        said = _TokenUsage.FromString(typed[USAGE_NAMESPACE].value)
+        said = _TokenUsage.FromString(packed.value)
     except DecodeError:
         return LoggedUsage(None, None, None, whole=False)
     details = said.input_token_details
