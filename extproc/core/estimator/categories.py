@@ -22,7 +22,7 @@ class CappedMap(Generic[K, V]):
 
     def use(self, key: K) -> V:
         """Return the entry of `key`, created if it is new, and mark it as the most recently used."""
-        entry = self._entries.get(key)
+        entry = self.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
             return entry

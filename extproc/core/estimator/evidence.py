@@ -117,10 +117,11 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         actual = usage.prompt_tokens
         if not 0 < actual <= MAX_FACTOR * (self.tokens if self.tokens > 1 else 1.0):
             return False
-        padding_bytes = 0.0 if self.x is None else float(self.x[BLANK_RUN] + self.x[RUN])
         is_whole = self.refused is None and not (self.other_tokens and self.shows_left_out(usage))
-        if is_whole and actual < fewest_tokens(self.text_bytes, padding_bytes):
-            return False
+        if is_whole and actual < self.text_bytes / MAX_BYTES_PER_TOKEN:  # unless it is padding
+            padding_bytes = 0.0 if self.x is None else float(self.x[BLANK_RUN] + self.x[RUN])
+            if actual < fewest_tokens(self.text_bytes, padding_bytes):
+                return False
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
     def refusal(self, usage: Usage, pool_tokens: int | None) -> Refused | None:

@@ -5,7 +5,8 @@ estimated by; the rest goes to the source's own parameters.
 """
 
 from math import exp, log
-from typing import NamedTuple
+
+import msgspec
 
 from extproc.core.estimator.clipping import WILD, clipped_error
 from extproc.core.estimator.evidence import Evidence
@@ -22,7 +23,7 @@ __all__ = ["Lesson", "teach"]
 SURPRISE = 2.5
 
 
-class Lesson(NamedTuple):
+class Lesson(msgspec.Struct, frozen=True, gc=False):
     """The result of one response, for Learning (protocol.py), which has fields of the same names."""
 
     clipped: bool = False
@@ -45,11 +46,12 @@ def teach(
     `on_bound` is False if the request was not routed on the bound of its whole prompt; then that bound's q does
     not change.
     """
-    x, text_bytes = evidence.x, evidence.text_bytes
+    x, text_bytes, source, of_tenant = evidence.x, evidence.text_bytes, evidence.source, evidence.of_tenant
     assert x is not None, "what is learned from was looked at"
-    voice = model.voices.observe(evidence.source)
-    now = known.believe(model, category, x, text_bytes, evidence.source)
-    extra = known.extras.use(category) if evidence.of_tenant else None
+    voice = model.voices.observe(source)
+    share = voice.weight
+    now = known.believe(model, category, x, text_bytes, source)
+    extra = known.extras.use(category) if of_tenant else None
     if extra is not None:
         extra.learn(now.tokens / exp(now.residual), actual)
         actual = max(actual - extra.tokens, 1.0)
@@ -60,29 +62,28 @@ def teach(
     believed = clipped_error(error, now.scale)
     clipped = believed != error
     model.clipped += clipped
-    alarm = model.observe(evidence.source, surprised=abs(error) > SURPRISE * now.scale)
+    alarm = model.observe(source, surprised=abs(error) > SURPRISE * now.scale)
     if on_bound:
-        model.miss(evidence.source, evidence.output_limit, error, missed=missed)
-    switched = known.compare(category, Observed(evidence, actual, error, voice.weight), alarm=alarm)
+        model.miss(source, evidence.output_limit, error, missed=missed)
+    switched = known.compare(category, Observed(evidence, actual, error, share), alarm=alarm)
     if switched is not None:
         return Lesson(clipped, started_anew=switched.learns, returned=not switched.learns)
     if clipped and extra is not None and extra.is_open:
         return Lesson(clipped=True)  # possibly a constant of the tenant's
-    own = (1 - voice.weight) * now.residual if evidence.of_tenant else voice.deviation
+    deviation = voice.deviation
+    own = (1 - share) * now.residual if of_tenant else deviation
     # A source's own parameters affect nobody else: its error is believed in full, unless a counter is broken.
-    alone = voice.weight * believed + (1 - voice.weight) * (error if abs(error) <= WILD else believed)
-    errors = _Errors(
-        believed + now.residual - voice.deviation, alone, now.residual, now.doubt, text_bytes / actual
-    )
-    _learn_residuals(known, model, category, voice, errors, of_tenant=evidence.of_tenant)
+    alone = share * believed + (1 - share) * (error if abs(error) <= WILD else believed)
+    errors = _Errors(believed + now.residual - deviation, alone, now.residual, now.doubt, text_bytes / actual)
+    _learn_residuals(known, model, category, voice, errors, of_tenant=of_tenant)
     if on_bound:
-        model.scale.learn(now.variance, now.factors, believed, voice.weight)
+        model.scale.learn(now.variance, now.factors, believed, share)
     weight = now.trust(model.residual.spread) * (1.0 if believed == error else believed / error)
-    sound = model.prices.learn(x, now.tokens * exp(believed - own), weight, voice.weight)
+    sound = model.prices.learn(x, now.tokens * exp(believed - own), weight, share)
     return Lesson(clipped, None if sound else Refused.NUMBERS)
 
 
-class _Errors(NamedTuple):
+class _Errors(msgspec.Struct, frozen=True, gc=False):
     """The errors that one response teaches residuals: `of_prices` the shared ones, `alone` the source's own.
 
     `of_prices` is log(actual / priced) without the source's deviation, `alone` the error of the estimate as the

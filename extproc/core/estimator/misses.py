@@ -50,12 +50,10 @@ class Misses:
         if missed:
             self.count = min(self.count + 1, MOST)
             self._last.append((source, error))
-        elif self.count:
-            self.count -= 1
+        else:
+            self.count = max(self.count - 1, 0)
             if not self.count:
                 self._last.clear()
-        else:
-            return
         several = len({source for source, _ in self._last}) >= min(IN_DOUBT, sources.count)
         self.reach = max(error for _, error in self._last) if self.count >= IN_DOUBT and several else 0.0
 
@@ -74,7 +72,8 @@ class ModelMisses:
 
     def observe(self, source: int, sources: Sources, declared: Declared, error: float, *, missed: bool) -> None:
         """Take in a response like `Misses`, from one of the model's sources."""
-        self._all.observe(source, sources, error, missed=missed)
+        if missed or self._all.count:
+            self._all.observe(source, sources, error, missed=missed)
         misses, of_class = self._of[declared]
         of_class.observe(source, held=missed)
         if missed or misses.count:

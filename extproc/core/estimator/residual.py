@@ -47,18 +47,17 @@ class Residual:
         A response with less weight counts as one whose remaining weight confirms the current belief; so the means
         fade as after any other response.
         """
-        spread = self.spread * self.spread
-        step = 1 / (self.responses + FIRST_STEPS)
+        spread, responses, distance = self.spread * self.spread, self.responses, error - self.mean
+        step = 1 / (responses + FIRST_STEPS)
         step = (step if step > SLOWEST_STEP else SLOWEST_STEP) * spread / (spread + doubt)
-        distance = error - self.mean
+        weighed = step * weight
         if move_mean:
-            self.mean += step * weight * distance
+            self.mean += weighed * distance
         square = distance * distance - doubt
         variance = square if square > MIN_VARIANCE else MIN_VARIANCE
-        self.spread = sqrt(spread + step * weight * (variance - spread))
-        start = self.responses == 0
-        self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
-        self.responses += 1
+        self.spread = sqrt(spread + weighed * (variance - spread))
+        self.bytes_per_token += (step if responses else 1) * (bytes_per_token - self.bytes_per_token)
+        self.responses = responses + 1
 
     def shift(self, mean: float, variance: float, bytes_per_token: float, responses: int, since: int) -> None:
         """Move by what others learned in `responses` responses; it is as old as our response number `since`."""

@@ -39,7 +39,8 @@ for learning.
 
 from collections.abc import Callable, Mapping
 from math import exp, log
-from typing import NamedTuple
+
+import msgspec
 
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.clipping import WILD
@@ -61,7 +62,7 @@ KEPT = 1_000
 HELD = 1_000
 
 
-class Observed(NamedTuple):
+class Observed(msgspec.Struct, frozen=True, gc=False):
     """A response, the model's log error on it, and how much its source counts (voices.py)."""
 
     evidence: Evidence

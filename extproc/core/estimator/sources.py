@@ -32,10 +32,11 @@ class Sources:
     def observe(self, source: int, *, held: bool) -> None:
         """Take in one response."""
         self._responses += 1
-        self._last[source] = (self._responses, held)
-        self._last.move_to_end(source)
-        if len(self._last) > SOURCES:
-            self._last.popitem(last=False)
+        last = self._last
+        last[source] = (self._responses, held)
+        last.move_to_end(source)
+        if len(last) > SOURCES:
+            last.popitem(last=False)
 
     @property
     def share(self) -> float:

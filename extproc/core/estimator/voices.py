@@ -117,20 +117,21 @@ class Voices:
 
     def observe(self, source: int) -> Voice:
         """Count a response; return its source, with the weight of this response."""
-        self._responses += 1
-        voice = self.known.get(source)
+        self._responses = now = self._responses + 1
+        known, kept = self.known, self._kept
+        voice = known.get(source)
         if voice is None:
-            voice = self.known[source] = Voice()
-            if len(self.known) > MOST_SOURCES:
-                self.known.popitem(last=False)
-        self.known.move_to_end(source)
-        voice.count = 1 + voice.count * self._kept ** (self._responses - voice.at)
-        voice.at = self._responses
-        self._counted = 1 + self._counted * self._kept
-        fair = self._fair_share * self._counted
-        counts = fair / voice.count if fair < voice.count else 1.0
-        self._mean += (counts - self._mean) / self._counted
-        voice.weight = counts / self._mean if counts < self._mean else 1.0
+            voice = known[source] = Voice()
+            if len(known) > MOST_SOURCES:
+                known.popitem(last=False)
+        known.move_to_end(source)
+        voice.count = count = 1 + voice.count * kept ** (now - voice.at)
+        voice.at = now
+        self._counted = counted = 1 + self._counted * kept
+        fair, mean = self._fair_share * counted, self._mean
+        counts = fair / count if fair < count else 1.0
+        self._mean = mean = mean + (counts - mean) / counted
+        voice.weight = counts / mean if counts < mean else 1.0
         return voice
 
     def is_one_of_several(self, voice: Voice) -> bool:
