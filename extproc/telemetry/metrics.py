@@ -141,9 +141,10 @@ class Metrics(Series, Listener):
             return
         model = self._models.label(decision.model)
         times = 1 if decision.stratum is None else self._represents(decision.stratum)
-        self.prompt.observe(usage.prompt_tokens, (model,), times)
-        self.completion.observe(usage.completion_tokens, (model,), times)
-        self.total.observe(usage.prompt_tokens + usage.completion_tokens, (model,), times)
+        labels = (model,)
+        self.prompt.observe(usage.prompt_tokens, labels, times)
+        self.completion.observe(usage.completion_tokens, labels, times)
+        self.total.observe(usage.prompt_tokens + usage.completion_tokens, labels, times)
         if learning.clipped:
             self.clipped[model,] += 1
         if learning.started_anew:

@@ -29,6 +29,7 @@ responses.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from math import exp, log
 from operator import mul
 
@@ -104,7 +105,8 @@ class LogVariance:
         count = len(self._waiting)
         if count == 0:
             return
-        f = np.array([factors for _, factors, _ in self._waiting])
+        every = chain.from_iterable(factors for _, factors, _ in self._waiting)
+        f = np.fromiter(every, np.float64, count * SCALE_FACTORS).reshape(count, SCALE_FACTORS)
         weights = np.array([weight for weight, _, _ in self._waiting])
         faded = f * (weights * _FADED[-count:])[:, None]
         kept = FORGETTING**count

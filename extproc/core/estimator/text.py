@@ -112,7 +112,7 @@ def look(text: bytes) -> Counts:
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
     # All indices are valid; with "wrap" that is checked at the least cost.
     codes = np.bincount(CODE_OF.take(pairs, mode="wrap"), minlength=_NO_CODE + 1)
-    words = np.frombuffer(seen, _WORD, len(seen) // WORD)
+    words = np.ndarray((len(seen) // WORD,), _WORD, seen)
     in_runs = words == (words & _BYTE) * _REPEATED
     # `in` on bytes: with cold caches, as between requests, numpy's any() takes five times as long.
     of_runs = _runs_out_of(codes, words[in_runs]) if 1 in in_runs.tobytes() else None
@@ -203,9 +203,9 @@ def _kind_weights() -> npt.NDArray[np.float64]:
     return weights
 
 
-# Made once: converting them from Python objects takes numpy longer than using them.
-_PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
-_REPEATED = np.uint64(0x0101_0101_0101_0101)
+# Made once: converting them from Python objects, numbers too, takes numpy longer than using them.
+_PAIR, _WORD = np.dtype("<u2"), np.dtype("<u8")
+_BYTE, _REPEATED = np.array(0xFF, _WORD), np.array(0x0101_0101_0101_0101, _WORD)
 _NO_CODE = len(CODES.before)  # used for counts without a code
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # the code of a byte followed by itself
