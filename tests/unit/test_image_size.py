@@ -196,6 +196,13 @@ def test_an_escape_may_be_cut_anywhere(shift: int) -> None:
     assert size_of_source(msgspec.Raw(f'"data:image/png;base64,{text}"'.encode())) is ImageSize.MEDIUM
 
 
+@pytest.mark.parametrize("wrong", [b"\\x", b"\\ud800/", b"\xff\\/"])
+def test_the_size_behind_an_escape_that_cannot_be_decoded_is_guessed(wrong: bytes) -> None:
+    """A text that is no JSON, or not UTF-8, is no error: its length is what counts, as without a readable size."""
+    start = b64encode(png(800, 800))[:40]
+    assert size_of_source(msgspec.Raw(b'"data:image/png;base64,' + start + wrong + b'"')) is ImageSize.SMALL
+
+
 def test_base64_in_lines_is_read_too() -> None:
     """Line breaks within base64, as in MIME, do not hide the size."""
     text = b64encode(jpeg(800, 800, before=2_560)).decode()
