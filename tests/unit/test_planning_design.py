@@ -20,12 +20,13 @@ from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache, fingerprint
 from extproc.planning.simulation.options import RunOptions
-from extproc.planning.simulation.search import FoundFleet, rough_fleet
+from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet, rough_fleet
 from extproc.planning.simulation.task import SearchTask, make_workload, run_fleet
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 
+NOTHING = Tuning(parallelism=False, knobs=False)
 OBJECTIVE = Objective(30.0, 0.08, 0.999, (LengthClass(8192, 1.0, 0.08),))
 
 
@@ -217,6 +218,31 @@ def test_a_batch_is_halved_for_as_long_as_that_saves_instances(
     found = best_pool(pool_task(lengths, Tuning(parallelism=False)))
     assert found is not None
     assert (8, 512) == (found.instances, found.setup.max_batched_tokens)
+
+
+@pytest.mark.parametrize(("tuning", "batch"), [(Tuning(parallelism=False), 2_048), (NOTHING, None)])
+def test_where_the_best_batch_misses_the_objective_the_largest_is_tried(
+    lengths: Lengths, monkeypatch: pytest.MonkeyPatch, tuning: Tuning, batch: int | None
+) -> None:
+    """The cost model does not know how long prompts wait for small chunks. Where nothing is searched, an instance
+    keeps the plan's batch.
+    """
+    tried = []
+
+    def rough(search: SearchTask) -> SimpleNamespace:
+        tried.append(search.design.setup(0, search.setup).max_batched_tokens)
+        if tried[-1] < 2_048:
+            raise ObjectiveNotMet("late")
+        return SimpleNamespace(total=10, requests=3_000)
+
+    monkeypatch.setattr(pool, "rough_fleet", rough)
+    monkeypatch.setattr(pool, "_knobs", lambda _: iter(()))
+    monkeypatch.setattr(pool, "_with", lambda _, best, *__: best)
+    monkeypatch.setattr(pool, "with_best_batch", lambda _, each: replace(each, best_batch_tokens=512))
+    task = pool_task(lengths, tuning)
+    found = best_pool(replace(task, setup=replace(task.setup, best_batch_tokens=256)))
+    assert batch == (None if found is None else found.setup.max_batched_tokens)
+    assert tried == ([256] if batch is None else [512, batch])
 
 
 def test_head_room_keeps_requests_in_the_short_pool_and_costs_no_slots(lengths: Lengths) -> None:

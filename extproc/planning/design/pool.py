@@ -8,9 +8,9 @@ recommended fleets are simulated again afterwards, all pools together, with the 
 Candidates: each tensor and data parallelism (and GPU) that holds the model and the context, with the batch that is
 best for these requests by the cost model, cheapest by that model first; those whose modelled cost is above
 HOPELESS times the best simulated cost are skipped. With the largest batch that keeps the TPOT the wrong
-parallelism may win, of which no knob finds the way back. Starting from the best one, the scheduler's knobs are
-tried one at a time, and a change is kept if it needs fewer instances. A full grid was rejected: the knobs hardly
-interact, and it costs ten times as much.
+parallelism may win, of which no knob finds the way back; it is tried where the best one misses the objective.
+Starting from the best candidate, the scheduler's knobs are tried one at a time, and a change is kept if it needs
+fewer instances. A full grid was rejected: the knobs hardly interact, and it costs ten times as much.
 
 Runs last a minute, as the first ones of whole fleets do, and longer if that leaves in doubt whether smaller pools
 only seem to grow (`steady.py`); knobs are tried in runs of the length that sufficed. The length counts in seconds,
@@ -57,6 +57,11 @@ class Tuning:
     knobs: bool = True
     gpus: tuple[tuple[str, GpuProfile, float | None], ...] = ()  # name, profile, USD per hour
 
+    @property
+    def batches(self) -> bool:
+        """Whether each instance has a batch of its own, instead of the plan's."""
+        return self.knobs or self.parallelism
+
 
 @dataclass(frozen=True, slots=True)
 class PoolTask:
@@ -97,13 +102,15 @@ def best_pool(task: PoolTask) -> PoolChoice | None:
     for setup, least_cost in _candidates(task):
         if best is not None and least_cost > HOPELESS * best.cost:
             break
-        try:
-            found = rough_fleet(_search(task, setup))
-        except ObjectiveNotMet:
-            continue
-        choice = PoolChoice(setup, found.total, found.total * setup.instance_cost)
-        if best is None or choice.cost < best.cost:
-            best, requests = choice, found.requests
+        for each in _starts(task, setup):
+            try:
+                found = rough_fleet(_search(task, each))
+            except ObjectiveNotMet:
+                continue
+            choice = PoolChoice(each, found.total, found.total * each.instance_cost)
+            if best is None or choice.cost < best.cost:
+                best, requests = choice, found.requests
+            break
     if best is None or not task.tuning.knobs:
         return best
     for knob in _knobs(best.setup):
@@ -125,8 +132,7 @@ def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
 def _parallel(task: PoolTask) -> Iterator[Setup]:
     tuning = task.tuning
     base = replace(task.setup, objective=task.objective)
-    searched = tuning.knobs or tuning.parallelism
-    if searched:  # the plan's batch is that of another instance
+    if tuning.batches:  # the plan's batch is that of another instance
         base = replace(base, best_batch_tokens=None)
     gpus = tuning.gpus or ((base.gpu_name, base.instance.gpu, base.price_usd_h),)
     for name, gpu, price in gpus:
@@ -138,7 +144,17 @@ def _parallel(task: PoolTask) -> Iterator[Setup]:
                 )
             except ConfigurationError:  # it does not fit
                 continue
-            yield with_best_batch(task.lengths, setup) if searched else setup
+            yield with_best_batch(task.lengths, setup) if tuning.batches else setup
+
+
+def _starts(task: PoolTask, setup: Setup) -> Iterator[Setup]:
+    """Yield a candidate and, in case it misses the objective, the one with the largest batch that keeps the TPOT:
+    the cost model does not know how long prompts wait for small chunks.
+    """
+    yield setup
+    largest = replace(setup, best_batch_tokens=None)
+    if task.tuning.batches and largest.max_batched_tokens > setup.max_batched_tokens:
+        yield largest
 
 
 def _shapes(task: PoolTask) -> list[tuple[int, int]]:
