@@ -220,6 +220,25 @@ def test_a_batch_is_halved_for_as_long_as_that_saves_instances(
     assert (8, 512) == (found.instances, found.setup.max_batched_tokens)
 
 
+def test_batches_up_to_the_engine_s_default_are_tried(lengths: Lengths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stated fleets need ten instances, and nine with the largest batch, 64 times the one that is best by the
+    cost model.
+    """
+    task = pool_task(lengths, Tuning(parallelism=False))
+    most = task.setup.largest_batch_tokens
+
+    def run(search: SearchTask, _: object, sizes: tuple[int, ...], __: object) -> bool:
+        return sizes[0] >= (9 if search.design.setup(0, search.setup).max_batched_tokens == most else 10)
+
+    monkeypatch.setattr(pool, "rough_fleet", lambda _: SimpleNamespace(total=10, requests=3_000))
+    monkeypatch.setattr(pool, "run_unless_hopeless", run)
+    monkeypatch.setattr(pool, "verdict", lambda enough, _: SimpleNamespace(passed=(enough,)))
+    monkeypatch.setattr(pool, "with_best_batch", lambda _, each: replace(each, best_batch_tokens=most // 64))
+    found = best_pool(task)
+    assert found is not None
+    assert (9, most) == (found.instances, found.setup.max_batched_tokens)
+
+
 @pytest.mark.parametrize(("tuning", "batch"), [(Tuning(parallelism=False), 2_048), (NOTHING, None)])
 def test_where_the_best_batch_misses_the_objective_the_largest_is_tried(
     lengths: Lengths, monkeypatch: pytest.MonkeyPatch, tuning: Tuning, batch: int | None

@@ -175,8 +175,10 @@ def _knobs(setup: Setup) -> Iterator[Setup]:
         yield from (replace(setup, long_prefill_tokens=t) for t in LONG_PREFILL_THRESHOLDS if t >= least)
     most_seqs = setup.limits(setup.long_context).max_num_seqs
     yield from (replace(setup, max_num_seqs=(seqs, seqs)) for seqs in FEWER_SEQUENCES if seqs < most_seqs)
-    chosen, most = setup.max_batched_tokens, setup.largest_batch_tokens
-    yield from (replace(setup, batched_tokens=t) for t in (2 * chosen, 4 * chosen) if t <= most)
+    tokens = 2 * setup.max_batched_tokens
+    while tokens <= setup.largest_batch_tokens:
+        yield replace(setup, batched_tokens=tokens)
+        tokens *= 2
 
 
 def _with_smaller_batch(task: PoolTask, best: PoolChoice, requests: int) -> PoolChoice:
