@@ -125,6 +125,20 @@ def test_histograms_are_collected_less_often_than_numbers() -> None:
     assert second.startswith(b"data: ")
 
 
+def test_a_slow_viewer_misses_events_and_gets_the_latest() -> None:
+    """None pile up, and the other viewers get all of them."""
+    viewed = Live(lambda: about_router(parse("")), lambda _: [], None, lambda _: None)
+    slow, fast = asyncio.Queue[bytes](1), asyncio.Queue[bytes](1)
+    viewed._viewers |= {slow, fast}
+    got = []
+    for event in (b"first", b"second"):
+        viewed._give(event)
+        got.append(fast.get_nowait())
+    assert [b"first", b"second"] == got
+    assert b"second" == slow.get_nowait()
+    assert slow.empty()
+
+
 def test_watching_for_long_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The window of five minutes takes less than a tenth of its 300 samples, and is as long and as exact."""
     counters = Counters("dualpool_requests", "", ("pool", "reason", "api", "model"))

@@ -296,9 +296,13 @@ def test_a_hanging_loop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     async def scenario() -> None:
         async with router(tmp_path) as app:
             monkeypatch.setattr(app.loop, "ask", busy)
-            refused = await post(app, "/state/import", framed(to_bytes(taught(7))))
-            assert (503, "the router is too busy to apply the change\n") == (refused.status_code, refused.text)
-            assert 503 == (await post(app, "/state/reset")).status_code
+            for change, body in (
+                ("import", framed(to_bytes(taught(7)))),
+                ("reset", b""),
+                ("undo?model=m", b""),
+            ):
+                refused = await post(app, f"/state/{change}", body)
+                assert (503, "the router is too busy to apply the change\n") == (refused.status_code, refused.text)
             monkeypatch.undo()
             assert 0 == known(app)
 

@@ -1,5 +1,6 @@
 """The file of learned state: always complete, never overwritten if it is unusable, never a reason to exit."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -16,7 +17,7 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed, unframed
-from extproc.state.keeper import Saver
+from extproc.state.keeper import Saver, copied
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_message, to_message
 from tests.unit.byteclass_lessons import teach
@@ -58,6 +59,26 @@ def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Outcomes]:
 
     outcomes = Outcomes()
     return Saver(StateFile(path), 1.0, lambda: estimator, ask, outcomes), outcomes
+
+
+def test_the_estimator_is_only_touched_where_requests_are_decided() -> None:
+    """Even what parts its state has, which a reload may change, is asked there, and each part by itself."""
+    estimator, asked = taught(), []
+    deciding = False
+
+    def current() -> ByteClassEstimator:
+        assert deciding
+        return estimator
+
+    async def ask(function: Any) -> Any:
+        nonlocal deciding
+        deciding = True
+        asked.append(function())
+        deciding = False
+        return asked[-1]
+
+    assert estimator.state() == asyncio.run(copied(current, ask))
+    assert 1 + len(estimator.parts()) == len(asked)
 
 
 def test_a_saved_state_is_loaded(tmp_path: Path) -> None:
