@@ -113,6 +113,17 @@ def test_the_median_width_is_interpolated_within_its_bucket(
     assert model.bound_ratio == pytest.approx(median)
 
 
+def test_a_model_whose_responses_are_older_than_the_window_has_no_errors(metrics: Metrics) -> None:
+    """Its histograms have buckets that did not grow: unknown, not zero."""
+    metrics.responded(DECISION, ResponseHead(200), SHORT)
+    metrics.observed(Observation(DECISION, SHORT, Usage(100, 5, 0), LEARNED))
+    before = look_at(metrics.collect(), 0.0, {})
+    metrics.decided(DECISION)
+    (model,) = figures_of(before, look_at(metrics.collect(), 1.0, {}), POOLS).models
+    unknown = (model.error_p50, model.error_p90, model.under_counted, model.bound_ratio)
+    assert (None, None, None, None) == unknown
+
+
 def test_the_models_with_most_requests_are_shown(metrics: Metrics) -> None:
     """The busiest first, and no more than a page has room for."""
     times = {"idle": 1} | {f"m{number}": 2 + number % 2 for number in range(MOST_MODELS)}
