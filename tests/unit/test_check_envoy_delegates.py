@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import pytest
 
+from extproc.core.errors import ConfigurationError
 from extproc.gateways.kubernetes.istio.delegates import Delegates
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
@@ -57,6 +58,31 @@ def test_a_virtual_service_without_hosts() -> None:
     """It is for others to delegate to: nothing arrives on its routes if none does."""
     alone = f"{OTHER % 'dualpool'}    - route: [{{destination: {{host: web}}}}]\n"
     assert set() == names_of("istio", alone.removeprefix("\n---"))
+
+
+@pytest.mark.parametrize(
+    ("gateways", "other", "found"),
+    [
+        ("[llm]", "", set()),
+        ("[llm]", "[dualpool/llm]", set()),
+        ("[./llm, mesh]", "[llm.dualpool]", set()),
+        ("[llm]", "[llm]", {"pool-without-route"}),
+    ],
+)
+def test_gateways_of_a_delegate_in_another_namespace(gateways: str, other: str, found: set[str]) -> None:
+    """Short names of gateways are of the namespace of the VirtualService that says them."""
+    rule = f"    - match: [{{gateways: {gateways}}}]\n      delegate: {{name: pools, namespace: models}}"
+
+    def change(text: str) -> str:
+        text = delegating(text, rule, "models")
+        if not other:
+            return text
+        text = text.replace(
+            "        - headers: {x-token", f"        - gateways: {other}\n          headers: {{x-token"
+        )
+        return text.replace("    - name: long\n", f"    - name: long\n      match: [{{gateways: {other}}}]\n")
+
+    assert found == names_of("istio", change=change)
 
 
 def rules_of(root: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
@@ -119,9 +145,9 @@ VALUE: Final[Match] = {"headers": {"a": {"exact": "1"}}}
         ({"sourceNamespace": "a"}, {"sourceNamespace": "a"}, {"sourceNamespace": "a"}),
         ({"sourceLabels": {"a": "1"}}, {"sourceLabels": {"b": "2"}}, {"sourceLabels": {"a": "1", "b": "2"}}),
         ({"sourceLabels": {"a": "1"}}, {"sourceLabels": {"a": "2"}}, None),
-        ({"gateways": ["a", "b"]}, {"gateways": ["a"]}, {"gateways": ["a"]}),
+        ({"gateways": ["a", "b"]}, {"gateways": ["a"]}, {"gateways": ["default/a"]}),
         ({"gateways": ["a"]}, {"gateways": ["b"]}, None),
-        ({"gateways": ["a"]}, {}, {"gateways": ["a"]}),
+        ({"gateways": ["a"]}, {}, {"gateways": ["default/a"]}),
         ({"name": "a"}, {"name": "b"}, {"name": "a-b"}),
     ],
 )
@@ -148,3 +174,10 @@ def test_alternatives_of_both(one: list[Match], other: list[Match], merged: list
     assert merged == [
         {name: each for name, each in match.items() if each} for rule in found for match in rule["match"]
     ]
+
+
+@pytest.mark.parametrize("match", [{"uri": "/v1"}, {"method": ["POST"]}, {"headers": {"a": "b"}}])
+def test_conditions_that_are_none(match: Match) -> None:
+    """What is in the place of a condition in both rules is reported."""
+    with pytest.raises(ConfigurationError, match="is not a mapping"):
+        rules_of({"match": [match], "delegate": {"name": "b"}}, {"match": [match]})

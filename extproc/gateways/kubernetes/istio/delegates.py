@@ -4,10 +4,11 @@ Each rule of the other one is laid over the delegating rule, and its conditions 
 Source: Istio's `model/virtualservice.go`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Final
 
+from extproc.gateways.kubernetes.istio.frontends import gateway_name
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     inner,
@@ -54,20 +55,30 @@ class Delegates:
             elif other := self._by_name.get(
                 (text_of(named, "namespace") or namespace_of(service), text_of(named, "name"))
             ):
+                roots = _matches_of(rule, service)
                 for each in items_of(inner(other, "spec"), "http"):
-                    if (both := _laid_over(rule, each)) is not None:
-                        yield other, both
+                    matches = _matches(roots, _matches_of(each, other))
+                    if matches is not None:
+                        yield other, _laid_over(rule, each, matches)
 
 
-def _laid_over(root: LocatedMap, rule: LocatedMap) -> LocatedMap | None:
-    """Return a rule with what the delegating one adds to it; None if they contradict each other."""
-    matches = _matches(items_of(root, "match"), items_of(rule, "match"))
-    if matches is None:
-        return None
+def _matches_of(rule: LocatedMap, owner: LocatedMap) -> list[LocatedMap]:
+    """Return the matches of a rule with the full names of their gateways: the other rule may be of elsewhere."""
+    return [_with_full_names(each, owner) for each in items_of(rule, "match")]
+
+
+def _with_full_names(match: LocatedMap, owner: LocatedMap) -> LocatedMap:
+    names = [gateway_name(each, owner) for each in texts_of(match, "gateways")]
+    return made(match.place, **{**match, "gateways": names or None})
+
+
+def _laid_over(root: LocatedMap, rule: LocatedMap, matches: list[LocatedMap]) -> LocatedMap:
+    """Return a rule with what the delegating one adds to it, and with the matches of both."""
     return made(rule.place, **{**root, **rule, "match": matches, "name": _name(root, rule), "delegate": None})
 
 
 def _matches(roots: list[LocatedMap], leaves: list[LocatedMap]) -> list[LocatedMap] | None:
+    """Return the matches of two rules together; None if one of the second rule is within none of the first."""
     if not roots or not leaves:
         return roots or leaves
     pairs = [(root, leaf) for leaf, root in product(leaves, roots) if not _contradict(root, leaf)]
@@ -87,8 +98,10 @@ def _name(root: LocatedMap, leaf: LocatedMap) -> str:
 
 def _contradict(root: LocatedMap, leaf: LocatedMap) -> bool:
     """Return whether a condition of a rule is not within that of the delegating one."""
-    texts = [(root.get(name), leaf.get(name)) for name in TEXTS]
-    texts += [(inner(root, name).get(key), each) for name in NAMED for key, each in inner(leaf, name).items()]
+    texts = [*_of_both(root, leaf, TEXTS)]
+    for name in NAMED:
+        theirs = inner(leaf, name)
+        texts += _of_both(inner(root, name), theirs, theirs)
     labels, gateways = inner(root, LABELS), texts_of(root, "gateways")
     return (
         any(_exclude(one, other) for one, other in texts)
@@ -100,10 +113,12 @@ def _contradict(root: LocatedMap, leaf: LocatedMap) -> bool:
     )
 
 
-def _exclude(root: LocatedMap | None, leaf: LocatedMap | None) -> bool:
+def _of_both(root: LocatedMap, leaf: LocatedMap, names: Iterable[str]) -> Iterator[tuple[LocatedMap, LocatedMap]]:
+    return ((inner(root, name), inner(leaf, name)) for name in names if name in root and name in leaf)
+
+
+def _exclude(root: LocatedMap, leaf: LocatedMap) -> bool:
     """Return whether a condition on a text is not within another one; to Istio none is within an expression."""
-    if root is None or leaf is None:
-        return False
     if not root or not leaf:  # any value will do
         return True
     (kind, text), (its, value) = next(iter(root.items())), next(iter(leaf.items()))
