@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final
 
 import pytest
 
-from extproc.gateways.kubernetes.envoy_gateway.routes import precedence, routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of, rules_of
 from extproc.gateways.kubernetes.istio.routes import hosts_of
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
@@ -18,7 +19,9 @@ PREFIX: Final[dict[str, Any]] = {"path": {"type": "PathPrefix", "value": "/v1"}}
 HEADER: Final = {"name": "a", "value": "a"}
 PATTERN: Final = {"name": "b", "value": "b", "type": "RegularExpression"}
 QUERY: Final = {"name": "q", "value": "1"}
+QUERY_PATTERN: Final = {**QUERY, "type": "RegularExpression"}
 METHOD: Final = {"method": "POST"}
+SLASH: Final[dict[str, Any]] = {"path": {"type": "PathPrefix", "value": "/v1/"}}
 
 
 def of_istio(manifests: Manifests) -> list[Any]:
@@ -29,7 +32,7 @@ def of_istio(manifests: Manifests) -> list[Any]:
 def of_envoy_gateway(manifests: Manifests) -> list[Any]:
     """Return the matches as Envoy Gateway orders them."""
     routes = (each for rule in rules_of(manifests, []) for each in routes_of(rule))
-    return [route["match"] for route in sorted(routes, key=precedence)]
+    return [route["match"] for _, route in sorted(routes, key=itemgetter(0))]
 
 
 def matches_in_order(ordered: Callable[[Manifests], list[Any]], given: list[dict[str, Any]]) -> list[Any]:
@@ -47,16 +50,16 @@ def matches_in_order(ordered: Callable[[Manifests], list[Any]], given: list[dict
             [
                 *(EXACT, LONGER, PREFIX | METHOD, PREFIX | {"headers": [HEADER, PATTERN]}),
                 *(PREFIX | {"headers": [HEADER], "queryParams": [QUERY]}, PREFIX | {"headers": [HEADER]}),
-                *(PREFIX | {"queryParams": [QUERY]}, PREFIX, REGEX),
+                *(PREFIX | {"queryParams": [QUERY]}, SLASH, REGEX),
             ],
         ),
         (
             of_envoy_gateway,
             [
-                *(EXACT, REGEX, LONGER, PREFIX | METHOD | {"headers": [PATTERN]}),
+                *(EXACT, REGEX, LONGER, SLASH, PREFIX | METHOD | {"headers": [PATTERN]}),
                 *(PREFIX | {"headers": [HEADER], "queryParams": [QUERY]}, PREFIX | {"headers": [HEADER]}),
                 *(PREFIX | {"headers": [PATTERN], "queryParams": [QUERY]}, PREFIX | {"headers": [PATTERN]}),
-                *(PREFIX | {"queryParams": [QUERY]}, PREFIX),
+                *(PREFIX | {"queryParams": [QUERY]}, PREFIX | {"queryParams": [QUERY_PATTERN]}, PREFIX),
             ],
         ),
     ],

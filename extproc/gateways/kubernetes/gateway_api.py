@@ -5,7 +5,7 @@ from typing import Any, Final
 from extproc.gateways.kubernetes.manifests import inner, items_of, made, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["EXACT", "PREFIX", "REGEX", "matches_of", "path_weight"]
+__all__ = ["EXACT", "PREFIX", "REGEX", "matches_of", "path_of"]
 
 # The Gateway API's kinds of paths, and which of them Envoy's are.
 EXACT: Final = "Exact"
@@ -14,16 +14,16 @@ REGEX: Final = "RegularExpression"
 KINDS: Final = {"path": EXACT, "prefix": PREFIX, "path_separated_prefix": PREFIX, "safe_regex": REGEX}
 
 
-def matches_of(rule: LocatedMap) -> list[LocatedMap]:
-    """Return an Envoy route match for each match of a rule; a rule without matches matches everything."""
-    given = items_of(rule, "matches")
-    return [_match(each) for each in given] if given else [made(rule.place, prefix="/")]
+def matches_of(rule: LocatedMap) -> list[tuple[LocatedMap, LocatedMap]]:
+    """Return the matches of a rule, each with Envoy's route match; a rule without matches matches everything."""
+    given = items_of(rule, "matches") or [LocatedMap(rule.place)]
+    return [(each, _match(each)) for each in given]
 
 
-def path_weight(match: LocatedMap, kinds: tuple[str, ...]) -> tuple[int, int]:
-    """Return the sort key of a match's path: its kind, in the gateway's order of them, and its length."""
+def path_of(match: LocatedMap) -> tuple[str, str]:
+    """Return the kind of the path of Envoy's route match, in the words of the Gateway API, and its text."""
     kind, path = next((kind, path) for kind, path in match.items() if kind in KINDS)
-    return kinds.index(KINDS[kind]), -len(path["regex"] if isinstance(path, LocatedMap) else path)
+    return KINDS[kind], path["regex"] if isinstance(path, LocatedMap) else path
 
 
 def _match(given: LocatedMap) -> LocatedMap:

@@ -6,6 +6,7 @@ reference and its `xds/translator`; `egctl experimental translate` prints the sa
 is then read like any other.
 """
 
+from operator import itemgetter
 from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
@@ -14,7 +15,7 @@ from extproc.gateways.kubernetes.envoy_gateway.patches import patched
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, client_policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
 from extproc.gateways.kubernetes.envoy_gateway.proxies import proxy_of
-from extproc.gateways.kubernetes.envoy_gateway.routes import Rule, precedence, routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import Ranked, Rule, routes_of, rules_of
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
@@ -129,13 +130,18 @@ def _stripping(client: LocatedMap) -> LocatedMap:
 
 def _virtual_hosts(place: Place, rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
     """Return a host for each name, with the routes that name it: the routes of one host serve a request."""
-    routes: dict[str, list[LocatedMap]] = {}
+    routes: dict[str, list[Ranked]] = {}
     for each in rules:
         for name in texts_of(inner(each.route, "spec"), "hostnames") or [ANY_HOST]:
             routes.setdefault(name, []).extend(routes_of(each))
     for of_host in () if is_true(proxy, "preserveRouteOrder") else routes.values():
-        of_host.sort(key=precedence)
+        of_host.sort(key=itemgetter(0))
     return [
-        made(place, name="gateway" if name == ANY_HOST else name, domains=[name], routes=of_host)
+        made(
+            place,
+            name="gateway" if name == ANY_HOST else name,
+            domains=[name],
+            routes=[route for _, route in of_host],
+        )
         for name, of_host in routes.items()
     ]

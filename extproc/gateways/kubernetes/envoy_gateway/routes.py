@@ -3,14 +3,14 @@
 Source: Envoy Gateway's `internal/gatewayapi/route.go` and `xds/translator/route.go`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Parent, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of, by_entry
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
-from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_weight
+from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_of
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
@@ -35,7 +35,7 @@ from extproc.gateways.kubernetes.type_names import (
 )
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["BUFFER_FILTER", "RATE_LIMITER", "Rule", "buffer_limit", "precedence", "routes_of", "rules_of"]
+__all__ = ["BUFFER_FILTER", "RATE_LIMITER", "Ranked", "Rule", "buffer_limit", "routes_of", "rules_of"]
 
 # Defaults of Envoy Gateway 1.9.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -48,6 +48,10 @@ PATHS: Final = (EXACT, REGEX, PREFIX)
 # Their filters: one is before those of all processors, the other one after them.
 BUFFER_FILTER: Final = "envoy.filters.http.buffer"
 RATE_LIMITER: Final = "envoy.filters.http.ratelimit"
+
+
+Ranked = tuple[tuple[int, ...], LocatedMap]
+"""A route behind the key by which the routes of a host are sorted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,8 +98,8 @@ def buffer_limit(rule: Rule) -> int | None:
     return bytes_of(limit, rule.traffic.place) if limit else None
 
 
-def routes_of(rule: Rule) -> Iterator[LocatedMap]:
-    """Yield Envoy's routes for a rule."""
+def routes_of(rule: Rule) -> Iterator[Ranked]:
+    """Yield Envoy's routes for a rule, each with its sort key."""
     of_http = inner(rule.traffic, "timeout", "http")
     longest, idle = optional_seconds(of_http, "maxStreamDuration"), text_of(of_http, "streamIdleTimeout")
     action = made(
@@ -114,7 +118,7 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
     if limit := buffer_limit(rule):
         enabled[BUFFER_FILTER] = {"@type": BUFFER_PER_ROUTE, "buffer": {"max_request_bytes": limit}}
     changes = _changes(rule)
-    for match in matches_of(rule.given):
+    for given, match in matches_of(rule.given):
         route = made(
             rule.given.place,
             name=name_of(rule.route),
@@ -122,7 +126,7 @@ def routes_of(rule: Rule) -> Iterator[LocatedMap]:
             route=action,
             typed_per_filter_config=enabled,
         )
-        yield merged(route, changes)
+        yield _precedence(given, match), merged(route, changes)
 
 
 def _changes(rule: Rule) -> LocatedMap:
@@ -140,12 +144,19 @@ def _upgrades(rule: Rule) -> list[str]:
     return said or ([] if "requestBuffer" in rule.traffic else ["websocket"])
 
 
-def precedence(route: LocatedMap) -> tuple[int, int, int, int, int]:
-    """Return a route's sort key: kind and length of the path, then the numbers of other conditions."""
-    match = route["match"]
-    headers = match.get("headers", ())
-    exact = sum("exact" in each["string_match"] for each in headers)
-    return *path_weight(match, PATHS), -len(headers), -exact, -len(match.get("query_parameters", ()))
+def _precedence(given: LocatedMap, match: LocatedMap) -> tuple[int, ...]:
+    """Return a match's sort key: kind and length of the path, then the numbers of other conditions.
+
+    The slash at the end of a prefix counts, although it has no other meaning.
+    """
+    length = len(text_of(inner(given, "path"), "value", "/"))
+    counts = [count for name in ("headers", "query_parameters") for count in _counts(match[name])]
+    return PATHS.index(path_of(match)[0]), -length, *counts
+
+
+def _counts(conditions: Collection[LocatedMap]) -> tuple[int, int]:
+    """Return how many conditions there are, and how many are on a value, as sort keys: most come first."""
+    return -len(conditions), -sum("exact" in each["string_match"] for each in conditions)
 
 
 def _timeout(rule: Rule) -> str | None:

@@ -6,7 +6,7 @@ Source: Istio's `config/kube/gateway`, which makes VirtualServices of them.
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_weight
+from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_of
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
 from extproc.gateways.kubernetes.istio.actions import NEVER, action_of, changing, cluster_name
 from extproc.gateways.kubernetes.istio.retries import retry_of_http_route
@@ -37,10 +37,10 @@ def routes_of_http_route(route: LocatedMap, of_mesh: LocatedMap | None) -> list[
 def precedence(route: LocatedMap) -> tuple[int, int, bool, int, int]:
     """Return the sort key of an HTTPRoute's match: kind and length of the path, method, headers, parameters."""
     match = route["match"]
-    names = [each["name"] for each in match["headers"]] if "headers" in match else []
+    names = [each["name"] for each in match["headers"]]
     method = ":method" in names
-    rank, length = path_weight(match, PATHS)
-    return rank, length, not method, method - len(names), -len(match.get("query_parameters", ()))
+    kind, path = path_of(match)
+    return PATHS.index(kind), -len(path), not method, method - len(names), -len(match["query_parameters"])
 
 
 def _routes(object_: LocatedMap, at: int, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
@@ -54,7 +54,7 @@ def _routes(object_: LocatedMap, at: int, rule: LocatedMap, of_mesh: LocatedMap 
     ]
     action = action_of(rule.place, targets, retry_of_http_route(rule, of_mesh), _timeout(rule))
     name = text_of(rule, "name") or f"{space}.{name_of(object_)}.{at}"
-    for match in matches_of(rule):
+    for _, match in matches_of(rule):
         route = made(rule.place, name=name, match=match, route=action)
         yield changing(route, changes_of_filters(rule), targets)
 
