@@ -5,7 +5,7 @@ from typing import Final
 import pytest
 
 from extproc.gateways.inputs import read_gateways
-from extproc.gateways.kubernetes.envoy_gateway.proxies import proxy_of
+from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
@@ -97,7 +97,20 @@ def test_the_proxy_of_a_gateway(objects: list[str], moved: bool) -> None:  # noq
 )
 def test_a_proxy_of_a_gateway_that_is_not_there(objects: str, found: bool) -> None:  # noqa: FBT001
     """The only one is taken for its."""
-    assert found == (proxy_of("llm", "", Manifests(tuple(read(objects, "file.yaml")))) is not None)
+    manifests = Manifests(tuple(read(objects, "file.yaml")))
+    assert found == (Proxies(manifests).of_gateway("llm", "") is not None)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "of_gateway", "found"),
+    [("shop", "", "shop"), ("shop", "shop", "shop"), ("web", "", "web"), ("", "shop", "shop"), ("", "web", "web")],
+)
+def test_proxies_of_the_same_name(namespace: str, of_gateway: str, found: str) -> None:
+    """A Gateway refers to an EnvoyProxy of its own namespace."""
+    proxies = [PROXY.replace("%s}", f"a, namespace: {each}}}", 1) % f"said: {each}" for each in ("web", "shop")]
+    gateway = GATEWAY.replace("{name: llm}", f"{{name: llm, namespace: '{namespace}'}}") % (OWN % "a")
+    objects = tuple(each for text in [*proxies, gateway] for each in read(text, "file.yaml"))
+    assert {"said": found} == Proxies(Manifests(objects)).of_gateway("llm", of_gateway)
 
 
 @pytest.mark.parametrize(

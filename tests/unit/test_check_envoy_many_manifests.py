@@ -53,6 +53,36 @@ spec:
   targetRefs: [{kind: HTTPRoute, name: team-%(at)d}]
   extProc: [{backendRefs: [{name: guard-%(at)d, port: 9000}], processingMode: {request: {}}}]
 """,
+    "envoy gateway with a Gateway of each team": """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: team-%(at)d}
+spec: {gatewayClassName: eg, infrastructure: {parametersRef: {name: team-%(at)d}}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyProxy
+metadata: {name: team-%(at)d}
+spec: {filterOrder: [{name: envoy.filters.http.ext_proc, before: envoy.filters.http.ratelimit}]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: ClientTrafficPolicy
+metadata: {name: team-%(at)d}
+spec: {targetRefs: [{kind: Gateway, name: team-%(at)d}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: team-%(at)d}
+spec:
+  parentRefs: [{name: team-%(at)d}]
+  rules: [{backendRefs: [{name: team-%(at)d, port: 80}]}]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: team-%(at)d}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: team-%(at)d}]
+  extProc: [{backendRefs: [{name: guard-%(at)d, port: 9000}], processingMode: {request: {}}}]
+""",
     "istio": """
 apiVersion: networking.istio.io/v1
 kind: VirtualService

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
@@ -34,15 +35,22 @@ _QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|k|M|G)?")
 _POWERS: Final = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifests:
     """The objects that were read, with Lists unpacked."""
 
     objects: tuple[LocatedMap, ...]
 
     def of(self, *kinds: str) -> Iterator[LocatedMap]:
-        """Yield the objects of these kinds."""
-        return (each for each in self.objects if each.get("kind") in kinds)
+        """Yield the objects of these kinds, one kind after the other."""
+        return (each for kind in kinds for each in self._by_kind.get(kind, ()))
+
+    @cached_property
+    def _by_kind(self) -> dict[str, list[LocatedMap]]:
+        found: dict[str, list[LocatedMap]] = {}
+        for each in self.objects:
+            found.setdefault(str(each.get("kind")), []).append(each)
+        return found
 
     @property
     def cluster_ips(self) -> frozenset[str]:

@@ -12,9 +12,9 @@ from typing import Final
 from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
 from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
 from extproc.gateways.kubernetes.envoy_gateway.patches import patched
-from extproc.gateways.kubernetes.envoy_gateway.policies import Name, client_policies
+from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
-from extproc.gateways.kubernetes.envoy_gateway.proxies import proxy_of
+from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
 from extproc.gateways.kubernetes.envoy_gateway.routes import Ranked, Rule, routes_of, rules_of
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.manifests import (
@@ -56,11 +56,15 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
             for each in rules
         ),
     ]
-    listeners = [
-        _listener(place, client, of_gateway, _asked(of_gateway, processors), manifests)
-        for of_gateway in asking or [rules]
-        for client in _clients(of_gateway, manifests) or [LocatedMap(place)]
-    ]
+    policies, proxies = Policies(manifests, "ClientTrafficPolicy"), Proxies(manifests)
+    listeners = []
+    for of_gateway in asking or [rules]:
+        proxy = proxies.of_gateway(*(of_gateway[0].gateway if of_gateway else ("", ""))) or LocatedMap(place)
+        filters = http_filters(place, of_gateway, _asked(of_gateway) or processors, proxy)
+        hosts = _virtual_hosts(place, of_gateway, proxy)
+        # Without rules it cannot be told whose policies these are.
+        clients = _clients(of_gateway, policies) if of_gateway else [*manifests.of("ClientTrafficPolicy")]
+        listeners += [_listener(each, hosts, filters, manifests) for each in clients or [LocatedMap(place)]]
     return made(place, static_resources=made(place, listeners=listeners, clusters=clusters))
 
 
@@ -74,24 +78,19 @@ def _by_gateway(rules: list[Rule]) -> list[list[Rule]]:
     return list(found.values())
 
 
-def _asked(rules: list[Rule], processors: list[ExtProc]) -> list[ExtProc]:
-    """Return the processors of a Gateway: those that are asked on its routes, or all if none is."""
-    asked = {each for rule in rules for each in rule.asked}
-    return [each for each in processors if each in asked] or processors
+def _asked(rules: list[Rule]) -> list[ExtProc]:
+    """Return the processors that are asked on the routes of a Gateway."""
+    return list(dict.fromkeys(each for rule in rules for each in rule.asked))
 
 
-def _clients(rules: list[Rule], manifests: Manifests) -> list[LocatedMap]:
-    if not rules:  # whose Gateway it is cannot be told
-        return list(manifests.of("ClientTrafficPolicy"))
-    parents = dict.fromkeys(each for rule in rules for each in rule.parents)
-    return client_policies(list(parents), manifests)
+def _clients(rules: list[Rule], policies: Policies) -> list[LocatedMap]:
+    return policies.of_clients(list(dict.fromkeys(each for rule in rules for each in rule.parents)))
 
 
 def _listener(
-    place: Place, client: LocatedMap, rules: list[Rule], processors: list[ExtProc], manifests: Manifests
+    client: LocatedMap, hosts: list[LocatedMap], filters: list[LocatedMap], manifests: Manifests
 ) -> LocatedMap:
-    """Return a listener with a ClientTrafficPolicy, an empty one if there is none, and these routes."""
-    proxy = proxy_of(*(rules[0].gateway if rules else ("", "")), manifests) or LocatedMap(place)
+    """Return a listener with a ClientTrafficPolicy, an empty one if there is none."""
     http2 = inner(client, "spec", "http2")
     windows = {
         "initial_stream_window_size": text_of(http2, "initialStreamWindowSize", str(WINDOW_BYTES)),
@@ -105,19 +104,19 @@ def _listener(
             http2.place, **{name: bytes_of(text, http2.place) for name, text in windows.items()}
         ),
         stat_prefix="http",
-        route_config=made(place, name="gateway", virtual_hosts=_virtual_hosts(place, rules, proxy)),
-        http_filters=http_filters(place, rules, processors, proxy),
+        route_config=made(client.place, name="gateway", virtual_hosts=hosts),
+        http_filters=filters,
         early_header_mutation_extensions=[_stripping(client)],
     )
     manager = patched(manager, manifests)
-    network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
+    network = made(client.place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     connection = inner(client, "spec", "connection")
     limit = bytes_of(text_of(connection, "bufferLimit", str(BUFFER_BYTES)), connection.place)
     return made(
         client.place,
         name="gateway",
         per_connection_buffer_limit_bytes=limit,
-        filter_chains=[made(place, filters=[network])],
+        filter_chains=[made(client.place, filters=[network])],
     )
 
 

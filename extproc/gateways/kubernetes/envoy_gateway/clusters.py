@@ -10,6 +10,7 @@ from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     inner,
+    is_true,
     items_of,
     made,
     merged,
@@ -58,7 +59,7 @@ def pool_cluster(
             {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
             for host, port in addresses
         ]
-        priority = 1 if spec is not None and text_of(spec, "fallback") == "True" else 0
+        priority = 1 if spec is not None and is_true(spec, "fallback") else 0
         localities.append({"priority": priority, "lb_endpoints": endpoints})
     said = made(
         rule.place,

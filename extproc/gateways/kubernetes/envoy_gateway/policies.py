@@ -11,7 +11,7 @@ from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, agree
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Name", "Parent", "Policies", "client_policies"]
+__all__ = ["Name", "Parent", "Policies"]
 
 RULE: Final = 0
 ROUTE: Final = 1
@@ -75,10 +75,7 @@ class Policies:
 
         An empty one if none is.
         """
-        targeting: dict[int, LocatedMap] = {}
-        for name in {name_of(route), _BY_LABELS, *(each.name for each in parents)}:
-            targeting |= self._targeting.get((kind, name), {})
-        policies = [targeting[at] for at in sorted(targeting)]
+        policies = self._naming(kind, name_of(route), *(each.name for each in parents))
         ranked = [(_rank(each, route, rule, parents, self._selectors), inner(each, "spec")) for each in policies]
         found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
         if not found:
@@ -87,15 +84,21 @@ class Policies:
         above = next((each for of_parent, each in found if of_parent >= LISTENER), None)
         return _laid_over(above, spec) if above is not None and "mergeType" in spec else spec
 
+    def of_clients(self, parents: list[Parent]) -> list[LocatedMap]:
+        """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
+        policies = self._naming("ClientTrafficPolicy", *(each.name for each in parents))
+        ranked = [(_rank_of_parents(each, parents, self._selectors), each) for each in policies]
+        of_listeners = [each for rank, each in ranked if rank == LISTENER]
+        of_gateways = [each for rank, each in ranked if rank == GATEWAY][:1]
+        own = {text_of(each, "sectionName") for policy in of_listeners for each in _references(policy)}
+        return [*of_listeners, *(of_gateways if any(each.section not in own for each in parents) else [])]
 
-def client_policies(parents: list[Parent], manifests: Manifests) -> list[LocatedMap]:
-    """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
-    selectors = Selectors(manifests)
-    ranked = [(_rank_of_parents(each, parents, selectors), each) for each in manifests.of("ClientTrafficPolicy")]
-    of_listeners = [each for rank, each in ranked if rank == LISTENER]
-    of_gateways = [each for rank, each in ranked if rank == GATEWAY][:1]
-    own = {text_of(each, "sectionName") for policy in of_listeners for each in _references(policy)}
-    return [*of_listeners, *(of_gateways if any(each.section not in own for each in parents) else [])]
+    def _naming(self, kind: str, *names: str) -> list[LocatedMap]:
+        """Return the policies of a kind that may target what has one of these names, in the order of the input."""
+        targeting: dict[int, LocatedMap] = {}
+        for name in {_BY_LABELS, *names}:
+            targeting |= self._targeting.get((kind, name), {})
+        return [targeting[at] for at in sorted(targeting)]
 
 
 def _rank(

@@ -3,35 +3,52 @@
 Source: Envoy Gateway's `internal/gatewayapi`.
 """
 
+from collections.abc import Iterator
+
 from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace_said
 from extproc.gateways.kubernetes.manifests import Manifests, inner, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["proxy_of"]
+__all__ = ["Proxies"]
+
+ByName = dict[str, list[LocatedMap]]
 
 
-def proxy_of(name: str, namespace: str, manifests: Manifests) -> LocatedMap | None:
-    """Return the spec of a Gateway's EnvoyProxy, None if it has none.
+class Proxies:
+    """The EnvoyProxies, and the Gateways and GatewayClasses that refer to them, by name."""
 
-    The only one if the input does not tell whose it is.
-    """
-    proxies = list(manifests.of("EnvoyProxy"))
-    references = list(_references(name, namespace, manifests))
-    if not references:
-        return inner(proxies[0], "spec") if len(proxies) == 1 else None
-    wanted = text_of(references[0], "name"), text_of(references[0], "namespace")
-    found = (each for each in proxies if name_of(each) == wanted[0] and agree(namespace_said(each), wanted[1]))
-    return next((inner(each, "spec") for each in found), None)
+    def __init__(self, manifests: Manifests) -> None:
+        self._proxies = _by_name(manifests, "EnvoyProxy")
+        self._gateways = _by_name(manifests, "Gateway")
+        self._classes = _by_name(manifests, "GatewayClass")
+
+    def of_gateway(self, name: str, namespace: str) -> LocatedMap | None:
+        """Return the spec of a Gateway's EnvoyProxy, None if it has none.
+
+        The only one if the input does not tell whose it is.
+        """
+        wanted = next(self._references(name, namespace), None)
+        if wanted is None:
+            proxies = [each for named in self._proxies.values() for each in named]
+            return inner(proxies[0], "spec") if len(proxies) == 1 else None
+        its, space = wanted
+        found = (each for each in self._proxies.get(its, ()) if agree(namespace_said(each), space))
+        return next((inner(each, "spec") for each in found), None)
+
+    def _references(self, name: str, namespace: str) -> Iterator[tuple[str, str]]:
+        """Yield the name in a Gateway, whose namespace is its own, and then name and namespace in its class."""
+        said = [each for each in self._gateways.get(name, ()) if agree(namespace_said(each), namespace)]
+        for gateway in said:
+            if own := inner(gateway, "spec", "infrastructure", "parametersRef"):
+                yield text_of(own, "name"), namespace_said(gateway) or namespace
+        for gateway in said:
+            for each in self._classes.get(text_of(inner(gateway, "spec"), "gatewayClassName"), ()):
+                if of_class := inner(each, "spec", "parametersRef"):
+                    yield text_of(of_class, "name"), text_of(of_class, "namespace")
 
 
-def _references(name: str, namespace: str, manifests: Manifests) -> list[LocatedMap]:
-    """Return what a Gateway says of its parameters, and then what its class says."""
-    said = [
-        each
-        for each in manifests.of("Gateway")
-        if name_of(each) == name and agree(namespace_said(each), namespace)
-    ]
-    classes = {text_of(inner(each, "spec"), "gatewayClassName") for each in said}
-    of_class = [each for each in manifests.of("GatewayClass") if name_of(each) in classes]
-    own = [inner(each, "spec", "infrastructure", "parametersRef") for each in said]
-    return [each for each in [*own, *(inner(each, "spec", "parametersRef") for each in of_class)] if each]
+def _by_name(manifests: Manifests, kind: str) -> ByName:
+    found: ByName = {}
+    for each in manifests.of(kind):
+        found.setdefault(name_of(each), []).append(each)
+    return found
