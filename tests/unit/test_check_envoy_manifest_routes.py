@@ -182,3 +182,21 @@ def test_a_default_route_with_a_longer_path_than_the_pool_s(path: str, found: se
     given = "      matches: [{path: {type: PathPrefix, value: /}}]\n"
     traps = names_of(API, change=lambda text: text.replace(given, f"      matches: [{{path: {path}}}]\n"))
     assert found == traps & {"pool-without-route"}
+
+
+TO_LONG: Final = "{destination: {host: vllm-long.dualpool.svc.cluster.local, port: {number: 8000}}"
+TO_SHORT: Final = TO_LONG.replace("long", "short")
+
+
+@pytest.mark.parametrize(
+    ("route", "found"),
+    [
+        (f"{TO_LONG}, weight: 100}}, {TO_SHORT}}}", set()),
+        (f"{TO_SHORT}}}, {TO_LONG}, weight: 100}}", set()),
+        (f"{TO_LONG}, weight: 99}}, {TO_SHORT}, weight: 1}}", {"default-route-not-largest"}),
+        (f"{TO_LONG}, weight: 0}}", set()),
+    ],
+)
+def test_destinations_without_a_weight(route: str, found: set[str]) -> None:
+    """Of several destinations of a VirtualService one without a weight gets nothing, and one alone everything."""
+    assert found == names_of("istio", change=lambda text: text.replace(f"[{TO_LONG}}}]", f"[{route}]"))

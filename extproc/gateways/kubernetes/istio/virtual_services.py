@@ -18,10 +18,10 @@ from extproc.gateways.kubernetes.manifests import (
     items_of,
     made,
     namespace_of,
+    number_of,
     seconds_of,
     text_of,
     texts_of,
-    used,
 )
 from extproc.gateways.parsing.sources import LocatedMap, Place
 
@@ -85,7 +85,7 @@ def _route(
 ) -> LocatedMap:
     targets = [
         (_destination(inner(each, "destination"), owner), changes_of_headers(each))
-        for each in used(items_of(rule, "route"))
+        for each in _used(items_of(rule, "route"))
     ]
     timeout = seconds_of(text_of(rule, "timeout", NEVER), rule.place)
     action = action_of(rule.place, targets, retry_of_virtual_service(rule, of_mesh), timeout)
@@ -101,6 +101,13 @@ def _route(
     name = ".".join(filter(None, (text_of(rule, "name"), text_of(match, "name"))))
     route = made(rule.place, name=name, match=conditions, route=action)
     return changing(route, changes_of_headers(rule), targets)
+
+
+def _used(destinations: list[LocatedMap]) -> list[LocatedMap]:
+    """Return the destinations that get requests: of several those with a weight, and one alone in any case."""
+    return (
+        destinations if len(destinations) == 1 else [each for each in destinations if number_of(each, "weight", 0)]
+    )
 
 
 def _path(uri: LocatedMap) -> dict[str, Any]:
