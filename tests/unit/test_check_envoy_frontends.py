@@ -8,7 +8,9 @@ import pytest
 
 from extproc.gateways.kubernetes.istio.frontends import gateway_name
 from extproc.gateways.kubernetes.istio.routes import hosts_of
+from extproc.gateways.kubernetes.istio.scope import workload_of
 from extproc.gateways.kubernetes.manifests import Manifests
+from extproc.gateways.kubernetes.type_names import EXT_PROC
 from extproc.gateways.parsing.sources import read
 from tests.unit.test_check_envoy_manifests import names_of
 
@@ -113,6 +115,9 @@ spec:
         ("[{name: web}, {name: llm, namespace: shop}]", {"default-route-not-largest", HIDDEN}),
         ("[{name: llm}, {kind: Service, name: llm}]", set()),
         ("[{name: web}]", {"default-route-not-largest"}),
+        # Of which Gateway these are is not known: it may be that of the filter.
+        ("[{kind: ListenerSet, name: web}]", {"default-route-not-largest", HIDDEN}),
+        ("[]", {"default-route-not-largest", HIDDEN}),
     ],
 )
 def test_an_http_route_with_several_parents(parents: str, found: set[str]) -> None:
@@ -184,3 +189,41 @@ def test_the_router_s_workload_beside_others() -> None:
     """What is known of the workload is what the EnvoyFilter with the router's filter says."""
     assert HIDDEN in names_of(SIDECARS, OTHER, change=with_rule("sourceLabels: {llm: caller}"))
     assert HIDDEN in names_of(SIDECARS, OTHER, change=with_rule("sourceNamespace: callers"))
+
+
+OURS: Final = """
+kind: EnvoyFilter
+metadata: {namespace: %s}
+spec:
+  workloadSelector: {labels: {%s}}
+  configPatches:
+    - match: {context: %s}
+      patch: {value: {name: dualpool, typed_config: {"@type": %s}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "labels", "namespace", "is_gateway"),
+    [
+        (("models", "a: b, c: d", "GATEWAY"), {"a": "b", "c": "d"}, "models", True),
+        (("models", "a: b, c: e", "SIDECAR_OUTBOUND"), {"a": "b"}, "models", None),
+        (("shop", "a: b", "GATEWAY"), {"a": "b"}, "", True),
+        (("models", "e: f", "GATEWAY"), {}, "models", True),
+    ],
+)
+def test_the_router_s_filter_in_two_workloads(
+    second: tuple[str, str, str],
+    labels: dict[str, str],
+    namespace: str,
+    is_gateway: bool | None,  # noqa: FBT001
+) -> None:
+    """Only what both have is known."""
+    texts = [OURS % (*each, EXT_PROC) for each in (("models", "a: b, c: d", "GATEWAY"), second)]
+    found = workload_of(Manifests(tuple(each for text in texts for each in read(text, "file.yaml"))))
+    assert (labels, namespace, is_gateway) == (found.labels, found.namespace, found.is_gateway)
+
+
+def test_the_root_namespace_is_that_of_all_workloads() -> None:
+    """An EnvoyFilter there says nothing of where the workload is."""
+    (given,) = read(OURS % ("istio-system", "a: b", "ANY", EXT_PROC), "file.yaml")
+    assert ("", None) == (workload_of(Manifests((given,))).namespace, workload_of(Manifests((given,))).is_gateway)

@@ -66,6 +66,8 @@ def test_a_rate_limit_before_the_router(order: str, found: bool) -> None:  # noq
 
 ELSEWHERE: Final = PROXY.replace("{name: %s}", "{name: %s, namespace: shop}")
 FIRST: Final = position("ratelimit", "before", "ext_proc")
+LAST: Final = position("ratelimit", "after", "ext_proc")
+MERGED: Final = "mergeType: StrategicMerge"
 
 
 @pytest.mark.parametrize(
@@ -79,11 +81,21 @@ FIRST: Final = position("ratelimit", "before", "ext_proc")
         ([PROXY % ("a", FIRST), PROXY % ("b", ""), GATEWAY % "", CLASS % ("other", "a")], False),
         ([PROXY % ("a", FIRST), GATEWAY % "", CLASS % ("eg", "a")], True),
         ([ELSEWHERE % ("a", FIRST), GATEWAY % "", CLASS % ("eg", "a")], False),
+        ([PROXY % ("a", ""), PROXY % ("b", FIRST), GATEWAY % (OWN % "a"), CLASS % ("eg", "b")], False),
+        ([PROXY % ("a", MERGED), PROXY % ("b", FIRST), GATEWAY % (OWN % "a"), CLASS % ("eg", "b")], True),
+        ([PROXY % ("a", MERGED), GATEWAY % (OWN % "a"), CLASS % ("eg", "b")], False),
+        (
+            [
+                *(PROXY % ("a", f"{MERGED}, {LAST}"), PROXY % ("b", FIRST)),
+                *(GATEWAY % (OWN % "a"), CLASS % ("eg", "b")),
+            ],
+            False,
+        ),
         ([PROXY % ("a", FIRST), PROXY % ("b", FIRST)], False),  # of which Gateways they are is not known
     ],
 )
 def test_the_proxy_of_a_gateway(objects: list[str], moved: bool) -> None:  # noqa: FBT001
-    """It is the Gateway's own, or else that of its class."""
+    """It is the Gateway's own, or else that of its class, or the one merged into the other."""
     assert moved == (WAITING not in traps(LIMIT, *objects, changes=FULL_DUPLEX, first=True))
 
 

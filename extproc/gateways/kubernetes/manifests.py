@@ -15,6 +15,7 @@ __all__ = [
     "inner",
     "is_true",
     "items_of",
+    "laid_over",
     "made",
     "merged",
     "name_of",
@@ -164,6 +165,17 @@ def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
         else:
             result[key] = value
             result.places[key] = patch.places.get(key, patch.place)
+    return result
+
+
+def laid_over(below: LocatedMap, above: LocatedMap) -> LocatedMap:
+    """Return `below` with `above` laid over it by Envoy Gateway's rules: mappings recursively, lists whole."""
+    result = LocatedMap(above.place, dict(below))
+    result.places = below.places | above.places
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(old, LocatedMap) and isinstance(value, LocatedMap)
+        result[key] = laid_over(result[key], value) if both else value
     return result
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, agree, namespace_said
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, laid_over, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = ["Name", "Parent", "Policies"]
@@ -82,7 +82,7 @@ class Policies:
             return LocatedMap(route.place)
         spec = found[0][1]
         above = next((each for of_parent, each in found if of_parent >= LISTENER), None)
-        return _laid_over(above, spec) if above is not None and "mergeType" in spec else spec
+        return laid_over(above, spec) if above is not None and "mergeType" in spec else spec
 
     def of_clients(self, parents: list[Parent]) -> list[LocatedMap]:
         """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
@@ -149,14 +149,3 @@ def _rank_of_parents(policy: LocatedMap, parents: list[Parent], selectors: Selec
 def _references(policy: LocatedMap) -> list[LocatedMap]:
     spec = inner(policy, "spec")
     return [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
-
-
-def _laid_over(below: LocatedMap, above: LocatedMap) -> LocatedMap:
-    """Return a policy with another one's settings laid over it: mappings recursively, lists as a whole."""
-    result = LocatedMap(above.place, dict(below))
-    result.places = below.places | above.places
-    for key, value in above.items():
-        old = result.get(key)
-        nested = isinstance(old, LocatedMap) and isinstance(value, LocatedMap)
-        result[key] = _laid_over(result[key], value) if nested else value
-    return result

@@ -22,7 +22,7 @@ from extproc.gateways.kubernetes.manifests import (
 )
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Delegates", "is_delegate"]
+__all__ = ["Delegates"]
 
 TEXTS: Final = ("uri", "scheme", "method", "authority")
 NAMED: Final = ("headers", "withoutHeaders", "queryParams")
@@ -31,19 +31,14 @@ Owned = tuple[LocatedMap, LocatedMap]
 """The VirtualService that a rule is from, whose namespace short names are of, and the rule."""
 
 
-def is_delegate(service: LocatedMap) -> bool:
-    """Return whether a VirtualService has routes for others only."""
-    return not texts_of(inner(service, "spec"), "hosts")
-
-
 class Delegates:
-    """The VirtualServices that rules may refer to."""
+    """The VirtualServices that rules may refer to: those without hosts, which have routes for others only."""
 
     def __init__(self, manifests: Manifests) -> None:
         self._by_name = {
             (namespace_of(each), name_of(each)): each
             for each in manifests.of("VirtualService")
-            if is_delegate(each)
+            if not texts_of(inner(each, "spec"), "hosts")
         }
 
     def rules_of(self, service: LocatedMap) -> Iterator[Owned]:

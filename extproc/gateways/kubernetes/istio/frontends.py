@@ -36,7 +36,7 @@ class Frontend:
 
     def may_run_on(self, workload: Workload) -> bool:
         """Return whether it may be a workload's; True if that is not known."""
-        if workload.is_gateway is not None and workload.is_gateway == self.is_mesh:
+        if workload.is_gateway == self.is_mesh:
             return False
         return not any(workload.labels.get(name, value) != value for name, value in self.labels)
 

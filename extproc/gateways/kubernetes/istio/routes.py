@@ -7,7 +7,7 @@ What is for one host of one gateway comes into one virtual host. Source: Istio's
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from extproc.gateways.kubernetes.istio.delegates import Delegates, is_delegate
+from extproc.gateways.kubernetes.istio.delegates import Delegates
 from extproc.gateways.kubernetes.istio.frontends import Frontend, Frontends
 from extproc.gateways.kubernetes.istio.http_routes import precedence, routes_of_http_route
 from extproc.gateways.kubernetes.istio.retries import mesh_retries
@@ -42,7 +42,7 @@ def _of_services(manifests: Manifests) -> Hosts:
     frontends, delegates = Frontends(manifests), Delegates(manifests)
     found: Hosts = {}
     for service in manifests.of("VirtualService"):
-        for frontend in () if is_delegate(service) else frontends.of_virtual_service(service):
+        for frontend in frontends.of_virtual_service(service):
             routes = routes_of_virtual_service(service, delegates, frontend, workload, of_mesh)
             for host in texts_of(inner(service, "spec"), "hosts"):
                 found.setdefault((host, frontend), []).append((service, routes))
