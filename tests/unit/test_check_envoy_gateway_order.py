@@ -6,6 +6,7 @@ import pytest
 
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
+from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of, rules_of
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
@@ -62,6 +63,28 @@ def proxied(spec: str) -> tuple[str, str]:
 def test_a_rate_limit_before_the_router(order: str, found: bool) -> None:  # noqa: FBT001
     """In full duplex it cuts bodies after the router's filter, not before it."""
     assert found == (WAITING in traps(LIMIT, *proxied(order), changes=FULL_DUPLEX, first=True))
+
+
+GUARDED: Final = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec: {parentRefs: [{name: llm}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: guard}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: web}]
+  extProc: [{backendRefs: [{name: guard, port: 9000}], processingMode: {request: {}}}]
+"""
+
+
+@pytest.mark.parametrize(("where", "found"), [("after", True), ("before", False)])
+def test_a_rate_limit_beside_several_processors(where: str, found: bool) -> None:  # noqa: FBT001
+    """It comes after the last of them, or before the first."""
+    order = proxied(position("ratelimit", where, "ext_proc"))
+    assert found == (WAITING in traps(GUARDED, LIMIT, *order, changes=FULL_DUPLEX, first=True))
 
 
 ELSEWHERE: Final = PROXY.replace("{name: %s}", "{name: %s, namespace: shop}")
@@ -176,3 +199,21 @@ def test_routes_in_the_order_of_the_file() -> None:
     """With `preserveRouteOrder` the default route takes all requests if it comes before the pool's."""
     assert {"pool-without-route", "upgrade-hangs", CAP} & traps(*proxied("preserveRouteOrder: true"))
     assert set() == traps(*proxied("preserveRouteOrder: false"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "protocols"),
+    [
+        ("retry: {}", ["websocket"]),
+        ("requestBuffer: {limit: 4Mi}", []),
+        ("httpUpgrade: [{type: spdy/3.1}]", ["spdy/3.1"]),
+        ("requestBuffer: {limit: 4Mi}\n  httpUpgrade: [{type: websocket}]", ["websocket"]),
+    ],
+)
+def test_protocols_to_which_requests_may_switch(settings: str, protocols: list[str]) -> None:
+    """A request buffer, for which an upgrade has no end, leaves only those that its policy lists."""
+    route = "kind: HTTPRoute\nmetadata: {name: llm}\nspec: {parentRefs: [{name: llm}], rules: [{}]}"
+    policy = traffic("kind: HTTPRoute, name: llm", settings)
+    manifests = Manifests(tuple(each for text in (route, policy) for each in read(text, "file.yaml")))
+    found = [made for rule in rules_of(manifests, []) for _, made in routes_of(rule)]
+    assert [protocols] == [[each["upgrade_type"] for each in made["route"]["upgrade_configs"]] for made in found]

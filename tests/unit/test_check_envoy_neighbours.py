@@ -159,15 +159,16 @@ def test_a_limit_of_the_mcp_filter(mode: str, size: int | None, found: set[str],
     assert set() == names_in(document)
 
 
+@pytest.mark.parametrize("limit", [64 << 10, 4 << 20])
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
-def test_a_buffer_filter_in_front_replaces_the_listener_s_limit(mode: str) -> None:
+def test_a_buffer_filter_in_front_replaces_the_listener_s_limit(mode: str, limit: int) -> None:
     """It holds whole bodies first, and refuses those over its own limit whether or not the router reads them."""
     document = load(mode)
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 64 << 10
     for each in (virtual_host(document), *virtual_host(document)["routes"]):
         each.pop("request_body_buffer_limit", None)
     assert names_in(document) & {"buffer-below-body-cap", "buffer-below-early-decision"}
-    insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=4 << 20)
+    insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=limit)
     assert set() == names_in(document)
 
 

@@ -102,6 +102,24 @@ def test_the_router_on_one_of_two_gateways() -> None:
     assert traps(changes=gateway) == traps(changes={**gateway, **both})
 
 
+def test_another_processor_on_another_gateway() -> None:
+    """The router's filter is not in a Gateway whose routes only others are asked on: it is no trap there."""
+    guarded = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: guard}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: web}]
+  extProc: [{backendRefs: [{name: guard, port: 9000}], processingMode: {request: {}}}]
+"""
+    assert set() == traps(guarded)
+
+
 def test_names_of_clusters() -> None:
     """Each rule has a cluster of its own at each Gateway, whatever the names of routes in other namespaces are."""
     route = """

@@ -40,7 +40,7 @@ def precedence(route: LocatedMap) -> tuple[int, int, bool, int, int]:
     names = [each["name"] for each in match["headers"]]
     method = ":method" in names
     kind, path = path_of(match)
-    return PATHS.index(kind), -len(path), not method, method - len(names), -len(match["query_parameters"])
+    return PATHS.index(kind), -len(path), not method, -len(names), -len(match["query_parameters"])
 
 
 def _routes(object_: LocatedMap, at: int, rule: LocatedMap, of_mesh: LocatedMap | None) -> Iterator[LocatedMap]:
