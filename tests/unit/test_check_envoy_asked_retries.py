@@ -142,3 +142,23 @@ def test_a_filter_that_adds_the_header(
 ) -> None:
     """Envoy obeys it on routes that do not remove it, where the filter is on."""
     assert traps == found(*levels, filters=(filter_,))
+
+
+ADDING: Final = overriding({"append": ASKS})
+REMOVING: Final = overriding({"remove": ON})
+
+
+@pytest.mark.parametrize(
+    ("of_route", "of_cluster", "upwards", "downwards"),
+    [
+        (NOTHING, ADDING, TRAP, TRAP),
+        (ADDING, REMOVING, TRAP, set()),
+        (REMOVING, ADDING, set(), TRAP),
+    ],
+)
+def test_a_filter_s_settings_for_a_weighted_cluster(
+    of_route: dict[str, Any], of_cluster: dict[str, Any], upwards: set[str], downwards: set[str]
+) -> None:
+    """They come before those of the route, or after them if the filter has the levels in the opposite order."""
+    assert upwards == found(of_route, of_cluster=of_cluster, filters=(mutating(),))
+    assert downwards == found(of_route, of_cluster=of_cluster, filters=(DOWNWARDS,))

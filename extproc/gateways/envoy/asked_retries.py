@@ -1,12 +1,12 @@
 """Where a gateway itself adds the headers by which internal clients ask Envoy for retries.
 
-The filters of the chain add and remove headers first, each with its own settings and then with those of the route,
-the host and the table, or in the opposite order if the filter says so. What these say in `request_headers_to_add`
-comes last, each level's removals before what it adds: a weighted cluster's, and then the others' in the same
-order, or in the opposite one if the table says so.
+The filters of the chain add and remove headers first, each with its own settings and then with those of the
+weighted cluster, the route, the host and the table, or in the opposite order if the filter says so. What these say
+in `request_headers_to_add` comes last, each level's removals before what it adds: a weighted cluster's, and then
+the others' in the same order, or in the opposite one if the table says so.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import HeaderMutationPerRoute
@@ -23,17 +23,23 @@ Asked = dict[str, Place]
 """By header, where it was added."""
 
 
-def asks_retries_place(levels: list[Part[Any]], filters: Iterable[Filter]) -> Place | None:
+def asks_retries_place(levels: list[Part[Any]], filters: Collection[Filter]) -> Place | None:
     """Return where a header was added with which a route's requests ask for retries; None if they have none.
 
     `levels` are the route's table, host and the route itself; `filters` are those that are on there.
     """
-    by_filters: Asked = {}
+    ways = [[*levels, each] for each in weighted_of(levels)] or [levels]
+    return next((place for way in ways for place in _asked(way, filters).values()), None)
+
+
+def _asked(way: list[Part[Any]], filters: Collection[Filter]) -> Asked:
+    """Return what is asked on the way to a cluster: table, host, route and, of several, the weighted cluster."""
+    asked: Asked = {}
     for each in filters:
-        by_filters |= _by_filter(each, levels)
+        asked |= _by_filter(each, way)
+    levels, weighted = way[:3], way[3:]
     in_order = levels if levels[0].message.most_specific_header_mutations_wins else levels[::-1]
-    ways = [[each, *in_order] for each in weighted_of(levels)] or [in_order]
-    return next((place for way in ways for place in _after(way, by_filters).values()), None)
+    return _after([*weighted, *in_order], asked)
 
 
 def _by_filter(filter_: Filter, levels: list[Part[Any]]) -> Asked:
