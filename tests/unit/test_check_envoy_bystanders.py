@@ -111,8 +111,8 @@ VIRTUAL = "{destination: {host: vllm-long.dualpool.svc.cluster.local, port: {num
 )
 def test_a_backend_of_weight_0_gets_nothing(gateway: str, long: str, weight: int, found: set[str]) -> None:
     """The same in manifests, where the controller of a canary writes the weights."""
-    short = f"{long.replace('vllm-long', 'vllm-short')[:-1]}, weight: {weight}}}"
-    assert found == names_of(gateway, change=lambda text: text.replace(f"[{long}]", f"[{long}, {short}]"))
+    both = [f"{long[:-1]}, weight: 100}}", f"{long.replace('vllm-long', 'vllm-short')[:-1]}, weight: {weight}}}"]
+    assert found == names_of(gateway, change=lambda text: text.replace(f"[{long}]", f"[{', '.join(both)}]"))
 
 
 @pytest.mark.parametrize("value", ["{}", "{regex: '*'}"])

@@ -201,17 +201,3 @@ TO_SHORT: Final = TO_LONG.replace("long", "short")
 def test_destinations_without_a_weight(route: str, found: set[str]) -> None:
     """Of several destinations of a VirtualService one without a weight gets nothing, and one alone everything."""
     assert found == names_of("istio", change=lambda text: text.replace(f"[{TO_LONG}}}]", f"[{route}]"))
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (LONG, f"{LONG}      match: [{{withoutHeaders: {{x-token-budget-pool: {{exact: short}}}}}}]\n"),
-        (LONG, f"{LONG}      match: [{{withoutHeaders: {{x-token-budget-pool: {{}}}}}}]\n"),
-        ("{x-token-budget-pool: {exact: short}}", "{x-token-budget-pool: {regex: '*'}}"),
-        ("{x-token-budget-pool: {exact: short}}", "{x-token-budget-pool: {}}"),
-    ],
-)
-def test_conditions_on_the_pool_s_header(old: str, new: str) -> None:
-    """Requests without the header have no value of it, and a condition without a value takes any."""
-    assert set() == names_of("istio", change=lambda text: text.replace(old, new))
