@@ -135,6 +135,9 @@ def test_thresholds_for_long_prompts_below_a_block_are_not_tried() -> None:
     """A server with such a threshold does not start if it caches prefixes; before vLLM did so, they are tried."""
     tried = {each.long_prefill_tokens for each in _knobs(hybrid_setup())}
     assert tried == {0}
+    as_long = hybrid_setup(kv_bytes=2.06)
+    assert 1_024 == as_long.instance.smallest_chunk_tokens
+    assert {0, 1_024} == {each.long_prefill_tokens for each in _knobs(as_long)}
     assert {256, 1_024} < {each.long_prefill_tokens for each in _knobs(hybrid_setup(engine=Engine.VLLM_0_18))}
 
 
