@@ -66,7 +66,7 @@ class Teacher:
         that it is in the processor's caches (bench/results.md, "Learning from the access log"). An exception
         is reported to the learner's listener, and its entry has no outcome.
         """
-        opened = self._each(partial(self._open, now_s=now_s), entries)
+        opened = self._each(partial(self._open, now_s), entries)
         learned = self._each(self._learn, opened)
         return self._each(self._report, learned)
 
@@ -79,7 +79,7 @@ class Teacher:
                 self._learner.listener.failed(error)
         return done
 
-    def _open(self, entry: LogEntry, now_s: float) -> _Opened | Outcome:
+    def _open(self, now_s: float, entry: LogEntry) -> _Opened | Outcome:
         if not entry.evidence:
             return Outcome.FOREIGN
         try:
