@@ -11,7 +11,7 @@ from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
 from tests.unit.test_check_envoy_manifests import DEPLOYED, ROOT
-from tests.unit.test_check_envoy_policies import FULL_DUPLEX, traffic, traps
+from tests.unit.test_check_envoy_policies import FULL_DUPLEX, GUARDED, traffic, traps
 
 FILTERS: Final = "envoy.filters.http."
 PROXY: Final = """
@@ -65,26 +65,11 @@ def test_a_rate_limit_before_the_router(order: str, found: bool) -> None:  # noq
     assert found == (WAITING in traps(LIMIT, *proxied(order), changes=FULL_DUPLEX, first=True))
 
 
-GUARDED: Final = """
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web}
-spec: {parentRefs: [{name: llm}], rules: [{backendRefs: [{name: web, port: 80}]}]}
----
-apiVersion: gateway.envoyproxy.io/v1alpha1
-kind: EnvoyExtensionPolicy
-metadata: {name: guard}
-spec:
-  targetRefs: [{kind: HTTPRoute, name: web}]
-  extProc: [{backendRefs: [{name: guard, port: 9000}], processingMode: {request: {}}}]
-"""
-
-
 @pytest.mark.parametrize(("where", "found"), [("after", True), ("before", False)])
 def test_a_rate_limit_beside_several_processors(where: str, found: bool) -> None:  # noqa: FBT001
     """It comes after the last of them, or before the first."""
     order = proxied(position("ratelimit", where, "ext_proc"))
-    assert found == (WAITING in traps(GUARDED, LIMIT, *order, changes=FULL_DUPLEX, first=True))
+    assert found == (WAITING in traps(GUARDED % "llm", LIMIT, *order, changes=FULL_DUPLEX, first=True))
 
 
 ELSEWHERE: Final = PROXY.replace("{name: %s}", "{name: %s, namespace: shop}")

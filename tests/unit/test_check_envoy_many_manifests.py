@@ -12,8 +12,7 @@ from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
 from tests.unit.test_check_envoy_manifests import DEPLOYED, ROOT
 
-OF_A_TEAM: Final = {
-    "envoy gateway": """
+ROUTE: Final = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: team-%(at)d}
@@ -22,6 +21,18 @@ spec:
   hostnames: [team-%(at)d.example.com]
   rules: [{backendRefs: [{name: team-%(at)d, port: 80}]}]
 ---
+"""
+PROCESSOR: Final = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: team-%(at)d}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: team-%(at)d}]
+  extProc: [{backendRefs: [{name: guard-%(at)d, port: 9000}], processingMode: {request: {}}}]
+"""
+OF_A_TEAM: Final = {
+    "envoy gateway": ROUTE
+    + """
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: BackendTrafficPolicy
 metadata: {name: team-%(at)d}
@@ -37,22 +48,7 @@ kind: Service
 metadata: {name: team-%(at)d}
 spec: {ports: [{port: 80}]}
 """,
-    "envoy gateway with a processor of each team": """
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: team-%(at)d}
-spec:
-  parentRefs: [{name: llm}]
-  hostnames: [team-%(at)d.example.com]
-  rules: [{backendRefs: [{name: team-%(at)d, port: 80}]}]
----
-apiVersion: gateway.envoyproxy.io/v1alpha1
-kind: EnvoyExtensionPolicy
-metadata: {name: team-%(at)d}
-spec:
-  targetRefs: [{kind: HTTPRoute, name: team-%(at)d}]
-  extProc: [{backendRefs: [{name: guard-%(at)d, port: 9000}], processingMode: {request: {}}}]
-""",
+    "envoy gateway with a processor of each team": ROUTE + PROCESSOR,
     "envoy gateway with a Gateway of each team": """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -76,13 +72,8 @@ spec:
   parentRefs: [{name: team-%(at)d}]
   rules: [{backendRefs: [{name: team-%(at)d, port: 80}]}]
 ---
-apiVersion: gateway.envoyproxy.io/v1alpha1
-kind: EnvoyExtensionPolicy
-metadata: {name: team-%(at)d}
-spec:
-  targetRefs: [{kind: HTTPRoute, name: team-%(at)d}]
-  extProc: [{backendRefs: [{name: guard-%(at)d, port: 9000}], processingMode: {request: {}}}]
-""",
+"""
+    + PROCESSOR,
     "istio": """
 apiVersion: networking.istio.io/v1
 kind: VirtualService

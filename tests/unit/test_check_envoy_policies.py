@@ -8,6 +8,20 @@ import pytest
 from tests.unit.test_check_envoy_manifests import names_of
 
 Changes = dict[str, str]
+# A route of a Gateway, and another processor for it.
+GUARDED: Final = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec: {parentRefs: [{name: %s}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: guard}
+spec:
+  targetRefs: [{kind: HTTPRoute, name: web}]
+  extProc: [{backendRefs: [{name: guard, port: 9000}], processingMode: {request: {}}}]
+"""
 RETRIES: Final = "retries-on-default-route"
 FULL_DUPLEX: Final = {"request: {body: Buffered}": "request: {body: FullDuplexStreamed}"}
 RULE: Final = "    - matches: [{path: {type: PathPrefix, value: /}}]\n"

@@ -9,6 +9,7 @@ from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
 from tests.unit.test_check_envoy_policies import (
     FULL_DUPLEX,
+    GUARDED,
     LONG_POLICY,
     MERGED,
     NO_ROUTE,
@@ -104,20 +105,7 @@ def test_the_router_on_one_of_two_gateways() -> None:
 
 def test_another_processor_on_another_gateway() -> None:
     """The router's filter is not in a Gateway whose routes only others are asked on: it is no trap there."""
-    guarded = """
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: web}
-spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
----
-apiVersion: gateway.envoyproxy.io/v1alpha1
-kind: EnvoyExtensionPolicy
-metadata: {name: guard}
-spec:
-  targetRefs: [{kind: HTTPRoute, name: web}]
-  extProc: [{backendRefs: [{name: guard, port: 9000}], processingMode: {request: {}}}]
-"""
-    assert set() == traps(guarded)
+    assert set() == traps(GUARDED % "web")
 
 
 def test_names_of_clusters() -> None:
