@@ -7,6 +7,11 @@ The core's rules, which determine the shape of Call:
 2. A call may have at most one operation of each kind in progress. A message that was submitted together with a
    receive counts as in progress until something was received; a status may be sent at any time.
 3. The last message, the status and the receipt of the close are submitted together: one batch ends a call.
+
+Messages that are sent together are written to the socket together: all but the last are held back by the core. If
+they went out one by one and the process hung in between, Envoy would wait without a timer: it stops
+`message_timeout` at the first of several replies. A message that is held back also holds back the initial metadata
+in its batch, and then its batch is not done: so the metadata comes first, in a batch of its own.
 """
 
 from collections import deque
@@ -14,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from extproc.server.grpc_private import (
+    MORE_FOLLOW,
     NO_FLAGS,
     Receive,
     ReceiveClose,
@@ -135,12 +141,17 @@ class Call:
         if self._statused or (self._sending and (outgoing or self._ending is None)):
             return
         operations: list[Any] = []
+        several = len(outgoing) > 1
         if not self._greeted and (outgoing or self._ending is not None):
             self._greeted = True
             operations.append(SendInitialMetadata(None, NO_FLAGS))
+            if several:
+                self._sending = True
+                self._submit((self, operations, self._on_sent))
+                return
         if outgoing:
             self._sending = True
-            operations.append(Send(outgoing.popleft(), NO_FLAGS))
+            operations.append(Send(outgoing.popleft(), MORE_FOLLOW if several else NO_FLAGS))
         if outgoing:
             tag = self._on_sent
         elif self._ending is not None:

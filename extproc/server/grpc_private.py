@@ -19,6 +19,7 @@ from grpc import ServerCredentials
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
 
 __all__ = [
+    "MORE_FOLLOW",
     "NO_FLAGS",
     "TIMEOUT",
     "CompletionQueue",
@@ -43,6 +44,7 @@ def _without_values(record: logging.LogRecord) -> bool:
 logging.getLogger(cygrpc.__name__).addFilter(_without_values)
 
 NO_FLAGS: Final = 0
+MORE_FOLLOW: Final = cygrpc.WriteFlag.buffer_hint  # the message is held back until the next one is written
 TIMEOUT: Final = cygrpc.CompletionType.queue_timeout
 CompletionQueue = cygrpc.CompletionQueue
 CoreServer = cygrpc.Server
