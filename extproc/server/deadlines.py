@@ -13,7 +13,10 @@ __all__ = ["Deadlines", "Sweep", "Waiting"]
 
 
 class Waiting(Protocol):
-    """Something that may be waiting at its deadline; after it has stopped waiting, it never waits again."""
+    """Something that may be waiting at its deadline.
+
+    If it waits a second time and is added again, its first deadline may end that wait early.
+    """
 
     @property
     def waits(self) -> bool:

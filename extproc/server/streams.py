@@ -8,7 +8,7 @@ metrics.
 import time
 from collections.abc import Sequence
 
-from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply, Shed
+from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply, ResponseHeaders, Shed
 from extproc.core.exchange.machine import Exchange
 from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
 from extproc.server.overload import TARGET_S, Overload
@@ -74,7 +74,7 @@ class _Stream:
 
     @property
     def waits(self) -> bool:
-        """Whether a request is held."""
+        """Whether headers are held."""
         return self._exchange is not None and self._exchange.holding and not self._call.finished
 
     def on_message(self, message: bytes) -> None:
@@ -93,6 +93,8 @@ class _Stream:
             return
         if exchange is not None:
             self._handle(event, exchange)
+            if type(event) is ResponseHeaders and exchange.holding:
+                streams.routing.deadlines.add(self, now_s)  # for the same reason those of the routing in force
             return
         self._exchange = exchange = Exchange(self._routing.router, modes)
         if streams.draining:
@@ -110,12 +112,13 @@ class _Stream:
         self._finish((), OK, cause=Undecided.GATEWAY_LEFT)
 
     def on_deadline(self) -> None:
-        """Called at the deadline: decide the request if it is still held."""
-        overload = self._streams.overload
-        if overload.lag_s >= TARGET_S:
+        """Called at the deadline: reply to the headers that are still held."""
+        overload, exchange = self._streams.overload, self._exchange
+        if exchange is None:
+            return
+        if exchange.undecided and overload.lag_s >= TARGET_S:
             overload.count(in_time=False, now_s=time.monotonic())
-        if self._exchange is not None:
-            self._handle(Deadline(), self._exchange)
+        self._handle(Deadline(), exchange)
 
     def drain(self) -> None:
         """Drain the exchange; if it has not begun, `on_message` drains it when it does."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,27 @@ def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, 
             return found
 
     assert [1, 1, 0] == asyncio.run(scenario())
+
+
+def test_a_response_that_comes_after_a_reload_has_a_deadline(
+    router: Router, call: type[Any], eventually: Callable[..., Any]
+) -> None:
+    """Its headers are replied to although the deadlines that were in force when its request came are gone."""
+
+    async def scenario() -> None:
+        settings = "exchange: {deadline_ms: 20}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream, before = call(channel), app._streams.routing.deadlines
+            await stream.headers()
+            await decide(stream)
+            assert (await stream.read()).HasField("request_body")
+            await eventually(lambda: before.next_s == inf)
+            await apply(app, "exchange: {deadline_ms: 30}")
+            assert before not in app._in_force._timers
+            await stream.response_headers()
+            assert (await stream.read()).HasField("response_headers")
+
+    asyncio.run(scenario())
 
 
 def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventually: Callable[..., Any]) -> None:

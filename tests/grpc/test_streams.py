@@ -86,6 +86,28 @@ def test_the_deadline_ends_the_wait_for_a_slow_body(router: Router, call: type[A
     asyncio.run(scenario())
 
 
+def test_headers_of_a_response_are_replied_to_at_the_deadline(router: Router, call: type[Any]) -> None:
+    """If a JSON response's body does not follow, its headers are replied to, and the response still teaches."""
+
+    async def scenario() -> None:
+        settings = "exchange: {deadline_ms: 20}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(chat())
+            assert (await stream.read()).HasField("request_headers")
+            assert (await stream.read()).HasField("request_body")
+            await stream.response_headers()
+            assert (await stream.read()).HasField("response_headers")
+            await stream.response_body(USAGE)
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+            await app.calls_over()
+            assert 1 == app.ask(lambda: app.router.placer.estimator.state().models[0].observations)
+
+    asyncio.run(scenario())
+
+
 def test_an_ended_stream_is_freed_at_once(router: Router, call: type[Any], eventually: Any) -> None:
     """No part of it is left to the garbage collector, whose runs would delay other requests."""
 

@@ -14,6 +14,8 @@ follows from Envoy's behaviour:
    (`exchange.close: never`) gets replies until it ends the stream, or a message cannot be decoded or encoded.
 5. Only a 2xx, or a refusal because of length, is learned from, and only if the complete request was seen.
 6. An exception in our own code does not affect the exchange: it continues as in PASSING.
+7. A JSON response usually comes in one piece with its headers, and then ends the exchange: the headers are not
+   replied to before it, since the close answers both. Between two replies Envoy would wait without a timer.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,22 +59,25 @@ Replies = Sequence[Reply]
 class Exchange:
     """The state of one stream. `modes` comes from the gateway's first message."""
 
-    __slots__ = ("_closes", "_draining", "_duplex", "_held", "_holds", "_kept", "_modes", "_router", "state")
+    __slots__ = (
+        *("_closes", "_draining", "_duplex", "_held", "_holds", "_holds_response", "_kept", "_modes", "_router"),
+        "state",
+    )
 
     def __init__(self, router: Router, modes: Modes) -> None:
         self.state = State.OPEN
         self._router = router
         self._modes = modes
         self._duplex = DuplexBodies(modes) if modes.full_duplex else None
-        self._draining = self._holds = False
+        self._draining = self._holds = self._holds_response = False
         self._closes = router.closes_streams
         self._held: Held | None = None
         self._kept: Kept | None = None
 
     @property
     def holding(self) -> bool:
-        """Whether a request is waiting for us, so that it needs a Deadline in case its body does not arrive."""
-        return self._holds
+        """Whether headers wait for us, so that they need a Deadline in case their body does not arrive."""
+        return self._holds or self._holds_response
 
     @property
     def undecided(self) -> bool:
@@ -83,11 +88,14 @@ class Exchange:
         """Process one event; return the replies, in order. Never raises."""
         if self._duplex is not None:
             self._duplex.observe(event)
+        held_response, self._holds_response = self._holds_response, False
         try:
             replies = _HANDLERS[self.state].get(type(event), Exchange._pass)(self, event, now_s)
         except Exception as error:  # noqa: BLE001  (rule 6)
             self._router.listener.failed(error)
             replies = self._untouched(event)
+        if held_response:
+            replies = [*NEUTRAL[ResponseHeaders], *replies]
         is_over = self.state is State.PASSING or (self._draining and not self._holds)
         if is_over and (self._closes or isinstance(event, Broken)):
             return closing(replies, self._duplex)
@@ -201,6 +209,9 @@ class Exchange:
         self.state = State.READING
         if event.end_of_stream:
             self._complete()
+        elif self._modes.response_without_waiting and self._kept.reader.expects_one_piece:
+            self._holds_response = True  # rule 7
+            return ()
         return neutral_replies(event, self._modes)
 
     def _open_headless_response(self, event: ResponseBody, now_s: float) -> Replies:
@@ -221,6 +232,9 @@ class Exchange:
             self.state = State.PASSING
             kept.not_learned(error.fault)
         return NEUTRAL[ResponseBody] if self._duplex is None else neutral_replies(event, self._modes)
+
+    def _miss_body(self, _event: Deadline, _now_s: float) -> Replies:
+        return ()
 
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
         self._complete()

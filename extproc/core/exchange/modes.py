@@ -32,7 +32,8 @@ class Modes:
     `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks arrive while
     the reply to the headers is still held. `replies_ignored` is observability_mode: the gateway acts on no reply.
     The other fields are derived once, since every request needs them: whether bodies are sent back
-    (`full_duplex`), whether the request's headers are held until it is placed (`holds_headers`), whether responses
+    (`full_duplex`), whether the request's headers are held until it is placed (`holds_headers`), whether those of
+    a response may be held until its body begins (`response_without_waiting`), whether responses
     (`response_readable`), and streamed ones too (`stream_readable`), can be read, and why requests cannot be
     routed (`fault`), or not reliably (`doubts`).
     """
@@ -43,6 +44,7 @@ class Modes:
     replies_ignored: bool = False
     full_duplex: bool = field(init=False, repr=False, compare=False)
     holds_headers: bool = field(init=False, repr=False, compare=False)
+    response_without_waiting: bool = field(init=False, repr=False, compare=False)
     response_readable: bool = field(init=False, repr=False, compare=False)
     stream_readable: bool = field(init=False, repr=False, compare=False)
     fault: Misconfiguration | None = field(init=False, repr=False, compare=False)
@@ -54,6 +56,7 @@ class Modes:
         derived = {
             "full_duplex": BodyMode.FULL_DUPLEX_STREAMED in (request, response),
             "holds_headers": request not in _BUFFERED,
+            "response_without_waiting": self.body_without_waiting and request is response is BodyMode.STREAMED,
             "response_readable": response is not BodyMode.NONE,
             "stream_readable": response is not BodyMode.NONE and not buffered,
             "fault": self._fault(),

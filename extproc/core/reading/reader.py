@@ -13,7 +13,12 @@ __all__ = ["EventReader", "JsonReader", "UsageReader"]
 
 
 class UsageReader(Protocol):
-    """Reads one response. Both methods raise ResponseNotUnderstood; after that the reader must not be used."""
+    """Reads one response. Both methods raise ResponseNotUnderstood; after that the reader must not be used.
+
+    `expects_one_piece` says that the body usually comes whole, right after the headers.
+    """
+
+    expects_one_piece: bool
 
     @property
     def complete(self) -> bool:
@@ -37,6 +42,8 @@ class JsonReader:
     as many, so that all attempts together cost at most twice as much as the last. What follows the document, if
     anything does, is not judged.
     """
+
+    expects_one_piece = True
 
     def __init__(self, decoder: Decoder, read: Callable[[bytearray], Usage | Overflow]) -> None:
         self._decoder = decoder
@@ -81,6 +88,7 @@ class EventReader(ABC):
     """
 
     complete = False
+    expects_one_piece = False
 
     def __init__(self, decoder: Decoder, max_event_bytes: int) -> None:
         self._decoder = decoder
