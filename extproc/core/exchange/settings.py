@@ -21,8 +21,8 @@ class ExchangeSettings:
     """How much an exchange (one request and its response) may hold, and for how long."""
 
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
-    """How long the router waits for a body; after that the request goes to the default pool. It must be below the
-    gateway's message_timeout (by default 200 ms)."""
+    """How long the router waits for a body; after that the request goes to the default pool, and the head of a
+    response on to the client. It must be below the gateway's message_timeout (by default 200 ms)."""
     max_held_bytes: Annotated[int, Meta(ge=1024)] = 768 << 10
     """The most that is held of a body; a request with a longer one goes to the default pool. It must be below the
     gateway's buffer limit (by default 1 MiB)."""

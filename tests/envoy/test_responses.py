@@ -1,0 +1,82 @@
+"""A response that is learned from arrives byte for byte, however the pool sends it and whenever its parts come."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socketserver import StreamRequestHandler
+
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.calls import SHORT_TEXT
+from tests.envoy.harness.gateway import Document, moved_to, waits_briefly
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import BRIEF
+from tests.envoy.harness.tcp import serving
+
+BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":90,"completion_tokens":3},"filler":"%b"}'
+CHUNKED, SIZED = "transfer-encoding: chunked", "content-length: {}"
+WITHIN_S = 20.0
+
+
+@contextmanager
+def pool(response: bytes, framing: str, piece_bytes: int) -> Iterator[tuple[str, threading.Event]]:
+    """Run a pool that sends the head of its response, and the body, in pieces, once the event is set."""
+    goes_on = threading.Event()
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline():
+                length = 0
+                while line.strip():
+                    length = int(line.partition(b":")[2]) if line.lower().startswith(b"content-length") else length
+                    line = self.rfile.readline()
+                if length:
+                    self.rfile.read(length)
+                else:
+                    while size := int(self.rfile.readline(), 16):
+                        self.rfile.read(size + 2)
+                    self.rfile.readline()
+                head = ("HTTP/1.1 200 OK", "content-type: application/json", framing.format(len(response)))
+                self.wfile.write("\r\n".join((*head, "", "")).encode())
+                goes_on.wait(WITHIN_S)
+                for at in range(0, len(response), piece_bytes):
+                    piece = response[at : at + piece_bytes]
+                    self.wfile.write(piece if framing is SIZED else b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.write(b"" if framing is SIZED else b"0\r\n\r\n")
+
+    with serving(Handler) as port:
+        yield f"127.0.0.1:{port}", goes_on
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered", "full-duplex"])
+@pytest.mark.parametrize("framing", [SIZED, CHUNKED])
+@pytest.mark.parametrize(
+    ("filler_bytes", "piece_bytes", "late"),
+    [(0, 1 << 20, False), (0, 7, False), (300_000, 1 << 20, False), (300_000, 9_000, False), (0, 1 << 20, True)],
+)
+def test_a_response_arrives_byte_for_byte(
+    build: Build, mode: str, framing: str, filler_bytes: int, piece_bytes: int, *, late: bool
+) -> None:
+    """Its head does not wait for a body that comes late, and it is learned from in any case."""
+    response = USAGE % (b"x" * filler_bytes)
+    with pool(response, framing, piece_bytes) as (address, goes_on):
+
+        def change(document: Document) -> None:
+            moved_to(document, "pool_short", address)
+            if mode != "full-duplex":
+                waits_briefly(document)
+
+        caller = build(mode, change=change, exchange=BRIEF)
+        if not late:
+            goes_on.set()
+        with RawClient(caller.stack.gateway.port) as client:
+            client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)), x_tenant=caller.mark)
+            client.send(BODY)
+            received = client.response()
+            goes_on.set()
+            assert (200, response) == (received.status, received.read())
+        eventually(lambda: caller.observations() == 1, "the lesson")
