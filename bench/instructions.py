@@ -53,7 +53,12 @@ def _per_exchange(tree: Path, kind: str) -> float:
 def _instructions(tree: Path, kind: str, times: int) -> int:
     counting = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     command = [*counting, sys.executable, "-P", str(ROOT / "bench" / "loop.py"), kind, str(times)]
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",  # otherwise the first run compiles what the second finds compiled
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=ENDS_WITHIN_S, check=False
     )
