@@ -5,8 +5,11 @@ from typing import Final
 __all__ = [
     "BUFFER",
     "BUFFER_PER_ROUTE",
+    "COMPRESSOR",
+    "DYNAMIC_MODULE",
     "EXT_PROC",
     "EXT_PROC_PER_ROUTE",
+    "FILTER_CONFIG",
     "HEADER_MUTATION",
     "HTTP_OPTIONS",
     "MANAGER",
@@ -14,6 +17,7 @@ __all__ = [
     "RATE_LIMIT",
     "RATE_LIMIT_PER_ROUTE",
     "ROUTER",
+    "WASM",
 ]
 
 _PREFIX: Final = "type.googleapis.com/envoy.extensions."
@@ -24,7 +28,11 @@ RATE_LIMIT: Final = _PREFIX + "filters.http.ratelimit.v3.RateLimit"
 RATE_LIMIT_PER_ROUTE: Final = _PREFIX + "filters.http.ratelimit.v3.RateLimitPerRoute"
 BUFFER: Final = _PREFIX + "filters.http.buffer.v3.Buffer"
 BUFFER_PER_ROUTE: Final = _PREFIX + "filters.http.buffer.v3.BufferPerRoute"
+COMPRESSOR: Final = _PREFIX + "filters.http.compressor.v3.Compressor"
+DYNAMIC_MODULE: Final = _PREFIX + "filters.http.dynamic_modules.v3.DynamicModuleFilter"
+WASM: Final = _PREFIX + "filters.http.wasm.v3.Wasm"
 ROUTER: Final = _PREFIX + "filters.http.router.v3.Router"
 HEADER_MUTATION: Final = _PREFIX + "http.early_header_mutation.header_mutation.v3.HeaderMutation"
 HTTP_OPTIONS: Final = _PREFIX + "upstreams.http.v3.HttpProtocolOptions"
 PREVIOUS_PRIORITIES: Final = _PREFIX + "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+FILTER_CONFIG: Final = "type.googleapis.com/envoy.config.route.v3.FilterConfig"

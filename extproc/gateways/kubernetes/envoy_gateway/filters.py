@@ -6,8 +6,15 @@ Source: Envoy Gateway's `internal/xds/translator/httpfilters.go`.
 from collections.abc import Iterator
 from typing import Final
 
+from extproc.gateways.kubernetes.envoy_gateway.additions import PROGRAM_FILTERS, compressors_of, programs_of
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, filter_of
-from extproc.gateways.kubernetes.envoy_gateway.routes import BUFFER_FILTER, RATE_LIMITER, Rule, buffer_limit
+from extproc.gateways.kubernetes.envoy_gateway.routes import (
+    BUFFER_FILTER,
+    COMPRESSOR_FILTER,
+    RATE_LIMITER,
+    Rule,
+    buffer_limit,
+)
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, made, text_of
 from extproc.gateways.kubernetes.type_names import BUFFER, RATE_LIMIT, ROUTER
 from extproc.gateways.parsing.sources import LocatedMap, Place
@@ -15,7 +22,7 @@ from extproc.gateways.parsing.sources import LocatedMap, Place
 __all__ = ["http_filters", "unordered"]
 
 PROCESSOR: Final = "envoy.filters.http.ext_proc"
-KNOWN: Final = (BUFFER_FILTER, PROCESSOR, RATE_LIMITER)
+KNOWN: Final = (BUFFER_FILTER, PROCESSOR, *PROGRAM_FILTERS, RATE_LIMITER, COMPRESSOR_FILTER)
 
 
 def http_filters(
@@ -27,7 +34,7 @@ def http_filters(
     held = [made(place, name=BUFFER_FILTER, disabled=True, typed_config=settings)] if limit else []
     # It asks its server on routes that have a limit by it, and lets requests of the others pass.
     limiter = made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT})
-    found = [*held, *map(filter_of, processors), limiter]
+    found = [*held, *map(filter_of, processors), *programs_of(rules), limiter, *compressors_of(rules)]
     for position in items_of(proxy, "filterOrder"):
         found = _moved(found, position)
     return [*found, made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})]

@@ -30,12 +30,23 @@ from extproc.gateways.kubernetes.manifests import (
 from extproc.gateways.kubernetes.type_names import (
     BUFFER_PER_ROUTE,
     EXT_PROC_PER_ROUTE,
+    FILTER_CONFIG,
     PREVIOUS_PRIORITIES,
     RATE_LIMIT_PER_ROUTE,
 )
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["BUFFER_FILTER", "RATE_LIMITER", "Ranked", "Rule", "buffer_limit", "routes_of", "rules_of"]
+__all__ = [
+    "BUFFER_FILTER",
+    "COMPRESSOR_FILTER",
+    "RATE_LIMITER",
+    "Ranked",
+    "Rule",
+    "buffer_limit",
+    "compressions",
+    "routes_of",
+    "rules_of",
+]
 
 # Defaults of Envoy Gateway 1.9.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -45,9 +56,12 @@ NUM_RETRIES: Final = 2
 PATHS: Final = (EXACT, REGEX, PREFIX)
 
 
-# Their filters: one is before those of all processors, the other one after them.
+# Their filters: the first one is before those of all processors, the others after them.
 BUFFER_FILTER: Final = "envoy.filters.http.buffer"
 RATE_LIMITER: Final = "envoy.filters.http.ratelimit"
+COMPRESSOR_FILTER: Final = "envoy.filters.http.compressor"
+# The fields of a BackendTrafficPolicy that ask for it: the first is the older name of the other.
+COMPRESSIONS: Final = ("compression", "compressor")
 
 
 Ranked = tuple[tuple[int, ...], LocatedMap]
@@ -56,7 +70,7 @@ Ranked = tuple[tuple[int, ...], LocatedMap]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """A rule of an HTTPRoute at a Gateway, with the BackendTrafficPolicy and the processors in force there."""
+    """A rule of an HTTPRoute at a Gateway, with the policies in force there, and the processors of one of them."""
 
     route: LocatedMap
     gateway: Name
@@ -64,6 +78,7 @@ class Rule:
     given: LocatedMap
     parents: list[Parent]
     traffic: LocatedMap
+    extensions: LocatedMap
     asked: list[ExtProc]
 
 
@@ -79,12 +94,14 @@ def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
             given=rule,
             parents=parents,
             traffic=policies.in_force("BackendTrafficPolicy", route, rule, parents),
-            asked=asked_of(policies.in_force("EnvoyExtensionPolicy", route, rule, parents), entries),
+            extensions=extensions,
+            asked=asked_of(extensions, entries),
         )
         for route in manifests.of("HTTPRoute")
         for gateways in [policies.gateways_of(route)]
         for gateway, parents in gateways.items()
         for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))
+        for extensions in [policies.in_force("EnvoyExtensionPolicy", route, rule, parents)]
     ]
 
 
@@ -96,6 +113,12 @@ def buffer_limit(rule: Rule) -> int | None:
     """Return the largest body that the buffer filter holds for a rule, None if its policy does not want that."""
     limit = text_of(inner(rule.traffic, "requestBuffer"), "limit")
     return bytes_of(limit, rule.traffic.place) if limit else None
+
+
+def compressions(rule: Rule) -> dict[str, LocatedMap]:
+    """Return how a rule's policy compresses responses, each under the name of its filter."""
+    given = [each for field in COMPRESSIONS for each in items_of(rule.traffic, field)]
+    return {f"{COMPRESSOR_FILTER}.{text_of(each, 'type').lower()}": each for each in given}
 
 
 def routes_of(rule: Rule) -> Iterator[Ranked]:
@@ -117,6 +140,7 @@ def routes_of(rule: Rule) -> Iterator[Ranked]:
         enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE, "rate_limits": asked}
     if limit := buffer_limit(rule):
         enabled[BUFFER_FILTER] = {"@type": BUFFER_PER_ROUTE, "buffer": {"max_request_bytes": limit}}
+    enabled |= {name: {"@type": FILTER_CONFIG} for name in compressions(rule)}
     changes = _changes(rule)
     for given, match in matches_of(rule.given):
         route = made(
