@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.parsing.sources import LocatedList, LocatedMap, Place
+from extproc.gateways.parsing.spelling import camel_case, snake_case
 
 __all__ = [
     "Manifests",
     "bytes_of",
+    "field_of",
     "inner",
     "is_true",
     "items_of",
@@ -156,7 +158,8 @@ def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
     """Return `base` with `patch` merged in by protobuf's rules: mappings recursively, lists concatenated."""
     result = LocatedMap(base.place, dict(base))
     result.places = dict(base.places)
-    for key, value in patch.items():
+    for name, value in patch.items():
+        key = field_of(result, name)
         old = result.get(key)
         if isinstance(old, LocatedMap) and isinstance(value, LocatedMap):
             result[key] = merged(old, value)
@@ -164,8 +167,15 @@ def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
             result[key] = LocatedList(old.place, [*old, *value])
         else:
             result[key] = value
-            result.places[key] = patch.places.get(key, patch.place)
+            result.places[key] = patch.places.get(name, patch.place)
     return result
+
+
+def field_of(values: LocatedMap, name: str) -> str:
+    """Return the name of a field of Envoy's as these values spell it; protobuf's JSON accepts two spellings."""
+    if name in values:
+        return name
+    return next((each for each in (snake_case(name), camel_case(name)) if each in values), name)
 
 
 def laid_over(below: LocatedMap, above: LocatedMap) -> LocatedMap:

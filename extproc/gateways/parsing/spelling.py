@@ -7,6 +7,7 @@ left out.
 """
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -14,7 +15,7 @@ from google.protobuf.descriptor_pool import Default
 
 from extproc.gateways.parsing.newer_fields import NEWER
 
-__all__ = ["respelled"]
+__all__ = ["camel_case", "respelled", "snake_case"]
 
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
@@ -26,6 +27,19 @@ _DURATION: Final = "google.protobuf.Duration"
 _NANOS_PER_S: Final = 1_000_000_000
 _MATCH: Final = "envoy.config.route.v3.RouteMatch"
 _UPPER: Final = re.compile("[A-Z]")
+
+
+@lru_cache(maxsize=4096)  # there are not many more fields
+def camel_case(name: str) -> str:
+    """Return the name of a field as protobuf's JSON spells it."""
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+@lru_cache(maxsize=4096)
+def snake_case(name: str) -> str:
+    """Return the name of a field as its message spells it."""
+    return _UPPER.sub(lambda found: f"_{found[0].lower()}", name)
 
 
 def respelled(values: Any, kind: Descriptor, newer: set[str]) -> Any:  # noqa: ANN401  (whatever was written)
@@ -54,7 +68,7 @@ def _known(values: dict[str, Any], kind: str, newer: set[str]) -> dict[str, Any]
     later = NEWER.get(kind)
     if later is None:
         return values
-    left_out = [name for name in values if _UPPER.sub(lambda found: f"_{found[0].lower()}", name) in later]
+    left_out = [name for name in values if snake_case(name) in later]
     kept = {name: value for name, value in values.items() if name not in left_out}
     if kind == _MATCH and left_out == ["cookies"]:
         cookies = {"filter": "cookies", "path": [{"key": str(values["cookies"])}]}

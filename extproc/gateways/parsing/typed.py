@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.parsing.sources import LocatedList, LocatedMap, Place
-from extproc.gateways.parsing.spelling import respelled
+from extproc.gateways.parsing.spelling import camel_case, respelled
 
 __all__ = ["UNKNOWN", "Places", "typed"]
 
@@ -47,7 +47,9 @@ class Places:
                     return place
                 value = value[step]
             else:
-                key = next((key for key in (step, _camel(step)) if isinstance(value, dict) and key in value), None)
+                key = next(
+                    (key for key in (step, camel_case(step)) if isinstance(value, dict) and key in value), None
+                )
                 if key is None:
                     return place
                 place = value.places.get(key, place) if isinstance(value, LocatedMap) else place
@@ -138,8 +140,3 @@ def _steps(path: str) -> tuple[str | int, ...]:
         inner = step.strip("[]")
         steps.append(int(inner) if inner.isdecimal() and step.startswith("[") else inner)
     return tuple(steps)
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)

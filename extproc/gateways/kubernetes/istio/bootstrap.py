@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from extproc.gateways.kubernetes.istio.clusters import Destinations
 from extproc.gateways.kubernetes.istio.routes import hosts_of
-from extproc.gateways.kubernetes.istio.scope import patches_of
+from extproc.gateways.kubernetes.istio.scope import patches_of, settings_of
 from extproc.gateways.kubernetes.istio.switches import passes_expect
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
@@ -48,7 +48,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     for patch in _of(patches, "NETWORK_FILTER"):
         if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
             continue
-        manager = merged(manager, inner(patch, "patch", "value", "typed_config"))
+        manager = merged(manager, settings_of(patch))
     if passes_expect(manifests):
         # A patch cannot undo this: merging ignores what has its type's default, such as false.
         manager = merged(manager, made(place, proxy_100_continue=True))

@@ -10,16 +10,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, number_of, text_of
+from extproc.gateways.kubernetes.manifests import Manifests, field_of, inner, items_of, number_of, text_of
 from extproc.gateways.kubernetes.type_names import EXT_PROC
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["GATEWAY_LABEL", "Scope", "Workload", "patches_of", "patches_of_waypoints", "workload_of"]
+__all__ = [
+    "GATEWAY_LABEL",
+    "Scope",
+    "Workload",
+    "patches_of",
+    "patches_of_waypoints",
+    "settings_of",
+    "workload_of",
+]
 
 # Objects of this namespace apply to the workloads of all; another one can be configured.
 ROOT_NAMESPACE: Final = "istio-system"
 OURS: Final = "dualpool"
 WAYPOINT: Final = "WAYPOINT"
+# The fields that name the type of a filter's settings: the latter two in a TypedStruct.
+_TYPES: Final = ("@type", "type_url", "typeUrl")
 IS_GATEWAY: Final = {"GATEWAY": True, "SIDECAR_OUTBOUND": False}
 # Istio gives this label to the workload of a Gateway.
 GATEWAY_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
@@ -94,13 +104,19 @@ def patches_of_waypoints(manifests: Manifests) -> list[LocatedMap]:
     return [patch for patch in found if text_of(inner(patch, "match"), "context") == WAYPOINT]
 
 
+def settings_of(patch: LocatedMap) -> LocatedMap:
+    """Return the settings that a patch gives a filter."""
+    value = inner(patch, "patch", "value")
+    return inner(value, field_of(value, "typed_config"))
+
+
 def _patches(filter_: LocatedMap) -> Iterator[LocatedMap]:
     yield from items_of(inner(filter_, "spec"), "configPatches")
 
 
 def _is_ours(patch: LocatedMap) -> bool:
-    value = inner(patch, "patch", "value")
-    return text_of(inner(value, "typed_config"), "@type") == EXT_PROC and OURS in str(value)
+    settings = settings_of(patch)
+    return EXT_PROC in [text_of(settings, each) for each in _TYPES] and OURS in str(inner(patch, "patch", "value"))
 
 
 def _scope(filter_: LocatedMap, patch: LocatedMap) -> Scope:
