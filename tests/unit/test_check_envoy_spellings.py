@@ -7,8 +7,7 @@ import pytest
 
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
-from extproc.gateways.kubernetes.manifests import made, merged
-from extproc.gateways.parsing.sources import Place, read
+from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
 from tests.unit.test_check_envoy_manifests import ROOT, names_of
 from tests.unit.test_check_envoy_scopes import CUT, EGRESS, MANAGER, PATCH
@@ -57,13 +56,6 @@ def test_a_field_that_two_patches_spell_differently(name: str) -> None:
     """The later patch replaces what the earlier one says, instead of naming the same field twice."""
     assert set() == names_of("istio", WITH_TIMEOUT % name)
     assert set() == names_of("istio", WITH_TIMEOUT % name, change=camel)
-
-
-def test_names_that_are_no_fields_stay_apart() -> None:
-    """Only the two spellings of one name are one field."""
-    place = Place("file.yaml")
-    both = merged(made(place, a_b=1, a_c=2), made(place, aB=3, ac=4))
-    assert {"a_b": 3, "a_c": 2, "ac": 4} == both
 
 
 @pytest.mark.parametrize("change", [packed, lambda text: camel(packed(text))])

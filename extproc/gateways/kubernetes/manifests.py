@@ -158,8 +158,7 @@ def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
     """Return `base` with `patch` merged in by protobuf's rules: mappings recursively, lists concatenated."""
     result = LocatedMap(base.place, dict(base))
     result.places = dict(base.places)
-    for name, value in patch.items():
-        key = field_of(result, name)
+    for key, value in patch.items():
         old = result.get(key)
         if isinstance(old, LocatedMap) and isinstance(value, LocatedMap):
             result[key] = merged(old, value)
@@ -167,7 +166,7 @@ def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
             result[key] = LocatedList(old.place, [*old, *value])
         else:
             result[key] = value
-            result.places[key] = patch.places.get(name, patch.place)
+            result.places[key] = patch.places.get(key, patch.place)
     return result
 
 

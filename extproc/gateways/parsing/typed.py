@@ -10,6 +10,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Final, TypeVar
 
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 
@@ -17,7 +19,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.parsing.sources import LocatedList, LocatedMap, Place
 from extproc.gateways.parsing.spelling import camel_case, respelled
 
-__all__ = ["UNKNOWN", "Places", "typed"]
+__all__ = ["STRUCTS", "UNKNOWN", "Places", "kind_of", "typed"]
 
 M = TypeVar("M", bound=Message)
 UNKNOWN: Final = "is not a known Envoy type"
@@ -26,7 +28,7 @@ _UNKNOWN_FIELD: Final = re.compile(r'Message type "([^"]+)" has no field named "
 _OTHER: Final = re.compile(r".*?(?=\n|\.{3,}$|$)")
 _OPAQUE: Final = "type.googleapis.com/google.protobuf.Struct"
 # Envoy reads a message of the type `type_url` from the fields in `value`.
-_STRUCTS: Final = tuple(
+STRUCTS: Final = tuple(
     f"type.googleapis.com/{name}" for name in ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
 )
 
@@ -85,13 +87,19 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
         raise ConfigurationError(f"not a value that Envoy accepts: {error}", source=values.place.source) from error
 
 
+def kind_of(values: LocatedMap) -> Descriptor | None:
+    """Return the type of a packed message, None if it is not known."""
+    url = str(values.get("@type", ""))
+    return Default().FindMessageTypeByName(url.rpartition("/")[2]) if _import(url) else None
+
+
 def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
     """Import the modules of all types, and return the values with unknown types replaced by a placeholder."""
     if isinstance(value, LocatedMap):
         url = value.get("@type")
         if url is not None and not isinstance(url, str):
             raise ConfigurationError(f"{value.place}: @type is not the name of a message")
-        if url in _STRUCTS:
+        if url in STRUCTS:
             held, name = value.get("value", {}), value.get("type_url", value.get("typeUrl", ""))
             if not isinstance(held, dict):
                 raise ConfigurationError(f"{value.place}: the value of {url.rpartition('/')[2]} is not a mapping")

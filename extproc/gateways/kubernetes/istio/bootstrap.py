@@ -10,7 +10,12 @@ patches.
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
+
 from extproc.gateways.kubernetes.istio.clusters import Destinations
+from extproc.gateways.kubernetes.istio.merging import filter_merged, message_merged, settings_merged
 from extproc.gateways.kubernetes.istio.routes import hosts_of
 from extproc.gateways.kubernetes.istio.scope import patches_of, settings_of
 from extproc.gateways.kubernetes.istio.switches import passes_expect
@@ -19,7 +24,6 @@ from extproc.gateways.kubernetes.manifests import (
     inner,
     items_of,
     made,
-    merged,
     text_of,
 )
 from extproc.gateways.kubernetes.type_names import EXT_PROC, MANAGER, ROUTER
@@ -42,20 +46,18 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         stat_prefix="istio",
         stream_idle_timeout="0s",
         upgrade_configs=[{"upgrade_type": "websocket"}],
+        proxy_100_continue=passes_expect(manifests),
         route_config=made(place, name="routes", virtual_hosts=hosts),
         http_filters=_http_filters(manifests, patches, place),
     )
     for patch in _of(patches, "NETWORK_FILTER"):
         if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
             continue
-        manager = merged(manager, settings_of(patch))
-    if passes_expect(manifests):
-        # A patch cannot undo this: merging ignores what has its type's default, such as false.
-        manager = merged(manager, made(place, proxy_100_continue=True))
+        manager = settings_merged(manager, settings_of(patch))
     network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     listener = made(place, name="listener", filter_chains=[made(place, filters=[network])])
     for patch in _of(patches, "LISTENER"):
-        listener = merged(listener, inner(patch, "patch", "value"))
+        listener = message_merged(listener, inner(patch, "patch", "value"), Listener.DESCRIPTOR)
     clusters = list(_clusters(manifests, patches, hosts, manager))
     return made(place, static_resources=made(place, listeners=[listener], clusters=clusters))
 
@@ -87,7 +89,7 @@ def _http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place)
     for patch in _of(patches, "HTTP_FILTER", "MERGE"):
         anchor = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
         value = inner(patch, "patch", "value")
-        chain[:] = [merged(each, value) if each.get("name") == anchor else each for each in chain]
+        chain[:] = [filter_merged(each, value) if each.get("name") == anchor else each for each in chain]
     return chain
 
 
@@ -107,10 +109,13 @@ def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
     for patch in _of(patches, "HTTP_ROUTE"):
         wanted = text_of(inner(patch, "match", "routeConfiguration", "vhost", "route"), "name")
         value = inner(patch, "patch", "value")
-        routes = [merged(each, value) if wanted in ("", each.get("name")) else each for each in routes]
+        routes = [
+            message_merged(each, value, Route.DESCRIPTOR) if wanted in ("", each.get("name")) else each
+            for each in routes
+        ]
     host = made(host.place, **{**host, "routes": routes})
     for patch in _of(patches, "VIRTUAL_HOST"):
-        host = merged(host, inner(patch, "patch", "value"))
+        host = message_merged(host, inner(patch, "patch", "value"), VirtualHost.DESCRIPTOR)
     return host
 
 
@@ -133,7 +138,7 @@ def _clusters(
         for patch in _of(patches, "CLUSTER"):
             match = inner(patch, "match", "cluster")
             if all(text_of(match, key, said) == said for key, said in its.items()):
-                cluster = merged(cluster, inner(patch, "patch", "value"))
+                cluster = message_merged(cluster, inner(patch, "patch", "value"), Cluster.DESCRIPTOR)
         yield cluster
     yield from added
 

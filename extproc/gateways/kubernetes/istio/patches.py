@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.kubernetes.istio.scope import patches_of, patches_of_waypoints
+from extproc.gateways.kubernetes.istio.scope import patches_of, patches_of_waypoints, settings_of
 from extproc.gateways.kubernetes.manifests import Manifests, inner, text_of
+from extproc.gateways.parsing.typed import STRUCTS
 
 __all__ = ["unapplied"]
 
@@ -26,5 +27,6 @@ def unapplied(manifests: Manifests) -> Iterator[str]:
         yield f"{patch.place}: {said}, and so is not checked"
     for patch in patches_of(manifests):
         kind, operation = text_of(patch, "applyTo"), text_of(inner(patch, "patch"), "operation")
-        if operation not in APPLIED.get(kind, ()):
+        packed = operation == "MERGE" and settings_of(patch).get("@type") in STRUCTS
+        if packed or operation not in APPLIED.get(kind, ()):
             yield f"{patch.place}: the patch ({operation} {kind}) is not applied, and so is not checked"
