@@ -4,6 +4,7 @@ from typing import Final
 
 import pytest
 
+from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
 from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of, rules_of
@@ -202,3 +203,19 @@ def test_protocols_to_which_requests_may_switch(settings: str, protocols: list[s
     manifests = Manifests(tuple(each for text in (route, policy) for each in read(text, "file.yaml")))
     found = [made for rule in rules_of(manifests, []) for _, made in routes_of(rule)]
     assert [protocols] == [[each["upgrade_type"] for each in made["route"]["upgrade_configs"]] for made in found]
+
+
+def test_the_place_of_a_host() -> None:
+    """What is missing among its routes is reported at the HTTPRoute on which the router is asked."""
+    paths = [path for pattern in DEPLOYED["envoy gateway"] for path in sorted(ROOT.glob(pattern))]
+    texts = {
+        path.name: path.read_text("utf-8").replace("name: x-token-budget-pool", "name: x-other") for path in paths
+    }
+    documents = [each for name, text in texts.items() for each in read(text, name)]
+    (hit,) = [
+        each
+        for each in find_traps(read_gateways(documents, Router()).gateways, Router()).found
+        if each.trap.name == "pool-without-route"
+    ]
+    route = next(each for each in documents if (each["kind"], each["metadata"]["name"]) == ("HTTPRoute", "llm"))
+    assert route.place == hit.place

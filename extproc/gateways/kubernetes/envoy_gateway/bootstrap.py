@@ -61,7 +61,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     for of_gateway in asking or [rules]:
         proxy = proxies.of_gateway(*(of_gateway[0].gateway if of_gateway else ("", ""))) or LocatedMap(place)
         filters = http_filters(place, of_gateway, _asked(of_gateway) or processors, proxy)
-        hosts = _virtual_hosts(place, of_gateway, proxy)
+        hosts = _virtual_hosts(of_gateway, proxy)
         # Without rules it cannot be told whose policies these are.
         clients = _clients(of_gateway, policies) if of_gateway else [*manifests.of("ClientTrafficPolicy")]
         listeners += [_listener(each, hosts, filters, manifests) for each in clients or [LocatedMap(place)]]
@@ -127,17 +127,24 @@ def _stripping(client: LocatedMap) -> LocatedMap:
     return made(early.place, name="early", typed_config=config)
 
 
-def _virtual_hosts(place: Place, rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
-    """Return a host for each name, with the routes that name it: the routes of one host serve a request."""
+def _virtual_hosts(rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
+    """Return a host for each name, with the routes that name it: the routes of one host serve a request.
+
+    Its place is the first HTTPRoute on which a processor is asked.
+    """
     routes: dict[str, list[Ranked]] = {}
+    asked: dict[str, Place] = {}
+    first: dict[str, Place] = {}
     for each in rules:
         for name in texts_of(inner(each.route, "spec"), "hostnames") or [ANY_HOST]:
             routes.setdefault(name, []).extend(routes_of(each))
+            (asked if each.asked else first).setdefault(name, each.route.place)
+    places = first | asked
     for of_host in () if is_true(proxy, "preserveRouteOrder") else routes.values():
         of_host.sort(key=itemgetter(0))
     return [
         made(
-            place,
+            places[name],
             name="gateway" if name == ANY_HOST else name,
             domains=[name],
             routes=[route for _, route in of_host],
