@@ -109,9 +109,10 @@ class Gateway:
     def knows_servers(self, name: str) -> bool:
         """Return whether the input has a cluster's servers; manifests always say which they are, if not where."""
         cluster = self.clusters.get(name)
-        elsewhere = cluster is not None and (cluster.discovery == "EDS" or not cluster.is_followed)
-        missing = cluster is None or (elsewhere and not cluster.priorities)
-        return not (missing and self.flavour is Flavour.ENVOY)
+        if cluster is None:
+            return False
+        elsewhere = cluster.discovery == "EDS" or not cluster.is_followed
+        return not (elsewhere and not cluster.priorities and self.flavour is Flavour.ENVOY)
 
     def response_timeout_ms(self, route: Route) -> float:
         """Return the shortest timeout that can cut off a response on this route; 0 means that there is none."""
