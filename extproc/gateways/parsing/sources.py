@@ -23,6 +23,10 @@ MAX_JSON_CHARACTERS: Final = 64 << 20
 # Far more than a text of this size has without aliases; with aliases, it bounds the work to seconds.
 MAX_VALUES: Final = 500_000
 MAX_DEPTH: Final = 100
+# Envoy leaves out what is under a key with this tag.
+_IGNORED: Final = "!ignore"
+_MERGE: Final = "<<"
+_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def _yaml(text: str, source: str) -> Iterator[Any]:
     yaml.composer.warn_double_anchors = False
     try:
         for node in yaml.compose_all(text):
-            value = _Values(yaml).of(node, Place(source, line=node.start_mark.line + 1))
+            value = _Values(yaml, merges=_is_manifest(node)).of(node, Place(source, line=node.start_mark.line + 1))
             if value is not None:
                 yield value
     except MarkedYAMLError as error:
@@ -129,10 +133,14 @@ def _yaml(text: str, source: str) -> Iterator[Any]:
 
 
 class _Values:
-    """Converts nodes into values, and counts them."""
+    """Converts nodes into values, and counts them.
 
-    def __init__(self, yaml: YAML) -> None:
+    `merges`: the key << adds the values of other mappings, as Kubernetes reads it. To Envoy it is a field's name.
+    """
+
+    def __init__(self, yaml: YAML, *, merges: bool) -> None:
         self._yaml = yaml
+        self._merges = merges
         self._made = 0
 
     def of(self, node: Node, place: Place, depth: int = 0) -> Any:  # noqa: ANN401
@@ -150,21 +158,48 @@ class _Values:
 
     def _mapping(self, node: MappingNode, place: Place, depth: int) -> LocatedMap:
         made = LocatedMap(place)
+        below: list[LocatedMap] = []
         for key, value in node.value:
-            name = str(self._scalar(key)) if isinstance(key, ScalarNode) else ""
             line = key.start_mark.line + 1
+            if key.tag == _IGNORED:
+                continue
+            if key.tag == _MERGE_TAG and self._merges:
+                below += _mappings(self.of(value, place, depth + 1), line)
+                continue
+            name = self._name(key)
             if not name or name in made:
                 said = f"{name} is given twice" if name else "a key that is not a string"
                 raise ConfigurationError(f"line {line}: {said}")
             where = replace(_below(place, name), line=line)
             made[name] = self.of(value, where, depth + 1)
             made.places[name] = where
+        for each in below:
+            for name in each.keys() - made.keys():
+                made[name] = each[name]
+                made.places[name] = each.places[name]
         return made
+
+    def _name(self, key: Node) -> str:
+        if key.tag == _MERGE_TAG:
+            return _MERGE
+        return str(self._scalar(key)) if isinstance(key, ScalarNode) else ""
 
     def _scalar(self, node: ScalarNode) -> object:
         value: object = self._yaml.constructor.construct_object(node)
         # Dates stay strings, as the readers of these files expect.
         return value if isinstance(value, str | int | float | bool | None) else node.value
+
+
+def _is_manifest(node: Node) -> bool:
+    return isinstance(node, MappingNode) and any(key.value == "apiVersion" for key, _ in node.value)
+
+
+def _mappings(merged: Any, line: int) -> list[LocatedMap]:  # noqa: ANN401
+    """Return what a key << names, one mapping or several."""
+    found = merged if isinstance(merged, list) else [merged]
+    if not all(isinstance(each, LocatedMap) for each in found):
+        raise ConfigurationError(f"line {line}: {_MERGE} without a mapping")
+    return found
 
 
 def _at(place: Place, index: int, node: Node) -> Place:
