@@ -304,3 +304,14 @@ def test_rules_that_let_the_router_s_headers_pass() -> None:
     allowed = {"disallow_all": True, "allow_expression": {"regex": "x-token-budget-.*"}}
     ext_proc(document)["mutation_rules"] = allowed
     assert set() == names_in(document)
+
+
+def test_routes_without_a_name_are_told_apart() -> None:
+    """Few files name their routes: one without a name is called by its place in the list."""
+    document = load("streamed")
+    for each in virtual_host(document)["routes"]:
+        each.pop("name")
+        each.get("route", {}).update(timeout="1s")
+    found = found_in(json.dumps(document))
+    names = [each.what.split('"')[1] for each in found if each.trap.name == "response-cut"]
+    assert ["routes[2]", "routes[3]", "routes[4]"] == names

@@ -59,7 +59,8 @@ def _route(
     buffered = buffer_before(levels, around)
     limit, limit_place = buffered or _body_limit((part, host), around.limits)
     return Route(
-        name=message.name,
+        # Few files name their routes: without a name, the place in the list tells them apart.
+        name=message.name or part.place.path.rpartition(".")[2],
         place=part.place,
         path=_path(match.message),
         headers=tuple(_header(each.message) for each in match.items("headers")),
