@@ -16,6 +16,7 @@ from extproc.files import read_file
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
     from extproc.core.estimator.terms import Terms
+    from extproc.state.pb.state_pb2 import LearnedState as LearnedStateMessage
 
 __all__ = ["add"]
 
@@ -139,6 +140,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _reset(options: argparse.Namespace) -> int:
+    from extproc.state.changing import unknown  # noqa: PLC0415
     from extproc.state.file import read_state  # noqa: PLC0415
     from extproc.state.pb import state_pb2  # noqa: PLC0415
 
@@ -151,13 +153,24 @@ def _reset(options: argparse.Namespace) -> int:
         return 0
     path = file_of(options.place)
     message = read_state(path)
-    if options.model:
-        for rows in (message.categories, message.models, message.outputs):
-            for index in reversed(range(len(rows))):
-                if rows[index].model == options.model:
-                    del rows[index]
-    write(path, message if options.model else state_pb2.LearnedState())
+    if not options.model:
+        write(path, state_pb2.LearnedState())
+    elif _without(message, options.model):
+        write(path, message)
+    else:
+        print(unknown(options.model))
     return 0
+
+
+def _without(message: "LearnedStateMessage", model: str) -> bool:
+    """Remove a model from a state file's message; return whether it was there."""
+    found = False
+    for rows in (message.categories, message.models, message.outputs):
+        for index in reversed(range(len(rows))):
+            if rows[index].model == model:
+                del rows[index]
+                found = True
+    return found
 
 
 def _undo(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.terms import Terms
 from extproc.server.loop import Loop
-from extproc.state.changing import NotDone, left_out
+from extproc.state.changing import NotDone, left_out, unknown
 
 __all__ = ["OwnKnowledge"]
 
@@ -70,7 +70,7 @@ class OwnKnowledge:
             if model:
                 rest = without_model(view, model)
                 if rest == view:
-                    return f"nothing was learned about model {model!r}"
+                    return unknown(model)
                 after.load(rest)
             self._replace(after)
         return f"forgot model {model!r}" if model else "forgot everything"

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from extproc.core.errors import DualpoolError
 from extproc.core.estimator.protocol import LearnedState
 
-__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "left_out"]
+__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "left_out", "unknown"]
 
 # A router of 500 models and 4,000 tenants comes to about 45 MB.
 MAX_STATE_BYTES: Final = 64 << 20
@@ -48,3 +48,8 @@ def left_out(models: Sequence[str]) -> str:
     """Return which models of an added state were left out, for people."""
     named = ", ".join(repr(name) for name in models[:NAMED]) + (" and others" if len(models) > NAMED else "")
     return f"left out {named}: a different generation than here, or no room (reset the model first)"
+
+
+def unknown(model: str) -> str:
+    """Return that a model cannot be forgotten, for people: its name may be misspelled."""
+    return f"nothing was learned about model {model!r}"

@@ -56,6 +56,8 @@ class InStore:
 
     def forget(self, model: str) -> str:
         """Fold everything that is published into the base, except what is to be forgotten."""
+        if model and without_model(state := self.read(), model) == state:
+            return f"the store holds nothing about model {model!r}"
 
         async def forget(store: Store) -> bool:
             names = sorted((await store.look()).silent_s)

@@ -116,6 +116,24 @@ def test_an_empty_model_name_does_not_mean_all(
     assert "--model: '' given; allowed: the name of a model" in capsys.readouterr().err
 
 
+def test_a_model_that_is_not_there_is_not_said_to_be_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelled name is reported by a file and by a store, which stay as they are."""
+    path = tmp_path / "state"
+    name, before = state_file(path), path.read_bytes()
+    assert 0 == run("reset", name, "--model", "M")
+    assert "nothing was learned about model 'M'\n" == capsys.readouterr().out
+    assert before == path.read_bytes()
+    with redis_server(tmp_path) as server:
+        config = tmp_path / "config.yaml"
+        config.write_text(f"state: {{store: {{url: '{server.url}'}}}}")
+        assert 0 == run("import", name, f"store:{config}")
+        capsys.readouterr()
+        assert 0 == run("reset", f"store:{config}", "--model", "M")
+        assert "the store holds nothing about model 'M'\n" == capsys.readouterr().out
+
+
 def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
     """Nothing else in the file changes, not even fields that only a later version knows."""
     path = tmp_path / "state"
