@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from extproc.cli.token import PAGE_ERRORS, add_token, authorized_request, bearer_of, why
@@ -42,20 +43,29 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415  (other commands start faster without)
     from rich.live import Live  # noqa: PLC0415
 
-    events = _events(options.address, bearer_of(options))
+    events, console = _events(options.address, bearer_of(options)), Console()
     if options.once:
-        event = next(events)
-        Console().print(screen(event, event["recent"] or []))
+        events = islice(events, 1)
+    screens = _screens(events)
+    # Live shows nothing where the output is a pipe, or a terminal that cannot move its cursor.
+    if options.once or not console.is_terminal or console.is_dumb_terminal:
+        for each in screens:
+            console.print(each)
         return 0
-    recent: list[dict[str, Any]] = []
     try:
-        with Live(auto_refresh=False, screen=True) as live:
-            for event in events:
-                recent = [*recent, *(event["recent"] or [])][-RECENT:]
-                live.update(screen(event, recent), refresh=True)
+        with Live(console=console, auto_refresh=False, screen=True) as live:
+            for each in screens:
+                live.update(each, refresh=True)
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _screens(events: Iterator[Event]) -> "Iterator[RenderableType]":
+    recent: list[dict[str, Any]] = []
+    for event in events:
+        recent = [*recent, *(event["recent"] or [])][-RECENT:]
+        yield screen(event, recent)
 
 
 def _events(address: str, token: str) -> Iterator[Event]:
@@ -85,12 +95,13 @@ def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
     trouble = [f"{what} ({cause}): {count:,.0f}" for what, cause, count in figures["trouble"]]
     return Group(
         Text(head, style="bold"),
+        # Before the rest, of which a low terminal shows only the beginning.
+        Text("\n".join(trouble) or "no problems", style="bold red" if trouble else "green"),
         _pools(about["pools"], event),
         _models(figures["models"]),
         Text("individual decisions are not shown: the router has several workers", style="dim")
         if event["recent"] is None
         else _recent(recent),
-        Text("\n".join(trouble) or "no problems", style="bold red" if trouble else "green"),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import sys
 import tracemalloc
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -322,6 +323,50 @@ def test_top_cuts_names_and_no_numbers() -> None:
     Console(file=out, width=80).print(screen(event, []))
     [line] = [line for line in out.getvalue().splitlines() if line.startswith("meta-llama")]
     assert ["1077.0", "75.6%", "1.2%", "12.5%", "1.83", "0.9%"] == line.split()[1:]
+
+
+def test_top_prints_one_screen_after_the_other_into_a_pipe(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the output is no terminal each second's figures are printed, until its reader leaves."""
+    shown: list[str] = []
+
+    class Pipe(io.StringIO):
+        def write(self, text: str) -> int:
+            shown.append(text)
+            if 2 == "".join(shown).count("no problems"):
+                raise BrokenPipeError
+            return len(text)
+
+    def left() -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["top", address[0]])
+        assert 1 == ended.value.code
+
+    address: list[str] = []
+
+    async def scenario() -> None:
+        async with router() as app:
+            await learn_once(app, call)
+            address.append(app.admin_address)
+            await asyncio.to_thread(left)
+
+    monkeypatch.setattr("sys.stdout", Pipe())
+    monkeypatch.setattr("rich.console.Console.on_broken_pipe", lambda _: sys.exit(1))  # it would close our stdout
+    asyncio.run(scenario())
+    assert "long" in "".join(shown)
+
+
+def test_top_shows_problems_first() -> None:
+    """A low terminal, which has no room for all models and decisions, shows them all the same."""
+    event = {
+        "about": {"version": "1", "mode": "enforce", "pools": []},
+        "figures": {"shares": [], "models": [], "trouble": [["exceptions", "ValueError", 3]]},
+        "per_s": 1.0, "by_pool": [], "since_start": True, "recent": [],
+    }  # fmt: skip
+    out = io.StringIO()
+    Console(file=out, width=80).print(screen(event, []))
+    assert "exceptions (ValueError): 3" == out.getvalue().splitlines()[1].strip()
 
 
 def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:
