@@ -112,6 +112,9 @@ def test_a_browser_shows_the_page_and_axe_finds_no_violation(router: Router, cal
             assert "100.0 %" in await page.inner_text("#pools")
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= 390
+            for table in ("models", "recent"):  # a long name leaves room for the figures beside it
+                name = f"document.querySelector('#{table} .name')"
+                assert await page.evaluate(f"{name}.textContent = 'x'.repeat(99), {name}.offsetWidth") < 200
             await page.focus("#threshold")
             before = await page.inner_text("#at")
             await page.keyboard.press("ArrowRight")
