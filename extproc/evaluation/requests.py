@@ -52,14 +52,21 @@ def read_lengths(trace: Path) -> Lengths:
     """
     try:
         rows = csv.DictReader(StringIO(read_file(trace, MAX_TRACE_BYTES).decode(), newline=""))
-        lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in rows]
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise ConfigurationError(
-            f"lengths: {trace} is not a trace with ContextTokens and GeneratedTokens: {error!r}"
-        ) from error
+        if missing := {"ContextTokens", "GeneratedTokens"} - {*(rows.fieldnames or ())}:
+            raise ConfigurationError(f"lengths: {trace} has no column {' and no column '.join(sorted(missing))}")
+        lengths = [(_tokens(rows, row["ContextTokens"]), _tokens(rows, row["GeneratedTokens"])) for row in rows]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigurationError(f"lengths: {trace}: {getattr(error, 'strerror', None) or error}") from error
     if not lengths:
         raise ConfigurationError(f"lengths: {trace} holds no request below its header")
     return lengths
+
+
+def _tokens(rows: "csv.DictReader[str]", cell: str | None) -> int:
+    text = (cell or "").strip()
+    if not text.isdecimal():
+        raise ValueError(f"line {rows.line_num}: {text!r} is not a number of tokens")
+    return int(text)
 
 
 def make_request(

@@ -1,5 +1,6 @@
 """Wrong input to `dualpool evaluate` is reported in a sentence, before anything takes long."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,32 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n")
     with pytest.raises(ConfigurationError, match="no request below its header"):
         read_lengths(tmp_path / "trace.csv")
-    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n1\n")
-    with pytest.raises(ConfigurationError, match="ContextTokens"):
-        read_lengths(tmp_path / "trace.csv")
     for text in ("\n", "ein Text\n"):
         (tmp_path / "de.txt").write_text(text)
         with pytest.raises(ConfigurationError, match=r"de\.txt holds \d bytes of text; at least 1000 are needed"):
             folder_texts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory"),
+        (b"a,GeneratedTokens\n1,2\n", "has no column ContextTokens"),
+        (b"", "has no column ContextTokens and no column GeneratedTokens"),
+        (b"ContextTokens,GeneratedTokens\n1,2\n1\n", "line 3: '' is not a number of tokens"),
+        (b"ContextTokens,GeneratedTokens\n1,-2\n", "line 2: '-2' is not a number of tokens"),
+        (b"ContextTokens,GeneratedTokens\n1.5,2\n", "line 2: '1.5' is not a number of tokens"),
+        (b"ContextTokens\xff", "'utf-8' codec"),
+    ],
+)
+def test_what_is_wrong_with_a_trace_is_said_in_words(content: bytes | None, said: str, tmp_path: Path) -> None:
+    """The file, the line and the cell, or the column that is missing, and no name of an exception."""
+    path = tmp_path / "trace.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as raised:
+        read_lengths(path)
+    assert "Error" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
