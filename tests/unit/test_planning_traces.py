@@ -92,9 +92,9 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
         ("\n\n", "t.csv: empty"),
         (
             "2023-11-16 18:15:46.6805900,374,44\n",
-            "t.csv: line 1 is '2023-11-16 18:15:46.6805900,374,44', not a header",
+            "t.csv: line 1 is '2023-11-16 18:15:46.6805900,374,44', no header with known columns",
         ),
-        ("a,b,c\n1,2,3\n", "t.csv: line 1 is 'a,b,c', not a header"),
+        ("a,b,c\n1,2,3\n", "t.csv: line 1 is 'a,b,c', no header with known columns and no JSON object"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: it has no requests"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5\n", "t.csv: line 2: .* 2 columns"),
         (

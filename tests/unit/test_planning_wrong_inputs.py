@@ -51,7 +51,7 @@ TRACES: dict[str, tuple[str | bytes, str]] = {
     "a point too short": (CDF + "1,1\n", "line 2: '1,1': three numbers"),
 }
 ZIPPED: dict[str, tuple[bytes, str]] = {
-    "not zipped": (b"no gzip", "line 1 is 'no gzip', not a header"),
+    "not zipped": (b"no gzip", "line 1 is 'no gzip', no header with known columns and no JSON object"),
     "cut off": (gzip.compress(CSV.encode() + b"5,5\n")[:-9], "the file ends too early"),
 }
 # Options added to a workload and a rate, and a part of the error sentence.
@@ -196,12 +196,12 @@ def test_impossible_metrics_are_refused(kind: str, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ("--rate 9", "one of --trace, --metrics and --mean-tokens is needed"),
+        ("--rate 9", "exactly one of --trace, --metrics and --mean-tokens is needed"),
         ("--mean-tokens 500,100", "--rate is needed"),
         ("--mean-tokens 500 --rate 9", "two numbers are needed"),
         ("--mean-tokens -5,5 --rate 9", "--mean-tokens"),
         ("--mean-tokens=-5,5 --rate 9", "--mean-tokens -5,5: both must be from 1 to 10,000,000 tokens"),
-        ("--mean-tokens 5,5 --trace /dev/null --rate 9", "one of --trace"),
+        ("--mean-tokens 5,5 --trace /dev/null --rate 9", "exactly one of --trace"),
         ("--trace /nowhere --rate 9", "No such file"),
         ("--trace / --rate 9", "Is a directory"),
         ("--trace /dev/null --rate 9", "empty"),

@@ -39,7 +39,7 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
     Raises ConfigurationError if options conflict or a source cannot be read.
     """
     if sum(map(bool, (options.trace, options.metrics, options.mean_tokens is not None))) != 1:
-        raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
+        raise ConfigurationError("exactly one of --trace, --metrics and --mean-tokens is needed")
     rate = options.rate
     if options.trace:
         lengths = load_traces(options.trace)

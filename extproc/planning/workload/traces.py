@@ -74,7 +74,7 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
     places = columns_of(header)
     if places is None:
         raise ConfigurationError(
-            f"{name}: line {number} is {first[:80]!r}, not a header or a JSON object; {KNOWN}"
+            f"{name}: line {number} is {first[:80]!r}, no header with known columns and no JSON object; {KNOWN}"
         )
     lengths = _columns(rows, name, number + 1, partial(_csv_row, places=places, separator=separator))
     return _also_noted(lengths, CACHED_NOTE) if places.cached else lengths
