@@ -55,8 +55,8 @@ def page(url: str, token: str) -> bytes:
         return read_from(response, MAX_PAGE_BYTES, url)
 
 
-def why(error: Exception) -> str:
-    """Return why an admin port did not return a page, and what to do if it requires a token."""
+def why(error: Exception, hint: str = "") -> str:
+    """Return why an admin port did not return a page: it requires a token, or else the cause with a hint."""
     if isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED:
         return "the router requires its token: give it with --token-file"
-    return str(getattr(error, "reason", None) or error) or type(error).__name__
+    return (str(getattr(error, "reason", None) or error) or type(error).__name__) + hint

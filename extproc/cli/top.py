@@ -19,6 +19,7 @@ __all__ = ["add"]
 MAX_LINE_BYTES = 1024 * 1024
 SILENT_S = 10.0
 RECENT = 12
+HINT = "; is it a router's admin address?"
 Event = dict[str, Any]  # as server/live.py sends it
 EVENT = {"about", "figures", "recent"}
 
@@ -80,7 +81,7 @@ def _events(address: str, token: str) -> Iterator[Event]:
                         raise ValueError("not the figures of a router")
                     yield event
     except PAGE_ERRORS as error:
-        raise ConfigurationError(f"{url}: {why(error)}; is it a router's admin address?") from error
+        raise ConfigurationError(f"{url}: {why(error, HINT)}") from error
     raise ConfigurationError(f"{url}: the router has closed the stream")
 
 

@@ -140,7 +140,9 @@ def test_commands_send_the_token(token_file: Path, tmp_path: Path, capsys: pytes
             url = f"http://{app.admin_address}"
             for command in commands(url):
                 assert 0 != await asyncio.to_thread(main, command), command
-                assert "--token-file" in capsys.readouterr().err
+                asked = capsys.readouterr().err
+                assert "--token-file" in asked
+                assert "admin address" not in asked
                 with_token = [*command, "--token-file", str(token_file)]
                 await asyncio.to_thread(main, with_token)
                 assert "--token-file" not in capsys.readouterr().err, command
