@@ -11,8 +11,6 @@ from extproc.cli import check_envoy
 
 __all__ = ["add"]
 
-KINDS = ("config",)
-
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser, which passes its arguments on to the parser of the kind of file."""
@@ -31,12 +29,12 @@ def _run(options: argparse.Namespace) -> int:
     words: list[str] = options.words
     if words[:1] == ["envoy"]:
         return check_envoy.run(words[1:])
-    return _check_config(_config_parser().parse_args(words).file)
+    named = words[:1] == ["config"] and len(words) > 1
+    return _check_config(_config_parser().parse_args(words[1:] if named else words).file)
 
 
 def _config_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dualpool check", usage="dualpool check [config] FILE")
-    parser.add_argument("kind", nargs="?", choices=KINDS, default="config", help="kind of file (default: config)")
     parser.add_argument("file", metavar="FILE", type=Path, help="the router's YAML file")
     return parser
 

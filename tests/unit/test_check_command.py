@@ -49,3 +49,19 @@ def test_tokenizers_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert 2 == main(["check", file])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"configuration file {file}: estimator.exact.n: {bad!r} given: ")
+
+
+def test_a_second_file_is_not_taken_for_a_kind_of_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Files are checked one by one; the error names the one that is too many."""
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "one.yaml", "two.yaml"])
+    assert 2 == ended.value.code
+    assert "unrecognized arguments: two.yaml" in capsys.readouterr().err
+
+
+def test_a_file_may_be_called_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word is a kind of file only before a file's name."""
+    (tmp_path / "config").write_text("mode: shadow")
+    monkeypatch.chdir(tmp_path)
+    assert 0 == main(["check", "config"])
+    assert 0 == main(["check", "config", "config"])
