@@ -161,6 +161,7 @@ class Payloads:
                     evidence.number,
                     flags & _FORCED != 0,
                     evidence.other_tokens / PARTS,
+                    flags & _CUT_TO_FIT != 0,
                 ),
             )
             stream = said.flags & 2 != 0
@@ -191,7 +192,7 @@ _SOURCE = {value: number for number, value in enumerate(_SOURCES)}
 _REASON = {value: number for number, value in enumerate(_REASONS)}
 _REFUSAL = {value: number for number, value in enumerate(_REFUSALS)}
 _MODE = {value: number for number, value in enumerate(_MODES)}
-_ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT, _FORCED = 1, 2, 4, 8, 16
+_ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT, _FORCED, _CUT_TO_FIT = 1, 2, 4, 8, 16, 32
 _encode = msgspec.msgpack.Encoder().encode
 _DECODER = msgspec.msgpack.Decoder(_Payload)
 
@@ -209,7 +210,8 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         | estimate.output_declared * _DECLARED
         | (evidence.recalled is not None and evidence.recalled.known is not None) * _CONTINUED
         | evidence.of_tenant * _OF_TENANT
-        | evidence.output_forced * _FORCED,
+        | evidence.output_forced * _FORCED
+        | evidence.cut_to_fit * _CUT_TO_FIT,
         evidence.media_tokens,
         _SOURCE[estimate.source],
         evidence.source,

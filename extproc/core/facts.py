@@ -10,7 +10,16 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["NO_MEDIA", "Api", "ImageSize", "MediaCount", "RequestFacts", "RequestHead", "ResponseHead"]
+__all__ = [
+    "CUT_TO_FIT",
+    "NO_MEDIA",
+    "Api",
+    "ImageSize",
+    "MediaCount",
+    "RequestFacts",
+    "RequestHead",
+    "ResponseHead",
+]
 
 
 class Api(StrEnum):
@@ -83,6 +92,8 @@ class MediaCount:
 
 
 NO_MEDIA: Final = MediaCount()
+# As `truncate_prompt_tokens`: the server keeps as much of the prompt as its context, and the output limit, allow.
+CUT_TO_FIT: Final = -1
 
 
 class RequestFacts(msgspec.Struct, frozen=True, gc=False):
@@ -99,12 +110,14 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
     counts above are totals over all of them, as in reported usage, and `longest_share` is the share of the
     longest. `max_output_tokens` is None when the client declared no limit. `sequences` is the number of outputs:
-    max(n, best_of) for each prompt. `usage_in_response` is False for a stream that was not asked to report usage.
-    `unseen_history` is True when the pool will add content that is not in this body, or parts of the body cannot
-    be measured. `output_forced` is True when the client keeps the model from ending its output, so that its length
-    says nothing about other outputs. `stored` is True when the server stores the response for later requests or
-    has stored an earlier one, and None when the request leaves that to the server. `unused_tools_bytes` is how
-    much of the end of `text` are tools which the request forbids to call: servers may leave them out.
+    max(n, best_of) for each prompt. `truncate_prompt_tokens` is how much of a prompt the server keeps, at most,
+    and may be CUT_TO_FIT; it is None when the server cuts nothing. `usage_in_response` is False for a stream that
+    was not asked to report usage. `unseen_history` is True when the pool will add content that is not in this
+    body, or parts of the body cannot be measured. `output_forced` is True when the client keeps the model from
+    ending its output, so that its length says nothing about other outputs. `stored` is True when the server stores
+    the response for later requests or has stored an earlier one, and None when the request leaves that to the
+    server. `unused_tools_bytes` is how much of the end of `text` are tools which the request forbids to call:
+    servers may leave them out.
     """
 
     api: Api

@@ -64,7 +64,7 @@ def test_a_decision_survives_sealing_and_opening() -> None:
     """The evidence contains all that learning needs: each field of Evidence, Estimate and budget survives."""
     x = np.zeros(SIZE)
     x[3] = 7.0
-    evidence = Evidence(Refused.TRUNCATED, 20.5, 77, 300, 3, False, x, 5, None, True, 6, 0, True, 9.5)  # noqa: FBT003
+    evidence = Evidence(Refused.TRUNCATED, 20.5, 77, 300, 3, False, x, 5, None, True, 6, 0, True, 9.5, True)  # noqa: FBT003
     estimate = Estimate(20.5, 31.25, 44, True, Source.YOUNG, CategoryKey("m", "tenant"), evidence)  # noqa: FBT003
     decision = Decision(
         TWO_POOLS[0],
@@ -92,7 +92,7 @@ def test_a_decision_survives_sealing_and_opening() -> None:
 def test_all_fields_of_evidence_are_packed() -> None:
     """All that an estimator keeps of a request is packed: a new field has to be packed, too."""
     packed = {"refused", "tokens", "text_bytes", "output_limit", "sequences", "one_prompt", "x", "media_tokens"}
-    packed |= {"recalled", "of_tenant", "source", "number", "output_forced", "other_tokens"}
+    packed |= {"recalled", "of_tenant", "source", "number", "output_forced", "other_tokens", "cut_to_fit"}
     assert packed == set(Evidence.__struct_fields__)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from extproc.core.apis import read_request
 from extproc.core.errors import BodyNotUnderstood
-from extproc.core.facts import Api, MediaCount, RequestFacts
+from extproc.core.facts import CUT_TO_FIT, Api, MediaCount, RequestFacts
 
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 100
 FULL_HD = "data:image/gif;base64," + b64encode(b"GIF89a" + struct.pack("<HH", 1920, 1080) + bytes(30)).decode()
@@ -254,9 +254,9 @@ def test_usage_in_response(fields: dict[str, Any], stream: bool, usage_in_respon
     assert (facts.stream, facts.usage_in_response) == (stream, usage_in_response)
 
 
-@pytest.mark.parametrize(("declared", "read_as"), [(None, None), (-1, None), (0, 0), (512, 512)])
+@pytest.mark.parametrize(("declared", "read_as"), [(None, None), (-1, CUT_TO_FIT), (0, 0), (512, 512)])
 def test_prompt_truncation(declared: int | None, read_as: int | None) -> None:
-    """A cap on the prompt is a fact; vLLM's -1 means the model's own limit and caps nothing."""
+    """A cap on the prompt is a fact; vLLM's -1 means what the context leaves."""
     assert read(truncate_prompt_tokens=declared).truncate_prompt_tokens == read_as
 
 

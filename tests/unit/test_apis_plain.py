@@ -5,7 +5,7 @@ import pytest
 
 from extproc.core.apis import read_request
 from extproc.core.errors import BodyNotUnderstood
-from extproc.core.facts import Api, MediaCount, RequestFacts
+from extproc.core.facts import CUT_TO_FIT, Api, MediaCount, RequestFacts
 
 
 def read(api: Api, **fields: Any) -> RequestFacts:
@@ -87,7 +87,8 @@ def test_prompt_embeddings_are_unseen() -> None:
 def test_embeddings_have_no_output() -> None:
     """An embedding needs room only for its prompt."""
     facts = read(Api.EMBEDDINGS, input="x", dimensions=256, encoding_format="base64", truncate_prompt_tokens=-1)
-    assert facts == RequestFacts(api=Api.EMBEDDINGS, model="m", text=b"x", max_output_tokens=0)
+    expected = RequestFacts(Api.EMBEDDINGS, "m", b"x", max_output_tokens=0, truncate_prompt_tokens=CUT_TO_FIT)
+    assert facts == expected
 
 
 def test_embedding_of_a_conversation() -> None:

@@ -8,7 +8,7 @@ import pytest
 from extproc.core.apis import read_request
 from extproc.core.apis.prompt import MAX_REREAD_BYTES, MAX_STEPS
 from extproc.core.errors import BodyNotUnderstood
-from extproc.core.facts import Api, MediaCount, RequestFacts
+from extproc.core.facts import CUT_TO_FIT, Api, MediaCount, RequestFacts
 
 SCREEN = "data:image/gif;base64," + b64encode(b"GIF89a" + struct.pack("<HH", 1920, 1080) + bytes(30)).decode()
 
@@ -211,3 +211,17 @@ def test_text_that_the_server_keeps_is_unseen(fields: dict[str, Any]) -> None:
 def test_null_history_is_none() -> None:
     """A history that is null is no history."""
     assert not read(input="Hi", previous_response_id=None, conversation=None, prompt=None).unseen_history
+
+
+@pytest.mark.parametrize(
+    ("fields", "read_as"),
+    [
+        ({}, None),
+        ({"truncation": "disabled"}, None),
+        ({"truncation": "auto"}, CUT_TO_FIT),
+        ({"truncation": None}, CUT_TO_FIT),  # in vLLM anything but "disabled"
+    ],
+)
+def test_truncation_cuts_the_prompt_to_fit(fields: dict[str, Any], read_as: int | None) -> None:
+    """A prompt that does not fit is cut to what the context leaves instead of being refused."""
+    assert read(**fields).truncate_prompt_tokens == read_as

@@ -11,10 +11,12 @@ from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.protocol import Estimator, Refused
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.facts import Api, RequestFacts
+from extproc.core.facts import CUT_TO_FIT, Api, RequestFacts
 from extproc.core.usage import Usage
 
 FACTS = RequestFacts(Api.CHAT, "m", b"x" * 4_000, messages=1)
+# A prompt which the server may cut to what its context leaves next to the output.
+FITTED = {"truncate_prompt_tokens": CUT_TO_FIT, "max_output_tokens": 500}
 CUT = Usage(8_000, 192, cut_by_length=True)
 
 
@@ -76,6 +78,7 @@ def test_a_nearly_empty_prompt_has_at_most_a_thousand_tokens(tokens: float) -> N
         ({"exact_prompt_tokens": 5}, "exact"),
         ({"truncate_prompt_tokens": 5}, "truncated"),
         ({"truncate_prompt_tokens": 0}, "truncated"),
+        ({"truncate_prompt_tokens": CUT_TO_FIT}, None),  # usage will show whether it was cut
         ({"unseen_history": True}, "unseen_history"),
         ({"exact_prompt_tokens": 5, "truncate_prompt_tokens": 5, "unseen_history": True}, "exact"),
         ({"truncate_prompt_tokens": 5, "unseen_history": True}, "truncated"),
@@ -106,13 +109,16 @@ def test_only_single_responses_reveal_output_lengths(
 
 
 @pytest.mark.parametrize("kind", [ByteClassEstimator, EmaEstimator])
-def test_no_estimator_learns_from_a_cut_prompt(kind: Callable[[EstimatorSettings], Estimator]) -> None:
-    """Embedding servers cut long documents: the estimate of the next one stays as it was."""
-    estimator = kind(EstimatorSettings())
-    before = estimator.estimate(FACTS, "")
+@pytest.mark.parametrize(("reserved", "others"), [(0, {}), (500, FITTED)])
+def test_no_estimator_learns_from_a_cut_prompt(
+    kind: Callable[[EstimatorSettings], Estimator], reserved: int, others: dict[str, object]
+) -> None:
+    """Servers cut long documents to what the output leaves: the estimate of the next one stays as it was."""
+    estimator, facts = kind(EstimatorSettings()), replace(FACTS, **others)
+    before = estimator.estimate(facts, "")
     cut = int(before.prompt_tokens) - 1
-    assert estimator.observe(before, Usage(cut), cut).refused is Refused.TRUNCATED
-    assert before.prompt_tokens == estimator.estimate(FACTS, "").prompt_tokens
+    assert estimator.observe(before, Usage(cut), cut + reserved).refused is Refused.TRUNCATED
+    assert before.prompt_tokens == estimator.estimate(facts, "").prompt_tokens
 
 
 @pytest.mark.parametrize(
@@ -126,12 +132,20 @@ def test_no_estimator_learns_from_a_cut_prompt(kind: Callable[[EstimatorSettings
         (999, None, {}, None),
         (999, 1_000, {"longest_share": 0.5}, None),  # the sum over several prompts
         (999, 1_000, {"exact_prompt_tokens": 9}, Refused.EXACT),
+        (992, 1_500, FITTED, Refused.TRUNCATED),  # vLLM up to 0.31
+        (999, 1_499, FITTED, Refused.TRUNCATED),
+        (991, 1_500, FITTED, None),
+        (999, 1_498, FITTED, None),
+        (1_000, 1_500, FITTED, None),
+        (999, 1_000, FITTED, Refused.TRUNCATED),  # vLLM from 0.32 on
+        (999, 1_000, {"truncate_prompt_tokens": CUT_TO_FIT}, Refused.TRUNCATED),
+        (999, 1_499, {"max_output_tokens": 500}, None),  # a client's own count may leave just this
     ],
 )
 def test_a_prompt_that_the_server_cut_to_its_context_teaches_nothing(
     tokens: int, pool_tokens: int | None, others: dict[str, object], why: Refused | None
 ) -> None:
-    """Usage that fills the pool's context, and is below the estimate, does not say what the text costs."""
+    """Usage below the estimate that fills the pool's context, next to the output, is not what the text costs."""
     assert why == evidence(**others).refusal(Usage(tokens), pool_tokens)
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from extproc.core.apis.work import FREE_BYTES
 from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import CUT_TO_FIT
 from extproc.core.names import MAX_NAME_CHARS, bounded_name
 
 __all__ = [
@@ -178,12 +179,8 @@ def forces_output(ignore_eos: Flag, *at_least: Number) -> bool:
 
 
 def prompt_cap(value: Number) -> int | None:
-    """Return vLLM's truncate_prompt_tokens; None if absent or -1, which means the model's context length.
-
-    Raises BodyNotUnderstood.
-    """
-    cap = read_number(value, "truncate_prompt_tokens", -1)
-    return None if cap == -1 else cap
+    """Return vLLM's truncate_prompt_tokens, which may be CUT_TO_FIT; None if absent. Raises BodyNotUnderstood."""
+    return read_number(value, "truncate_prompt_tokens", CUT_TO_FIT)
 
 
 def pads_prompt(padding: msgspec.Raw) -> bool:

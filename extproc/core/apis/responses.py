@@ -26,7 +26,7 @@ from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.apis.responses_usage import ResponseReader, read_response
 from extproc.core.apis.template_values import adds_to_prompt, keeps_thoughts
-from extproc.core.facts import Api, RequestFacts
+from extproc.core.facts import CUT_TO_FIT, Api, RequestFacts
 
 __all__ = ["FAMILY"]
 
@@ -71,6 +71,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     max_output_tokens: Number = msgspec.Raw()
     stream: Flag = msgspec.Raw()
     store: Flag = msgspec.Raw()
+    truncation: msgspec.Raw = msgspec.Raw()
     background: Flag = msgspec.Raw()
     previous_response_id: msgspec.Raw = msgspec.Raw()
     previous_input_messages: msgspec.Raw = msgspec.Raw()
@@ -85,6 +86,10 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     def depends_on_server_state(self) -> bool:
         stored = (self.previous_response_id, self.conversation, self.prompt, self.previous_input_messages)
         return any(map(is_set, stored))
+
+    def prompt_cap(self) -> int | None:
+        """Return CUT_TO_FIT if the server may cut the prompt: in vLLM with any value but the default."""
+        return CUT_TO_FIT if self.truncation and bytes(self.truncation) != b'"disabled"' else None
 
     def is_stored(self) -> bool | None:
         """Return whether the server stores this response or stored the one before; None if the server decides."""
@@ -141,6 +146,7 @@ def read_request(body: bytes) -> RequestFacts:
         media=prompt.media(),
         max_output_tokens=limit,
         stream=read_flag(request.stream, "stream"),
+        truncate_prompt_tokens=request.prompt_cap(),
         unseen_history=prompt.unseen
         or request.depends_on_server_state()
         or adds_to_prompt(request.chat_template_kwargs)

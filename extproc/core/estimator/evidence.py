@@ -13,7 +13,7 @@ from extproc.core.estimator.features import Features
 from extproc.core.estimator.prefixes import Recalled
 from extproc.core.estimator.protocol import Refused
 from extproc.core.estimator.text import BLANK_RUN, RUN
-from extproc.core.facts import RequestFacts
+from extproc.core.facts import CUT_TO_FIT, RequestFacts
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["MAX_BYTES_PER_TOKEN", "Evidence", "fewest_tokens"]
@@ -46,7 +46,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     conversation. `of_tenant` says that the category is a tenant. `source` identifies the sender (sources.py),
     `number` the estimate (output_lengths.py). `output_forced` says that the client kept the model from ending its
     output. `other_tokens` is the estimate if the server treats tools that must not be called differently than
-    `tokens` and `x` assume (unused_tools.py), 0 if that is no question.
+    `tokens` and `x` assume (unused_tools.py), 0 if that is no question. `cut_to_fit` says that the client asked to
+    cut a prompt that is too long.
     """
 
     refused: Refused | None
@@ -63,6 +64,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     number: int = 0
     output_forced: bool = False
     other_tokens: float = 0.0
+    cut_to_fit: bool = False
 
     def __eq__(self, other: object) -> bool:
         """Compare everything but arrays (their == is no single truth value) and the ids."""
@@ -91,7 +93,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         refused = None
         if facts.exact_prompt_tokens is not None:
             refused = Refused.EXACT
-        elif facts.truncate_prompt_tokens is not None:
+        elif facts.truncate_prompt_tokens is not None and facts.truncate_prompt_tokens != CUT_TO_FIT:
             refused = Refused.TRUNCATED
         elif facts.unseen_history:
             refused = Refused.UNSEEN_HISTORY
@@ -110,6 +112,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             number,
             facts.output_forced,
             other_tokens,
+            facts.truncate_prompt_tokens == CUT_TO_FIT,
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:
@@ -127,13 +130,16 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     def refusal(self, usage: Usage, pool_tokens: int | None) -> Refused | None:
         """Return why an accepted usage does not show what the text costs; None if it does.
 
-        Servers cut prompts to their context without a word to the gateway, too: vLLM if truncate_prompt_tokens is
-        -1, those of embeddings by a setting of their own. Then usage is the context, and below the estimate. They
-        may leave out tools that were counted, too, or show those that were not.
+        Servers cut prompts to their context without a word to the gateway, too: vLLM if the client asks for it,
+        those of embeddings by a setting of their own. Then usage is the context, and below the estimate. vLLM up
+        to 0.31 leaves the output limit free; so may clients that count tokens, and this counts only if they asked
+        for a cut. Servers may also leave out tools that were counted, or show those that were not.
         """
-        fills_context = pool_tokens is not None and pool_tokens - ROOM_TOKENS <= usage.prompt_tokens <= pool_tokens
-        if self.refused is None and fills_context and self.one_prompt and usage.prompt_tokens < self.tokens:
-            return Refused.TRUNCATED
+        if self.refused is None and self.one_prompt and pool_tokens and usage.prompt_tokens < self.tokens:
+            free = pool_tokens - usage.prompt_tokens
+            reserved = self.output_limit or 0 if self.cut_to_fit else 0
+            if 0 <= free <= ROOM_TOKENS or reserved <= free <= reserved + ROOM_TOKENS:
+                return Refused.TRUNCATED
         left_out = self.shows_left_out(usage) if self.other_tokens else None
         if left_out is not None and left_out is not self.has_left_out:
             return Refused.TRUNCATED if left_out else Refused.TOOLS
