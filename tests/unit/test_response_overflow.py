@@ -186,6 +186,24 @@ def test_refusals_known_by_a_field(error: dict[str, object]) -> None:
     assert read_overflow(json.dumps({"error": error}).encode()) == Overflow(None)
 
 
+QUOTED = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens in the messages."
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        # FastAPI's list of errors in older vLLM and SGLang, vLLM's own text, pydantic's, and a proxy before vLLM.
+        f"[{{'type': 'missing', 'loc': ('body', 'model'), 'input': {{'prompt': '{QUOTED}'}}}}]",
+        f"2 validation errors:\n  {{'type': 'string_type', 'loc': ('body', 'messages', 1), 'input': '{QUOTED}'}}",
+        f"1 validation error for ChatCompletionRequest\nmessages\n  [type=list_type, input_value='{QUOTED}']",
+        f"litellm.BadRequestError: VllmException - 1 validation error:\n  {{'input': '{QUOTED}'}}",
+    ],
+)
+def test_what_a_client_wrote_is_no_refusal_for_length(message: str) -> None:
+    """A server that refuses a body for its types quotes it, and the quote may be about lengths."""
+    assert read_overflow(json.dumps({"error": {"message": message, "code": 400}}).encode()) is None
+
+
 def test_llama_cpp_names_the_prompt_in_a_field() -> None:
     """llama.cpp's refusal counts the complete prompt."""
     error = {

@@ -66,7 +66,7 @@ def read_overflow(body: bytes | bytearray, *, may_fill_context: bool = False) ->
         error.code == "context_length_exceeded"
         or error.type == "exceed_context_size_error"
         or error.param in _INPUT_PARAMS
-        or _OVERFLOW.search(error.message)
+        or (_OVERFLOW.search(error.message) and not _OF_TYPES.search(error.message))
         or (may_fill_context and _NO_ROOM.match(error.message))
     ):
         return None
@@ -91,6 +91,8 @@ _OVERFLOW: Final = re.compile(
     r"|should not exceed max_(?:seq_len|num_tokens) \([0-9]"
     r"|[Pp]rompt length \([0-9]+\) exceeds maximum (?:input|sequence) length"
 )
+# Refusals of a body for its types: servers quote what the client wrote, and that may be about lengths.
+_OF_TYPES: Final = re.compile(r"[0-9] validation errors?\b|'loc': ")
 _PROMPT_TOKENS: Final = re.compile(
     r"\b([0-9]{1,9}) (?:input tokens|tokens in the (?:messages|input|prompt)|in (?:the messages|your prompt))"
     r"|messages resulted in ([0-9]{1,9}) tokens"
