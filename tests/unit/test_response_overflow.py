@@ -3,6 +3,7 @@ import json
 import pytest
 
 from extproc.core.apis.response import reader_for
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, ResponseHead
 from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow
@@ -265,3 +266,38 @@ def test_counts_of_any_size_are_harmless() -> None:
     """A number of thousands of digits in a message is ignored."""
     message = f"This model's maximum context length is 8192 tokens. {'9' * 10_000} input tokens"
     assert read_overflow(json.dumps({"error": {"message": message}}).encode()) == Overflow(None)
+
+
+REFUSED = {
+    "message": "The input (9000 tokens) is longer than the model's context length (8192 tokens).",
+    "code": 400,
+}
+CHUNK = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
+
+
+@pytest.mark.parametrize("error", [{"error": REFUSED}, {"object": "error"} | REFUSED])
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""])
+def test_a_stream_may_consist_of_a_refusal(error: dict[str, object], end: bytes) -> None:
+    """SGLang begins a stream before it checks the request's length; the first event is then the refusal."""
+    reader = reader_for(Api.CHAT, ResponseHead(200, "text/event-stream"), 4096)
+    reader.feed(b": ping\n\ndata: " + json.dumps(error).encode() + b"\n\n" + end)
+    assert (reader.complete, reader.finish()) == (True, Overflow(9000))
+
+
+@pytest.mark.parametrize("separately", [False, True])
+def test_an_error_after_output_is_no_refusal_for_length(*, separately: bool) -> None:
+    """A server that fails in the middle of a stream had accepted the prompt."""
+    reader = reader_for(Api.CHAT, ResponseHead(200, "text/event-stream"), 4096)
+    error = b"data: " + json.dumps({"error": REFUSED}).encode() + b"\n\n"
+    if separately:
+        reader.feed(CHUNK)
+    with pytest.raises(ResponseNotUnderstood) as raised:
+        reader.feed(error if separately else CHUNK + error)
+    assert raised.value.fault is ResponseFault.NO_USAGE
+
+
+def test_a_stream_of_another_error_is_not_learned_from() -> None:
+    """Only a refusal for length says something of the prompt."""
+    reader = reader_for(Api.CHAT, ResponseHead(200, "text/event-stream"), 4096)
+    with pytest.raises(ResponseNotUnderstood):
+        reader.feed(b'data: {"error":{"message":"CUDA out of memory","code":500}}\n\n')

@@ -15,9 +15,10 @@ import msgspec
 from extproc.core.apis.bodies import is_set
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.reading.reader import EventReader
+from extproc.core.reading.refusal import read_overflow
 from extproc.core.reading.sse import SseEvent
 from extproc.core.reading.usages import Cached, checked_usage, decode_response
-from extproc.core.usage import Usage
+from extproc.core.usage import Overflow, Usage
 
 __all__ = ["CUTS", "ChunkReader", "TokenCounts", "read_response"]
 
@@ -79,6 +80,7 @@ class ChunkReader(EventReader):
 
     _with_usage = b""
     _was_cut = False
+    _overflow: Overflow | None = None
     _batch: Sequence[SseEvent] = ()  # the last two batches, which are searched for a finish reason
     _batch_before: Sequence[SseEvent] = ()
 
@@ -102,8 +104,13 @@ class ChunkReader(EventReader):
             elif data == b"[DONE]":
                 self.complete = True
 
-    def usage(self) -> Usage:
-        """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
+    def usage(self) -> Usage | Overflow:
+        """Return the usage of the complete stream, or the refusal that it consists of.
+
+        Raises ResponseNotUnderstood.
+        """
+        if self._overflow is not None:
+            return self._overflow
         if not self.complete and not self._ended_cleanly():
             raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no [DONE], and no finish reason with usage")
         if not self._with_usage:
@@ -125,8 +132,17 @@ class ChunkReader(EventReader):
     def _look_into(self, data: bytes) -> None:
         chunk = decode_response(_RESPONSE, data, ResponseFault.BROKEN_SSE)
         if chunk.is_error:
+            # Older versions of SGLang begin a stream before they check the request's length (its issue 22785).
+            self._overflow = read_overflow(data) if self._is_first(data) else None
+            if self._overflow is not None:
+                self.complete = True
+                return
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream contains an error")
         self._was_cut = self._was_cut or chunk.was_cut()
+
+    def _is_first(self, data: bytes) -> bool:
+        """Return whether this is the stream's first event; later errors are about the output."""
+        return not self._batch_before and data is self._batch[0].data
 
 
 _USAGE: Final = b'"usage":'

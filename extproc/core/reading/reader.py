@@ -100,8 +100,8 @@ class EventReader(ABC):
         if events:
             self.see(events)
 
-    def finish(self) -> Usage:
-        """Return the usage. Raises ResponseNotUnderstood."""
+    def finish(self) -> Usage | Overflow:
+        """Return the usage, or a refusal. Raises ResponseNotUnderstood."""
         if not self.complete:
             self.see(self._parser.feed(self._decoder.finish()))
         if not self.complete:
@@ -113,5 +113,5 @@ class EventReader(ABC):
         """Process the next events. Raises ResponseNotUnderstood if one of them is an error."""
 
     @abstractmethod
-    def usage(self) -> Usage:
-        """Return the usage; called after all events. Raises ResponseNotUnderstood."""
+    def usage(self) -> Usage | Overflow:
+        """Return the usage, or a refusal; called after all events. Raises ResponseNotUnderstood."""
