@@ -142,25 +142,18 @@ class StrictGateway:
             self.trailers_owed.add(phase)
 
     def _check_liveness(self, event: Event) -> None:
-        """Check that replies are owed only while the gateway keeps sending and more of the body may come."""
+        """Check that replies are owed only while the gateway sends more without them, and until a deadline."""
         at_once = self.modes.body_without_waiting and self.modes.request_body is BodyMode.STREAMED
-        goes_on = self._duplex(Phase.REQUEST) or at_once
         more = isinstance(event, Drain) or (
             isinstance(event, RequestHeaders | RequestBody) and not event.end_of_stream
         )
+        if not (more and (at_once or self._duplex(Phase.REQUEST))):
+            assert [] == self.owed(Phase.REQUEST), "the request would wait forever"
         body_follows = isinstance(event, ResponseHeaders) and not event.end_of_stream
-        if at_once and self.modes.response_body is BodyMode.STREAMED and body_follows:
-            assert self.owed(Phase.RESPONSE) in ([], ["headers"])
-            self.check_owed_nothing(Phase.REQUEST)
-            return
+        may_wait = at_once and body_follows and self.modes.response_body is BodyMode.STREAMED
+        assert self.owed(Phase.RESPONSE) in ([], ["headers"] * may_wait), "the response would wait forever"
         for phase in Phase:
-            if not (goes_on and more):
-                self.check_owed_nothing(phase)
-
-    def check_owed_nothing(self, phase: Phase) -> None:
-        """Check that nothing of a phase waits for a reply."""
-        assert [] == self.owed(phase), f"the {phase.name} would wait forever"
-        assert self.exchange.holding or [] == self.owed(Phase.REQUEST), "no deadline would end the wait"
+            assert self.exchange.holding or [] == self.owed(phase), "no deadline would end the wait"
 
     def _check(self, reply: Reply) -> None:
         assert not self.closed, "a reply after the close"

@@ -106,7 +106,9 @@ def in_a_possible_order(events: list[Event]) -> list[Event]:
     return kept
 
 
-MODES = st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans())
+MODES = st.sampled_from(ROUTABLE) | st.builds(
+    Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans()
+)
 
 
 @st.composite

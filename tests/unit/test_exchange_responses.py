@@ -315,11 +315,12 @@ def test_headers_of_a_response_wait_no_longer_than_the_deadline(connect: Connect
     assert 1 == len(gateway.recorder.calls_of("observed"))
 
 
-def test_a_drain_answers_headers_that_wait(connect: Connect) -> None:
-    """The close that ends the exchange in a drain is their reply, too."""
-    gateway = connect(STREAMED)
+@pytest.mark.parametrize(("close", "reply"), [(CloseRule.WHEN_HARMLESS, Close()), (CloseRule.NEVER, HEADERS)])
+def test_a_drain_answers_headers_that_wait(connect: Connect, close: CloseRule, reply: Any) -> None:
+    """The close that ends the exchange in a drain is their reply, too; if there is none, they get their own."""
+    gateway = connect(STREAMED, close=close)
     gateway.send_all(whole(chat()))
-    assert [[], [Close()]] == replies(gateway, [ResponseHeaders(JSON_RESPONSE), Drain()])
+    assert [[], [reply]] == replies(gateway, [ResponseHeaders(JSON_RESPONSE), Drain()])
 
 
 @pytest.mark.parametrize(
