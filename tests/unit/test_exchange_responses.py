@@ -9,19 +9,12 @@ import pytest
 from extproc.core.errors import ResponseFault
 from extproc.core.exchange.events import (
     BodyMode,
-    Close,
-    ContinueBody,
-    ContinueHeaders,
-    Deadline,
-    Drain,
     Event,
     Modes,
-    Phase,
     RequestHeaders,
     ResponseBody,
     ResponseHeaders,
 )
-from extproc.core.exchange.settings import CloseRule
 from extproc.core.facts import ResponseHead
 from extproc.core.listener import Misconfiguration
 from extproc.core.router.learning_budget import LearningBudget
@@ -267,73 +260,3 @@ def test_a_compressed_refusal_is_understood(connect: Connect) -> None:
     refusal = gzip.compress(b'{"error":{"message":"maximum context length is 10 tokens","code":400}}')
     gateway.send_all([*whole(chat()), *response(refusal, [5], ResponseHead(400, "application/json", "gzip"))])
     assert len(gateway.recorder.calls_of("overflowed")) == 1
-
-
-HEADERS, PIECE = ContinueHeaders(Phase.RESPONSE), ContinueBody(Phase.RESPONSE)
-
-
-def replies(gateway: Any, events: list[Event]) -> list[list[Any]]:
-    """Send events to the exchange; return the replies to each."""
-    return [list(gateway.exchange.handle(event, 0.0)) for event in events]
-
-
-def test_a_json_response_in_one_piece_is_answered_by_the_close_alone(connect: Connect) -> None:
-    """Its headers wait for the body, since Envoy stops its timer at the first of two replies."""
-    gateway = connect(STREAMED)
-    gateway.send_all(whole(chat()))
-    began, ended = replies(gateway, response(usage())[:2])
-    assert ([], [Close()]) == (began, ended)
-    gateway.exchange.end()
-    assert 1 == len(gateway.recorder.calls_of("observed"))
-
-
-def test_headers_of_a_response_are_replied_to_with_the_first_piece(connect: Connect) -> None:
-    """The pieces after the first are replied to one by one, and the last one ends the exchange."""
-    gateway = connect(STREAMED)
-    gateway.send_all(whole(chat()))
-    assert [[], [HEADERS, PIECE], [PIECE], [Close()]] == replies(gateway, response(usage(), [9, 20])[:4])
-
-
-def test_a_gateway_that_must_not_be_left_gets_both_replies(connect: Connect) -> None:
-    """With `exchange.close: never` the headers and the piece are both replied to."""
-    gateway = connect(STREAMED, close=CloseRule.NEVER)
-    gateway.send_all(whole(chat()))
-    assert [[], [HEADERS, PIECE]] == replies(gateway, response(usage())[:2])
-
-
-def test_headers_of_a_response_wait_no_longer_than_the_deadline(connect: Connect) -> None:
-    """If the body does not come they are replied to, once, and the response is learned from when it has come."""
-    gateway = connect(STREAMED)
-    gateway.send_all(whole(chat()))
-    head, body, _ = response(usage())
-    assert [[]] == replies(gateway, [head])
-    assert gateway.exchange.holding
-    assert [[HEADERS]] == replies(gateway, [Deadline()])
-    assert not gateway.exchange.holding
-    assert [[], [Close()]] == replies(gateway, [Deadline(), body])
-    gateway.exchange.end()
-    assert 1 == len(gateway.recorder.calls_of("observed"))
-
-
-@pytest.mark.parametrize(("close", "reply"), [(CloseRule.WHEN_HARMLESS, Close()), (CloseRule.NEVER, HEADERS)])
-def test_a_drain_answers_headers_that_wait(connect: Connect, close: CloseRule, reply: Any) -> None:
-    """The close that ends the exchange in a drain is their reply, too; if there is none, they get their own."""
-    gateway = connect(STREAMED, close=close)
-    gateway.send_all(whole(chat()))
-    assert [[], [reply]] == replies(gateway, [ResponseHeaders(JSON_RESPONSE), Drain()])
-
-
-@pytest.mark.parametrize(
-    ("modes", "head"),
-    [
-        (STREAMED, SSE_RESPONSE),
-        (BUFFERED, JSON_RESPONSE),
-        (Modes(BodyMode.STREAMED, BodyMode.BUFFERED, body_without_waiting=True), JSON_RESPONSE),
-        (Modes(BodyMode.BUFFERED, BodyMode.STREAMED, body_without_waiting=True), JSON_RESPONSE),
-    ],
-)
-def test_headers_of_other_responses_do_not_wait(connect: Connect, modes: Modes, head: ResponseHead) -> None:
-    """Events come one by one, and a gateway that does not send bodies at once would wait for the reply."""
-    gateway = connect(modes)
-    gateway.send_all(whole(chat()))
-    assert [[HEADERS]] == replies(gateway, [ResponseHeaders(head)])
