@@ -94,7 +94,8 @@ class _Stream:
         if exchange is not None:
             self._handle(event, exchange)
             if type(event) is ResponseHeaders and exchange.holding:
-                streams.routing.deadlines.add(self, now_s)  # for the same reason those of the routing in force
+                # Those of the routing in force, for the same reason; and the message waited for its turn.
+                streams.routing.deadlines.add(self, now_s - streams.overload.lag_s)
             return
         self._exchange = exchange = Exchange(self._routing.router, modes)
         if streams.draining:

@@ -132,6 +132,27 @@ def test_a_deadline_is_measured_from_the_arrival_of_the_request(
     asyncio.run(scenario())
 
 
+def test_headers_of_a_response_that_waited_for_the_loop_wait_no_longer(router: Router, call: type[Any]) -> None:
+    """The gateway's timer runs since it sent them: they are replied to at once. Readiness is not affected."""
+
+    async def scenario() -> None:
+        async with (
+            router("exchange: {deadline_ms: 60000}") as app,
+            grpc.aio.insecure_channel(app.grpc_address) as channel,
+        ):
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(CHAT)
+            assert ["fits"] == reasons(await stream.read())
+            assert (await stream.read()).HasField("request_body")
+            without_marks(app, 61.0)
+            await stream.response_headers()
+            assert (await stream.read()).HasField("response_headers")
+            assert (1, 0) == outcomes(app)
+
+    asyncio.run(scenario())
+
+
 def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) -> None:
     """A clean close is enough: without a decision the request takes the default route, to the default pool."""
 
