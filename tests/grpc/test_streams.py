@@ -1,6 +1,8 @@
 import asyncio
 import gc
 import logging
+import time
+from math import inf
 from typing import Any
 
 import grpc
@@ -104,6 +106,33 @@ def test_headers_of_a_response_are_replied_to_at_the_deadline(router: Router, ca
             assert grpc.StatusCode.OK == await stream.code()
             await app.calls_over()
             assert 1 == app.ask(lambda: app.router.placer.estimator.state().models[0].observations)
+
+    asyncio.run(scenario())
+
+
+def test_headers_of_a_response_have_a_deadline_of_their_own(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """However long ago the request came, they wait as long for their body as a request does."""
+
+    def forget(app: App) -> None:
+        app._streams.routing.deadlines._queue.clear()
+        (stream,) = app._streams.open
+        stream._began_s = 0.0
+
+    async def scenario() -> None:
+        settings = "exchange: {deadline_ms: 60000}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream, before_s = call(channel), time.monotonic()
+            await stream.headers()
+            await stream.body(chat())
+            assert (await stream.read()).HasField("request_headers")
+            assert (await stream.read()).HasField("request_body")
+            app.ask(lambda: forget(app))
+            await stream.response_headers()
+            await eventually(lambda: before_s + 60 <= app._streams.routing.deadlines.next_s < inf)
+            await stream.response_body(USAGE)
+            assert await stream.read() is None
 
     asyncio.run(scenario())
 

@@ -37,11 +37,13 @@ class Replier:
 
 
 @contextmanager
-def asking(replies: list[bytes], *, ends: bool) -> Iterator[tuple[Core, socket.socket]]:
+def asking(
+    replies: list[bytes], *, ends: bool, handler: type[Replier] = Replier
+) -> Iterator[tuple[Core, socket.socket]]:
     """Yield a core that has not been polled, and a client that has sent it one call with one message."""
 
     def serve(call: Call, _method: str) -> None:
-        call.handler = Replier(call, replies, ends=ends)
+        call.handler = handler(call, replies, ends=ends)
         call.send()
 
     core = Core()
@@ -85,3 +87,21 @@ def test_messages_that_are_sent_together_arrive_together(count: int, *, ends: bo
             if first := arrived(client, received):
                 break
     assert first == expected
+
+
+def test_what_is_sent_before_the_metadata_are_out_keeps_its_order() -> None:
+    """A handler may send more, and end the call, while the call's first batch is in progress."""
+
+    class Hasty(Replier):
+        def on_message(self, _message: bytes) -> None:
+            self._call.send(self._replies[:2])
+            self._call.finish(self._replies[2:])
+
+    replies = [bytes([number]) for number in range(4)]
+    with asking(replies, ends=True, handler=Hasty) as (core, client):
+        received = bytearray()
+        for _ in range(POLLS):
+            core.poll(POLL_S)
+            if first := arrived(client, received):
+                break
+    assert first == b"".join(b"\0\0\0\0\1" + reply for reply in replies)
