@@ -101,9 +101,10 @@ TRAPS: Final = (
     Trap(
         "message-timeout",
         Severity.ERROR,
-        "In STREAMED the timer starts with the headers: slow uploads become failures instead of decisions. In "
-        "full duplex it also covers the response, whose bytes the router has: if the router pauses, the client "
-        "gets a 504. The default is 200 ms.",
+        "In STREAMED the timer starts with the headers: slow uploads become failures instead of decisions, and "
+        "JSON responses whose bodies come late become failures instead of lessons. In full duplex it also covers "
+        "the response, whose bytes the router has: if the router pauses, the client gets a 504. The default is "
+        "200 ms.",
         "STREAMED: message_timeout: 0.5s, well above exchange.deadline_ms. Full duplex: 30s.",
         _message_timeout,
         "test_traps_of_the_filter.py::test_deadline_behind_the_message_timeout",
