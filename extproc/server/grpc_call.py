@@ -10,8 +10,9 @@ The core's rules, which determine the shape of Call:
 
 Messages that are sent together are written to the socket together: all but the last are held back by the core. If
 they went out one by one and the process hung in between, Envoy would wait without a timer: it stops
-`message_timeout` at the first of several replies. A message that is held back also holds back the initial metadata
-in its batch, and then its batch is not done: so the metadata comes first, in a batch of its own.
+`message_timeout` at the first of several replies. The core holds back up to 64 KiB, which hardly anything but
+bodies in full duplex exceeds: there Envoy has no timer. A message that is held back also holds back the initial
+metadata in its batch, and then its batch is not done: so the metadata comes first, in a batch of its own.
 """
 
 from collections import deque
