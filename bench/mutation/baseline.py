@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from coverage import CoverageData
 
-__all__ = ["COLLECTING_S", "FILE", "Baseline", "file_of"]
+__all__ = ["FILE", "Baseline", "file_of"]
 
 FILE = "baseline.json"
 # With a mutant, a test may take PATIENCE_S more than PATIENCE times its usual time.
@@ -23,11 +23,10 @@ PATIENCE_S = 3.0
 PATIENCE = 5.0
 # A test file that is not named after the module is ranked as if it took this much longer.
 FAR_S = 2.0
-# The approximate time to collect a file again.
-COLLECTING_S = 0.3
 # A mutant that the nearest tests do not notice counts as survived: those that take this share of all tests' time.
-# A share, so that a slow machine runs as many of them.
+# A share, so that a slow machine runs as many of them; so is the approximate time to collect a file again.
 NEAREST_SHARE = 1 / 12
+COLLECTING_SHARE = 1 / 500
 
 
 @dataclass
@@ -82,12 +81,13 @@ class Baseline:
         """Return a test's distance from a module: its seconds, plus some if its file is not named after it."""
         return self.seconds[test] + (0.0 if Path(module).stem in file_of(test) else FAR_S / 10)
 
-    def nearest(self, tests: Sequence[str], file_s: float = 0.0) -> list[str]:
+    def nearest(self, tests: Sequence[str], *, collects: bool = False) -> list[str]:
         """Return the first tests that together take at most NEAREST_SHARE of the time of all.
 
-        This includes `file_s` for each of their files.
+        If the worker `collects` their files again, this includes the time for it.
         """
-        most_s = NEAREST_SHARE * sum(self.seconds.values())
+        all_s = sum(self.seconds.values())
+        most_s, file_s = NEAREST_SHARE * all_s, COLLECTING_SHARE * all_s * collects
         firsts = {file_of(test): test for test in reversed(tests)}
         total_s = accumulate(self.seconds[test] + file_s * (firsts[file_of(test)] == test) for test in tests)
         return [test for test, until_s in zip(tests, total_s, strict=True) if until_s <= most_s]

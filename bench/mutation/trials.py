@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.mutation import ROOMS
-from bench.mutation.baseline import COLLECTING_S, Baseline, file_of
+from bench.mutation.baseline import Baseline, file_of
 from bench.mutation.known import reason_of
 from bench.mutation.mutants import Change, Mutant, Result
 from bench.mutation.trial import Outcome, Trial, Verdict
@@ -89,7 +89,7 @@ class Trials:
         else:
             of_files = {file_of(test): place for test, place in rank.items()}
             tests.sort(key=lambda test: -of_files.get(file_of(test), 0))
-        nearest = baseline.nearest(tests, 0.0 if live else COLLECTING_S)
+        nearest = baseline.nearest(tests, collects=not live)
         return Trial(mutant.module, change.source, self._patience(nearest), live)
 
     def _need_survival(self, worker: subprocess.Popen[str], module: str, source: str) -> None:

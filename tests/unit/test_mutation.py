@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="make mutants installs it")
 
+from bench.mutation import baseline as of_baseline
 from bench.mutation.baseline import NEAREST_SHARE, Baseline
 from bench.mutation.live import changed_function
 from bench.mutation.mutants import Mutant, mutants, room_of, sampled
@@ -108,7 +109,7 @@ def test_a_change_affects_no_other_function() -> None:
     assert ("f", "f") == (changed[0].co_name, changed[1].co_name)
 
 
-def test_the_nearest_tests_run_first_up_to_a_limit() -> None:
+def test_the_nearest_tests_run_first_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quick test files come before slow ones, the module's own before others, up to a share of the time of all."""
     quick = {"test_policy.py::a": 2.0, "test_placing.py::a": 1.5, "far.py::a": 0.6, "far.py::b": 0.1}
     near = {**quick, "test_policy_slow.py::a": 12.0}
@@ -120,5 +121,6 @@ def test_the_nearest_tests_run_first_up_to_a_limit() -> None:
     tests = baseline.tests_of("core/placing/policy.py", [7])
     assert ["test_policy.py::a", "test_placing.py::a", "far.py::b", "far.py::a", "test_policy_slow.py::a"] == tests
     assert list(quick) == sorted(baseline.nearest(tests), key=list(quick).index)
-    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b"] == baseline.nearest(tests, (12.0 - 3.8) / 3)
+    monkeypatch.setattr(of_baseline, "COLLECTING_SHARE", (12.0 - 3.8) / 3 * NEAREST_SHARE / 12.0)
+    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b"] == baseline.nearest(tests, collects=True)
     assert ["far.py::a"] == baseline.tests_of("core/placing/policy.py", [8])
