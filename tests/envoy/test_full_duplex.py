@@ -89,6 +89,10 @@ def test_router_that_pauses_in_the_response(build: Build) -> None:
         assert 200 == patient.result()
 
 
+# Requests that fail before Envoy has noticed: mostly one or two of 30, more if Envoy is slower than the client.
+A_FEW = 6
+
+
 def slow_checks(document: Document) -> None:
     """Make the router's health check so slow that it has no effect during a test."""
     check = cluster(document, "dualpool")["health_checks"][0]
@@ -113,7 +117,7 @@ def test_killed_router_is_ejected_at_once(build: Build) -> None:
     """The first failed request ejects a killed router; the long pool serves the following requests."""
     caller = build("full-duplex", change=slow_checks)
     statuses = statuses_after_a_kill(caller, 30)
-    assert statuses.count(500) <= 2
+    assert statuses.count(500) <= A_FEW
     assert 200 == statuses[-1]
 
 
@@ -135,7 +139,7 @@ def went_short(caller: Caller) -> bool:
 def test_router_that_comes_and_goes_is_ejected_each_time(build: Build) -> None:
     """A router that is killed right after its return is ejected as quickly as one that ran for long."""
     statuses = statuses_after_a_return(build, slow_checks)
-    assert statuses.count(500) <= 2
+    assert statuses.count(500) <= A_FEW
     assert 200 == statuses[-1]
 
 
@@ -147,13 +151,13 @@ def merged_updates(document: Document) -> None:
 
 def test_router_that_comes_and_goes_fails_requests_if_updates_are_merged(build: Build) -> None:
     """If Envoy merges health updates, it goes on to ask a router that it has already ejected."""
-    assert statuses_after_a_return(build, merged_updates).count(500) > 2
+    assert statuses_after_a_return(build, merged_updates).count(500) > A_FEW
 
 
 def test_killed_router_keeps_failing_requests_without_outlier_detection(build: Build) -> None:
     """Without it, requests whose body is sent before the refusal fail until the health check notices."""
     caller = build("full-duplex", change=no_outlier_detection)
-    assert statuses_after_a_kill(caller, 30).count(500) > 2
+    assert statuses_after_a_kill(caller, 30).count(500) > A_FEW
 
 
 def test_a_stream_that_may_not_last(build: Build, mode: str, router: RouterProcess) -> None:
