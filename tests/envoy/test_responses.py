@@ -15,7 +15,7 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.router import BRIEF
-from tests.envoy.harness.tcp import serving
+from tests.envoy.harness.tcp import requests_of, serving
 
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
 USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":90,"completion_tokens":3},"filler":"%b"}'
@@ -33,17 +33,7 @@ def pool(response: bytes, framing: str, piece_bytes: int) -> Iterator[tuple[str,
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
-            while line := self.rfile.readline():
-                length = 0
-                while line.strip():
-                    length = int(line.partition(b":")[2]) if line.lower().startswith(b"content-length") else length
-                    line = self.rfile.readline()
-                if length:
-                    self.rfile.read(length)
-                else:
-                    while size := int(self.rfile.readline(), 16):
-                        self.rfile.read(size + 2)
-                    self.rfile.readline()
+            for _ in requests_of(self.rfile):
                 head = ("HTTP/1.1 200 OK", "content-type: application/json", framing.format(len(response)))
                 self.wfile.write("\r\n".join((*head, "", "")).encode())
                 goes_on.wait(WITHIN_S)

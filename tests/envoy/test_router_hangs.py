@@ -20,7 +20,7 @@ from tests.envoy.harness.calls import SHORT_TEXT
 from tests.envoy.harness.gateway import Document, cluster, ext_proc, moved_to, waits_briefly
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
-from tests.envoy.harness.tcp import serving
+from tests.envoy.harness.tcp import requests_of, serving
 
 # Of a race that Envoy loses in one of ten rounds or more often; the first one that is lost is the last.
 ROUNDS = 150
@@ -39,19 +39,8 @@ class Large(StreamRequestHandler):
     """A pool with a response so large that many pieces of it are at the router at the same time."""
 
     def handle(self) -> None:
-        """Serve requests with chunked bodies or content-lengths until the connection ends."""
-        while line := self.rfile.readline():
-            length = 0
-            while line.strip():
-                if line.lower().startswith(b"content-length:"):
-                    length = int(line.partition(b":")[2])
-                line = self.rfile.readline()
-            if length:
-                self.rfile.read(length)
-            else:
-                while size := int(self.rfile.readline(), 16):
-                    self.rfile.read(size + 2)
-                self.rfile.readline()
+        """Respond to each request."""
+        for _ in requests_of(self.rfile):
             head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(RESPONSE)}\r\n\r\n"
             self.wfile.write(head.encode() + RESPONSE)
 

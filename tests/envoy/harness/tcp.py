@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
-__all__ = ["serving"]
+__all__ = ["requests_of", "serving"]
 
 
 class _Server(ThreadingTCPServer):
@@ -25,3 +26,20 @@ def serving(handler: type[BaseRequestHandler]) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def requests_of(stream: BufferedIOBase) -> Iterator[None]:
+    """Read HTTP/1.1 requests with chunked bodies or content-lengths; yield after each one of a connection."""
+    while line := stream.readline():
+        length = 0
+        while line.strip():
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.partition(b":")[2])
+            line = stream.readline()
+        if length:
+            stream.read(length)
+        else:
+            while size := int(stream.readline(), 16):
+                stream.read(size + 2)
+            stream.readline()
+        yield
