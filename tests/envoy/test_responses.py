@@ -21,14 +21,16 @@ BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
 USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":90,"completion_tokens":3},"filler":"%b"}'
 CHUNKED, SIZED, CLOSED = "transfer-encoding: chunked", "content-length: {}", "connection: close"
 CUT = "content-length: 1{}"  # more than is sent
-WITHIN_S = 20.0
 # After which the router has the head of a response: the request's headers, its body and its end were the others.
 MESSAGES = 4
 
 
 @contextmanager
 def pool(response: bytes, framing: str, piece_bytes: int) -> Iterator[tuple[str, threading.Event]]:
-    """Run a pool that sends the head of its response, and the body, in pieces, once the event is set."""
+    """Run a pool that sends the head of its response, and the body, in pieces, once the event is set.
+
+    It does not send the body without that: a head that waits for the body never arrives.
+    """
     goes_on = threading.Event()
 
     class Handler(StreamRequestHandler):
@@ -36,7 +38,7 @@ def pool(response: bytes, framing: str, piece_bytes: int) -> Iterator[tuple[str,
             for _ in requests_of(self.rfile):
                 head = ("HTTP/1.1 200 OK", "content-type: application/json", framing.format(len(response)))
                 self.wfile.write("\r\n".join((*head, "", "")).encode())
-                goes_on.wait(WITHIN_S)
+                goes_on.wait()
                 for at in range(0, len(response), piece_bytes):
                     piece = response[at : at + piece_bytes]
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if framing is CHUNKED else piece)
@@ -45,7 +47,10 @@ def pool(response: bytes, framing: str, piece_bytes: int) -> Iterator[tuple[str,
                     return
 
     with serving(Handler) as port:
-        yield f"127.0.0.1:{port}", goes_on
+        try:
+            yield f"127.0.0.1:{port}", goes_on
+        finally:
+            goes_on.set()
 
 
 @contextmanager
