@@ -169,7 +169,8 @@ TRAPS: Final = (
         Severity.WARNING,
         "Envoy checks its limits again after the router has added to a request's head, and a head that "
         "exceeds them then is a 500 whatever failure_mode_allow says: at Envoy's defaults from 91 headers on, "
-        "or within 200 bytes of 60 KiB.",
+        "or within 200 bytes of 60 KiB. In STREAMED and in full duplex Envoy 1.37.0 crashes instead (a "
+        "segmentation fault).",
         "max_request_headers_kb: 96 and common_http_protocol_options: {max_headers_count: 200} (Envoy Gateway: an "
         "EnvoyPatchPolicy).",
         _head_limits,
