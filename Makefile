@@ -147,7 +147,7 @@ lock: | $(BIN)/uv
 EMPTY := build/empty
 ALLOWED := build/allowed
 release-check: $(READY)
-	rm -rf dist
+	rm -rf dist $(ALLOWED)
 	$(BIN)/uv build --quiet --python $(BIN)/python --build-constraints deploy/build-requirements.txt --require-hashes
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(EMPTY)
@@ -158,7 +158,7 @@ release-check: $(READY)
 	for resolution in lowest-direct highest; do \
 		allowed=$(ALLOWED)/$$resolution && mkdir -p $(ALLOWED) && \
 		$(BIN)/uv pip compile --quiet --resolution $$resolution --only-binary :all: \
-			--python $(BIN)/python pyproject.toml -o $$allowed.txt && \
+			--extra render --python $(BIN)/python pyproject.toml -o $$allowed.txt && \
 		$(BIN)/uv venv --quiet --clear --python $(BIN)/python $$allowed && \
 		$(BIN)/uv pip sync --quiet --only-binary :all: --python $$allowed $$allowed.txt && \
 		$(BIN)/uv pip install --quiet --python $$allowed --no-deps dist/*.whl && \

@@ -1,7 +1,7 @@
 """Tries the command `dualpool` that is installed next to this Python; run by `make release-check`.
 
 Only the standard library and the dependencies of dualpool are imported: the environment is that of a user, without
-test tools.
+test tools. What needs an extra is tried where that is installed.
 """
 
 import json
@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -33,7 +34,7 @@ TIMEOUT_S = 60
 def main() -> int:
     """Run each check in a separate folder; return 0, or 1 after printing the failures."""
     failures = 0
-    for check in (says_its_version, estimates_a_body, serves_until_sigterm, places_a_request):
+    for check in (says_its_version, estimates_a_body, serves_until_sigterm, places_a_request, renders):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 check(Path(folder))
@@ -84,6 +85,15 @@ def places_a_request(folder: Path) -> None:
     assert b"short" == found.get("x-token-budget-pool"), found
 
 
+def renders(folder: Path) -> None:
+    """`dualpool render envoy` writes a configuration with the pool's header, or says which extra it needs."""
+    if find_spec("envoy_data_plane") is not None:
+        assert "x-token-budget-pool" in _run(folder, "render", "envoy")
+        return
+    done = _done(folder, "render", "envoy")
+    assert (2, True) == (done.returncode, "dualpool[render]" in done.stderr), done
+
+
 @contextmanager
 def _serving(folder: Path) -> Iterator[dict[str, str]]:
     """Run the router; yield its first log line. It must end with exit code 0 on SIGTERM."""
@@ -107,7 +117,13 @@ def _serving(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _run(folder: Path, *arguments: str, stdin: str = "") -> str:
-    done = subprocess.run(
+    done = _done(folder, *arguments, stdin=stdin)
+    assert 0 == done.returncode, f"exit code {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def _done(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [COMMAND, *arguments],
         cwd=folder,
         input=stdin,
@@ -116,8 +132,6 @@ def _run(folder: Path, *arguments: str, stdin: str = "") -> str:
         timeout=TIMEOUT_S,
         check=False,
     )
-    assert 0 == done.returncode, f"exit code {done.returncode}: {done.stderr}"
-    return done.stdout
 
 
 if __name__ == "__main__":
