@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from coverage import Coverage
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from bench.mutation import ROOMS
 
@@ -64,6 +64,13 @@ def is_measured(file: Path) -> bool:
     """
     rooms = set(IMPORT.findall(file.read_text("utf-8")))
     return file.parent.name == "unit" and not rooms.isdisjoint(MEASURED) and rooms <= ROOMS
+
+
+def is_random(item: pytest.Item) -> bool:
+    """Return whether hypothesis draws the inputs of a test. What is covered must not depend on what it draws; and
+    coverage would slow down its own code, too.
+    """
+    return isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -119,7 +126,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Measure a test and its fixtures, or neither."""
     if measuring := item.config.stash.get(MEASURING, None):
-        measuring.switch(on=is_measured(item.path))
+        measuring.switch(on=is_measured(item.path) and not is_random(item))
     return (yield)
 
 

@@ -24,6 +24,8 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
         (Api.CHAT, {"messages": [PARTS, ANSWER, AGAIN]}, "Why?"),
         (Api.CHAT, {"messages": [{"role": "user", "content": ["Why?"]}]}, "Why?"),
         (Api.CHAT, {"messages": [IMAGE]}, ""),
+        (Api.CHAT, {"messages": [{"role": "user", "content": ""}, AGAIN]}, ""),
+        (Api.CHAT, {"messages": [{"role": "user", "content": None}, AGAIN]}, ""),
         (Api.CHAT, {"messages": [SYSTEM]}, ""),
         (Api.CHAT, {"messages": []}, ""),
         (Api.MESSAGES, {"system": "Be brief.", "messages": [QUESTION, ANSWER, AGAIN]}, "Why?"),

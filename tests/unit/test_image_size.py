@@ -210,6 +210,12 @@ def test_base64_in_lines_is_read_too() -> None:
     assert size_of("data:image/jpeg;base64," + lines) is ImageSize.MEDIUM
 
 
+@pytest.mark.parametrize("broken", ["/9j/=4AA", "/9j/4A=A="])
+def test_base64_with_padding_in_the_middle_is_guessed(broken: str) -> None:
+    """If its whole groups of four characters cannot be decoded either, the image is classed by its length."""
+    assert size_of("data:image/jpeg;base64," + broken) is ImageSize.SMALL
+
+
 @pytest.mark.parametrize("before", [256, 65_280, 500_000])
 def test_a_frame_header_is_found_behind_any_amount_of_metadata(before: int) -> None:
     """A small JPEG with large Exif data or colour profiles is still small."""
@@ -225,7 +231,7 @@ def test_fill_bytes_between_segments_are_stepped_over() -> None:
     ("encoded_bytes", "expected"),
     [(60_000, ImageSize.SMALL), (200_000, ImageSize.MEDIUM), (400_000, ImageSize.LARGE)],
 )
-@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBPALPH"])
 def test_without_a_readable_size_the_length_decides(start: bytes, encoded_bytes: int, expected: ImageSize) -> None:
     """Images with unreadable headers are classed at two bits per pixel."""
     assert expected == size_of(url_of(start + bytes(encoded_bytes)))

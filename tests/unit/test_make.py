@@ -9,8 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.conftest import MEASURED, is_measured
+from tests.conftest import MEASURED, is_measured, is_random
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -180,3 +182,15 @@ def test_the_tests_of_core_and_wire_are_measured_and_no_others() -> None:
 def test_nothing_traces_a_test_that_is_not_measured() -> None:
     """Here, coverage is paused, also in a process of xdist."""
     assert "coverage" not in f"{type(sys.gettrace())}"
+
+
+@settings(max_examples=1, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=st.none())
+def test_what_hypothesis_draws_does_not_count(request: pytest.FixtureRequest, drawn: None) -> None:
+    """Coverage that depended on random inputs would be there in one run and not in the next."""
+    assert is_random(request.node)
+
+
+def test_what_is_written_down_counts(request: pytest.FixtureRequest) -> None:
+    """A test without random inputs is not taken for one with them."""
+    assert not is_random(request.node)

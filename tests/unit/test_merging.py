@@ -175,6 +175,19 @@ def test_a_bounded_state_has_the_weight_of_one_router_and_the_same_means(
     same(small, bounded(small, terms(kind)))
 
 
+@pytest.mark.parametrize("kind", ["byteclass", "ema"])
+def test_only_what_is_too_heavy_is_scaled_down(kind: str) -> None:
+    """What one router can have learned stays as it is; of what many have learned, each row has the weight of one
+    router's memory.
+    """
+    light = merged([learned(kind, 1, 7)], terms(kind))
+    same(light, bounded(light, terms(kind)))
+    heavy = bounded(merged([learned(kind, 1, 60)] * 200, terms(kind)), terms(kind))
+    assert heavy.categories
+    assert all(terms(kind).category_memory == pytest.approx(row.weight) for row in heavy.categories)
+    assert all(terms(kind).model_memory == pytest.approx(model.weight) for model in heavy.models)
+
+
 def test_of_two_generations_the_one_with_more_responses_is_kept() -> None:
     """Sums of two tokenizers are not added; the categories of the dropped generation are dropped, too."""
     old, new = learned("byteclass", 1, 60), learned("byteclass", 2, 7)

@@ -116,6 +116,12 @@ def test_the_encoding_is_read() -> None:
     assert ["gzip"] == [each.content_encoding for each in decoded(log_message(made))]
 
 
+def test_a_message_that_is_none_is_refused() -> None:
+    """Bytes that are not protobuf are an UnknownMessage that says how many."""
+    with pytest.raises(UnknownMessage, match=r"^3 bytes that are not a StreamAccessLogsMessage: "):
+        decoded(b"\xff\xff\xff")
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_empty(data: bytes) -> None:
     """Any bytes are either entries or an UnknownMessage."""

@@ -16,7 +16,18 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.exchange.events import BodyMode, Close, Modes, RequestHeaders, ResponseHeaders
+from extproc.core.exchange.events import (
+    BodyMode,
+    Close,
+    Event,
+    Modes,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+)
 from extproc.core.exchange.machine import Exchange
 from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.headers import HeaderNames
@@ -87,6 +98,42 @@ def test_only_traces_need_traceparent_and_the_time(clock_ns: Any, read: tuple[st
     event = Decoder(clock_ns=clock_ns).next(message)
     assert isinstance(event, RequestHeaders)
     assert ("GET", *read) == (event.head.method, event.head.traceparent, event.head.arrived_ns)
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        (
+            ProcessingRequest(request_body=HttpBody(body=b"ab", end_of_stream=True)),
+            RequestBody(b"ab", end_of_stream=True),
+        ),
+        (ProcessingRequest(response_body=HttpBody(body=b"cd")), ResponseBody(b"cd", end_of_stream=False)),
+        (ProcessingRequest(request_trailers=HttpTrailers()), RequestTrailers()),
+        (ProcessingRequest(response_trailers=HttpTrailers()), ResponseTrailers()),
+    ],
+)
+def test_bodies_and_trailers_are_read_wherever_they_stand(message: ProcessingRequest, event: Event) -> None:
+    """A gateway that skips the headers begins a stream with any other part."""
+    decoder = Decoder()
+    assert event == decoder.next(message.SerializeToString()) == decoder.first(message.SerializeToString())[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [(b"\xff\xff\xff", "^3 bytes that are not a ProcessingRequest: "), (b"", "^ProcessingRequest of kind None$")],
+)
+def test_other_bytes_and_messages_without_a_part_are_unknown(message: bytes, said: str) -> None:
+    """Both are refused, whether a stream begins with them or not, with words that say what they are."""
+    for decode in (Decoder().first, Decoder().next):
+        with pytest.raises(UnknownMessage, match=said):
+            decode(message)
+
+
+def test_the_tenant_is_read_from_the_configured_header() -> None:
+    """Without such a header in the configuration, requests have no tenant."""
+    message = ProcessingRequest(request_headers=headers(("x-tenant", "blue"))).SerializeToString()
+    heads = [Decoder(*header).next(message) for header in (("x-tenant",), ())]
+    assert [RequestHeaders(RequestHead(tenant=tenant)) for tenant in ("blue", "")] == heads
 
 
 ASKED = (":method", "POST"), (":path", "/v1/chat/completions")
