@@ -11,6 +11,7 @@ from tests.envoy.harness.eavesdropper import Eavesdropper, header_names
 from tests.envoy.harness.gateway import Document, Gateway, virtual_host
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import chat_body
+from tests.plain import NO_AUTHORITIES
 
 SECRETS = {
     "Authorization": "Bearer secret-1",
@@ -35,7 +36,12 @@ def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mod
     try:
         body = chat_body(MODEL, "Hello.", max_tokens=4)
         headers = SECRETS | {"x-tenant": "acme", "content-type": "application/json"}
-        response = httpx.post(f"{gateway.url}/{tmp_path.name}/v1/chat/completions", content=body, headers=headers)
+        response = httpx.post(
+            f"{gateway.url}/{tmp_path.name}/v1/chat/completions",
+            content=body,
+            headers=headers,
+            verify=NO_AUTHORITIES,
+        )
         assert "long" == response.headers["x-served-by"]
     finally:
         gateway.terminate()
@@ -60,7 +66,7 @@ def test_cookies_of_responses_stay_in_envoy(
     """The router gets the response headers it needs to learn, and no cookies; the client gets the cookies."""
     gateway = Gateway(mode, addresses(eavesdropper.address, pools), tmp_path, pools_set_cookies)
     try:
-        response = httpx.get(f"{gateway.url}/v1/models")
+        response = httpx.get(f"{gateway.url}/v1/models", verify=NO_AUTHORITIES)
     finally:
         gateway.terminate()
     assert ("session=secret-6", "secret-7") == (response.headers["set-cookie"], response.headers["x-pool-token"])

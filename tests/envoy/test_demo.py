@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from extproc.demo import gateway, show, stack
+from tests.plain import NO_AUTHORITIES
 
 COMMAND = [sys.executable, "-m", "extproc.cli.main", "demo", "--requests", "40"]
 WITHIN_S = 120.0
@@ -71,7 +72,7 @@ def test_it_keeps_running_until_ctrl_c_and_leaves_nothing() -> None:
         urls = (re.search(r"curl -i (http://[\d.:]+/v1/chat/completions)", line) for line in process.stdout)
         url = next(found[1] for found in urls if found)
         body = {"model": "demo-model", "max_tokens": 9000, "messages": [{"role": "user", "content": "Hello!"}]}
-        response = httpx.post(url, json=body, timeout=30)
+        response = httpx.post(url, json=body, timeout=30, verify=NO_AUTHORITIES)
         children = children_of(process.pid)
         process.send_signal(signal.SIGINT)
         process.stdout.read()

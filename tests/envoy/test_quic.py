@@ -10,8 +10,8 @@ import trustme
 from bench.numbered import chat_body
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.gateway import Document, Envoy, connection_manager
-from tests.envoy.harness.plain import NO_AUTHORITIES
 from tests.envoy.harness.router import BRIEF
+from tests.plain import NO_AUTHORITIES
 
 TYPES = "type.googleapis.com/envoy.extensions"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

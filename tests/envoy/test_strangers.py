@@ -13,6 +13,7 @@ from tests.envoy.harness.eavesdropper import Eavesdropper
 from tests.envoy.harness.gateway import Gateway
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import chat_body
+from tests.plain import NO_AUTHORITIES
 from tests.traps.bitten import BITTEN, Bite
 
 FILES = ("streamed", "buffered")
@@ -38,7 +39,7 @@ def _response(
     try:
         url = f"{gateway.url}/{folder.name}/v1/chat/completions"
         body = chat_body(MODEL, "Hello.", max_tokens=4)
-        yield httpx.post(url, content=body, headers={"content-type": "application/json"})
+        yield httpx.post(url, content=body, headers={"content-type": "application/json"}, verify=NO_AUTHORITIES)
     finally:
         gateway.terminate()
         stranger.stop()

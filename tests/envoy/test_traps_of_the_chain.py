@@ -13,6 +13,7 @@ from tests.envoy.harness.eavesdropper import Eavesdropper, header_names
 from tests.envoy.harness.gateway import Document, Gateway, connection_manager, moved_to
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
+from tests.plain import NO_AUTHORITIES
 from tests.traps.bitten import BITTEN
 from tests.traps.bitten_chain import endpoint_picker
 
@@ -31,7 +32,9 @@ def test_compressor_behind_the_router(
     """The router sees a content-encoding on a response that the pool sent uncompressed."""
     gateway = Gateway("streamed", addresses(eavesdropper.address, pools), tmp_path, BITTEN["compressor-after"])
     try:
-        httpx.get(f"{gateway.url}/v1/models", headers={"accept-encoding": "gzip"}).raise_for_status()
+        httpx.get(
+            f"{gateway.url}/v1/models", headers={"accept-encoding": "gzip"}, verify=NO_AUTHORITIES
+        ).raise_for_status()
     finally:
         gateway.terminate()
     _, message = eavesdropper.messages

@@ -14,6 +14,8 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
+from tests.plain import NO_AUTHORITIES
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "protos", "extproc"]
 
@@ -92,7 +94,7 @@ def test_wheel_serves_with_what_is_locked_and_nothing_else(bare: Path, tmp_path:
         overdue.start()
         line = router.stderr.readline()
         assert '"message":"serving"' in line, line + router.stderr.read()
-        assert httpx.get(f"http://{json.loads(line)['admin']}/metrics").is_success
+        assert httpx.get(f"http://{json.loads(line)['admin']}/metrics", verify=NO_AUTHORITIES).is_success
         router.terminate()
         rest = router.stderr.read()
         overdue.cancel()

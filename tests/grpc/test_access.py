@@ -16,6 +16,7 @@ from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.live import router_configuration
 from tests.grpc.served import App
+from tests.plain import NO_AUTHORITIES
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (used only in these tests)
 OPEN = ("/metrics", "/healthz", "/readyz")
@@ -46,7 +47,7 @@ async def router_with_token(token_file: Path) -> AsyncIterator[App]:
 async def statuses(app: App, *paths: str, **asking: Any) -> set[int]:
     """Request pages, reading only the response heads; return the statuses."""
     found = set()
-    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES) as client:
         for path in paths:
             async with client.stream("GET", path, **asking) as response:
                 found.add(response.status_code)
@@ -82,7 +83,7 @@ def test_the_token_opens_every_page_to_programs_and_browsers(token_file: Path) -
         async with router_with_token(token_file) as app:
             for asking in ({"headers": {"authorization": f"Bearer {TOKEN}"}}, {"auth": ("me", TOKEN)}):
                 assert {200} == await statuses(app, "/", "/live", "/config", "/state", **asking)
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
                 refused = await client.get(f"http://{app.admin_address}/")
             offered = {each.split()[0] for each in refused.headers.get_list("www-authenticate")}
             assert {"Bearer", "Basic"} == offered

@@ -15,13 +15,14 @@ from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
 from tests.grpc.served import App, learn_once
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 
 
 async def get(app: App, path: str) -> httpx.Response:
     """Fetch an admin page."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
         return await client.get(f"http://{app.admin_address}{path}")
 
 
@@ -133,7 +134,10 @@ def test_head_responds_as_get_without_the_body(router: Router, path: str) -> Non
     """A HEAD request gets the same status and headers as GET, and the connection stays usable."""
 
     async def scenario() -> None:
-        async with router() as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+        async with (
+            router() as app,
+            httpx.AsyncClient(base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES) as client,
+        ):
             head, got = await client.head(path), await client.get(path)
             assert (got.status_code, b"") == (head.status_code, head.content)
             assert got.headers["content-type"] == head.headers["content-type"]
@@ -222,7 +226,7 @@ def test_probes_on_every_address_accept_ipv4(speaks_ipv6: bool, monkeypatch: pyt
         await app.start()
         try:
             port = app._admins[1].address.rpartition(":")[2]
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
                 assert 200 == (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code
         finally:
             await app.stop()
@@ -242,7 +246,9 @@ def test_probes_have_a_port_without_secrets(router: Router) -> None:
         )
         await app.start()
         try:
-            async with httpx.AsyncClient(base_url=f"http://{app._admins[1].address}") as client:
+            async with httpx.AsyncClient(
+                base_url=f"http://{app._admins[1].address}", verify=NO_AUTHORITIES
+            ) as client:
                 paths = ("/metrics", "/healthz", "/readyz", "/config", "/state")
                 assert [200, 200, 200, 404, 404] == [(await client.get(path)).status_code for path in paths]
         finally:

@@ -17,6 +17,7 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.server.admin_http import CONNECTIONS, _Connection
 from tests.grpc.served import App
 from tests.grpc.test_admin import get
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 TOKEN = b"a-token-of-more-than-thirty-two-bytes"
@@ -213,7 +214,7 @@ def test_requests_that_are_not_http_or_not_get_are_refused_without_logging(
     """Otherwise anybody who reaches the port could fill the log."""
 
     async def scenario() -> None:
-        async with router() as app, httpx.AsyncClient() as client:
+        async with router() as app, httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
             assert 405 == (await client.post(f"http://{app.admin_address}/config", content=b"x")).status_code
             upgrade = {"connection": "upgrade", "upgrade": "websocket"}
             assert 200 == (await client.get(f"http://{app.admin_address}/healthz", headers=upgrade)).status_code

@@ -11,6 +11,7 @@ import pytest
 from extproc.config.loading import parse
 from extproc.server import admin_http
 from tests.grpc.served import App
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 
@@ -30,7 +31,7 @@ def test_a_loopback_address_refuses_other_host_names(router: Router, host: str, 
     """A web page whose host name was pointed at this machine (DNS rebinding) cannot read the admin pages."""
 
     async def scenario() -> None:
-        async with router() as app, httpx.AsyncClient() as client:
+        async with router() as app, httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
             got = await client.get(f"http://{app.admin_address}/config", headers={"host": host})
             assert status == got.status_code
 
@@ -80,7 +81,7 @@ def test_the_configured_name_is_accepted(monkeypatch: pytest.MonkeyPatch) -> Non
         app = App(parse("{listen: {address: '127.0.0.1:0'}, admin: {address: 'Router.example:0'}, drain_s: 0}"))
         await app.start()
         try:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
                 url = f"http://127.0.0.1:{app.admin_address.rpartition(':')[2]}/healthz"
                 hosts = ("Router.example:1", "router.example", "evil.example")
                 return [(await client.get(url, headers={"host": host})).status_code for host in hosts]

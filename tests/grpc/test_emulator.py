@@ -15,6 +15,7 @@ import pytest
 from extproc.emulator import Emulator, EmulatorSettings
 from extproc.emulator.settings import Compression, TokenizerName
 from extproc.emulator.tokenizers import ByteRule
+from tests.plain import NO_AUTHORITIES
 
 T = TypeVar("T")
 CHAT = "/v1/chat/completions"
@@ -34,7 +35,7 @@ def with_pool(scenario: Callable[[Emulator, httpx.AsyncClient], Awaitable[T]], *
         emulator = Emulator(EmulatorSettings(**defaults | {"faults": True} | settings))
         await emulator.start()
         try:
-            async with httpx.AsyncClient(base_url=emulator.url, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=emulator.url, timeout=30, verify=NO_AUTHORITIES) as client:
                 return await scenario(emulator, client)
         finally:
             await emulator.stop()

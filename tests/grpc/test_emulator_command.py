@@ -5,6 +5,8 @@ import sys
 import httpx
 import pytest
 
+from tests.plain import NO_AUTHORITIES
+
 COMMAND = [sys.executable, "-m", "extproc.cli.main", "emulate"]
 POOL = ["--model", "m", "--max-model-len", "1000", "--tokenizer", "bytes"]
 
@@ -14,7 +16,9 @@ def test_the_printed_url_serves_until_sigterm() -> None:
     with subprocess.Popen([*COMMAND, *POOL, "--name", "tiny"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().removeprefix("listening on ").strip()
-        response = httpx.post(f"{url}/v1/completions", json={"prompt": "Hello", "max_tokens": 3}, timeout=30)
+        response = httpx.post(
+            f"{url}/v1/completions", json={"prompt": "Hello", "max_tokens": 3}, timeout=30, verify=NO_AUTHORITIES
+        )
         process.send_signal(signal.SIGTERM)
         process.stdout.read()
     assert (response.status_code, response.headers["x-served-by"]) == (200, "tiny")

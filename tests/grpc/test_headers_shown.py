@@ -15,6 +15,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import HttpHeaders, Proces
 from extproc.telemetry.log import JsonFormatter
 from tests.grpc.served import App
 from tests.grpc.test_traces_sent import CHAT, TRACE, Collector, collector
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 __all__ = ["collector"]  # a fixture
@@ -71,7 +72,7 @@ async def exchange(app: App, call: type[Any]) -> None:
 
 async def pages(app: App) -> dict[str, str]:
     """Return the text of the admin pages, and the first event of the live page."""
-    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES) as client:
         shown = {path: (await client.get(path)).text for path in ("/", "/metrics", "/config", "/state")}
         async with client.stream("GET", "/live") as response:
             async for line in response.aiter_lines():

@@ -25,6 +25,7 @@ from extproc.server.live import PAGE, VIEWERS, Live, about_router
 from extproc.telemetry.looks import Wanted, is_histogram, is_number
 from extproc.telemetry.tallies import Counters
 from tests.grpc.served import App, learn_once
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 PROBED = """
@@ -38,7 +39,10 @@ WITHIN_S = 20.0
 @asynccontextmanager
 async def watching(app: App) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """Watch a router as the live page does; yield its events."""
-    async with httpx.AsyncClient() as client, client.stream("GET", f"http://{app.admin_address}/live") as response:
+    async with (
+        httpx.AsyncClient(verify=NO_AUTHORITIES) as client,
+        client.stream("GET", f"http://{app.admin_address}/live") as response,
+    ):
         assert 200 == response.status_code
         assert response.headers["content-type"].startswith("text/event-stream")
 
@@ -223,7 +227,7 @@ def test_the_number_of_viewers_is_limited(router: Router) -> None:
     async def scenario() -> None:
         async with router() as app, contextlib.AsyncExitStack() as stack:
             streams = [await stack.enter_async_context(watching(app)) for _ in range(VIEWERS)]
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
                 refused = await client.get(f"http://{app.admin_address}/live")
             assert 503 == refused.status_code
             for events in streams:
@@ -236,7 +240,7 @@ def test_viewers_that_come_at_the_same_time_are_limited_too(router: Router) -> N
     """Otherwise they would take all connections, and probes would get none."""
 
     async def scenario() -> None:
-        async with router() as app, httpx.AsyncClient() as client:
+        async with router() as app, httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
             requests = [
                 client.build_request("GET", f"http://{app.admin_address}/live") for _ in range(3 * VIEWERS)
             ]
@@ -257,7 +261,7 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
     async def scenario() -> None:
         app = App(parse(PROBED))
         await app.start()
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
             page = await client.get(f"http://{app.admin_address}/")
             probes = app._admins[1].address
             statuses = [(await client.get(f"http://{probes}/{path}")).status_code for path in ("", "live")]

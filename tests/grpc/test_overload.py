@@ -11,6 +11,7 @@ import pytest
 
 from extproc.server.overload import ENOUGH_REQUESTS
 from tests.grpc.served import App
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()
@@ -23,7 +24,7 @@ def start_shedding(app: App) -> None:
 
 async def metrics(app: App) -> list[str]:
     """Return the lines of a scrape."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
         return (await client.get(f"http://{app.admin_address}/metrics")).text.splitlines()
 
 

@@ -16,6 +16,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.inputs import live_input
 from extproc.planning.workload.lengths import LeftOut
 from tests.grpc.served import App
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 # Prompt and completion tokens, and the max_tokens that the client declares.
@@ -39,7 +40,7 @@ async def exchange(app: App, call: type[Any], prompt: int, completion: int, decl
 
 async def scrape(app: App) -> str:
     """Fetch a router's metrics."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
         return (await client.get(f"http://{app.admin_address}/metrics")).text
 
 

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from tests.grpc.served import App
 from tests.grpc.test_spill_over import Server, serving
+from tests.plain import NO_AUTHORITIES
 from tests.unit.redis_server import redis_server
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
@@ -121,7 +122,7 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
                 assert line, "Prometheus has ended"
                 address = re.search(r'msg="Listening on" address=(\S+)', line)
         draining = asyncio.ensure_future(process.stderr.read())
-        async with httpx.AsyncClient(base_url=f"http://{address[1]}") as client:
+        async with httpx.AsyncClient(base_url=f"http://{address[1]}", verify=NO_AUTHORITIES) as client:
             async with asyncio.timeout(WITHIN_S):  # it listens before it has opened its storage
                 while (await client.get("/-/ready")).status_code != httpx.codes.OK:  # noqa: ASYNC110  (as above)
                     await asyncio.sleep(0.05)
@@ -235,7 +236,7 @@ def test_metrics_follow_the_naming_rules_of_prometheus(
     """`promtool check metrics` has no complaint about the router's own metrics."""
 
     async def scenario() -> str:
-        async with router() as app, httpx.AsyncClient() as client:
+        async with router() as app, httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
             await send(app, call)
             return (await client.get(f"http://{app.admin_address}/metrics")).text
 

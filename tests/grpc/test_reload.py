@@ -16,6 +16,7 @@ from extproc.config.loading import parse
 from tests.grpc.served import App
 from tests.grpc.test_serve_command import started
 from tests.grpc.watched import serving
+from tests.plain import NO_AUTHORITIES
 
 Router = Callable[..., Any]
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":90}'
@@ -194,7 +195,10 @@ def test_the_settings_in_force_are_shown(router: Router) -> None:
     """/config and dualpool_info show the reloaded settings, /config also the outcome of the last reload."""
 
     async def scenario() -> None:
-        async with router() as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as admin:
+        async with (
+            router() as app,
+            httpx.AsyncClient(base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES) as admin,
+        ):
             await apply(app, "mode: shadow")
             shown = (await admin.get("/config")).json()
             assert "shadow" == shown["mode"]
@@ -216,7 +220,7 @@ def test_sighup_reloads_the_file(tmp_path: Path) -> None:
             process.send_signal(signal.SIGHUP)
             line = json.loads(process.stderr.readline())
         assert ["mode: 'on' given; allowed: enforce, shadow, off"] == line["errors"]
-        shown = httpx.get(f"http://{admin}/config").json()
+        shown = httpx.get(f"http://{admin}/config", verify=NO_AUTHORITIES).json()
         assert ("shadow", line["errors"]) == (shown["mode"], shown["reload"]["refused"]["errors"])
 
 
@@ -226,4 +230,8 @@ def test_a_changed_file_is_noticed(tmp_path: Path, eventually: Callable[..., Any
     config.write_text(BASE)
     with started(config) as (_process, admin):
         config.write_text(f"{BASE}mode: shadow")
-        asyncio.run(eventually(lambda: httpx.get(f"http://{admin}/config").json()["mode"] == "shadow"))
+        asyncio.run(
+            eventually(
+                lambda: httpx.get(f"http://{admin}/config", verify=NO_AUTHORITIES).json()["mode"] == "shadow"
+            )
+        )

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from extproc.workers.process import start_process
+from tests.plain import NO_AUTHORITIES
 
 SERVE = [sys.executable, "-m", "extproc.cli.main", "serve"]
 
@@ -35,18 +36,18 @@ def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 60")
     with started(config) as (process, admin):
-        assert httpx.get(f"http://{admin}/readyz").status_code == 200
+        assert httpx.get(f"http://{admin}/readyz", verify=NO_AUTHORITIES).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert "draining" == json.loads(process.stderr.readline())["message"]
         ends = re.search(
             r"^dualpool_drain_ends_timestamp_seconds (\S+)",
-            httpx.get(f"http://{admin}/metrics").text,
+            httpx.get(f"http://{admin}/metrics", verify=NO_AUTHORITIES).text,
             re.MULTILINE,
         )
         assert ends is not None
         assert 0 < float(ends[1]) - time.time() <= 70
-        assert httpx.get(f"http://{admin}/readyz").status_code == 503
+        assert httpx.get(f"http://{admin}/readyz", verify=NO_AUTHORITIES).status_code == 503
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
 
@@ -65,7 +66,7 @@ def test_the_log_says_where_each_port_listens(tmp_path: Path, workers: str) -> N
         try:
             line = next(each for each in map(json.loads, process.stderr) if each["message"] == "serving")
             for page in ("admin", "probes"):
-                assert httpx.get(f"http://{line[page]}/readyz").status_code == 200
+                assert httpx.get(f"http://{line[page]}/readyz", verify=NO_AUTHORITIES).status_code == 200
             health = [line["health"]] if workers == "1" else line["health"]
             assert int(workers) == len(health)
             for address in health:
@@ -131,7 +132,7 @@ def test_signals_that_were_blocked_or_ignored_at_the_start_work(tmp_path: Path, 
         try:
             lines = map(json.loads, process.stderr)
             admin = next(line["admin"] for line in lines if line["message"] == "serving")
-            for worker in httpx.get(f"http://{admin}/config").json().get("workers", ())[:1]:
+            for worker in httpx.get(f"http://{admin}/config", verify=NO_AUTHORITIES).json().get("workers", ())[:1]:
                 assert not _signals("SigIgn", worker["pid"]) & 1 << signal.SIGALRM - 1
                 os.kill(worker["pid"], signal.SIGKILL)
                 replaced = next(line for line in lines if line["message"] == "a worker is replaced")

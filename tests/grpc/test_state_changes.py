@@ -22,6 +22,7 @@ from extproc.state.frame import framed
 from extproc.state.snapshot import to_bytes
 from tests.grpc.served import App, learn_once
 from tests.grpc.test_state_survives import eventually, known
+from tests.plain import NO_AUTHORITIES
 from tests.unit.byteclass_lessons import teach
 from tests.unit.redis_server import redis_server
 
@@ -60,7 +61,7 @@ async def router(folder: Path, settings: str = "", *, asks: bool = True) -> Asyn
 
 async def post(app: App, path: str, data: bytes | AsyncIterator[bytes] = b"", **asking: Any) -> httpx.Response:
     """Request a change, with the token unless `asking` has other headers."""
-    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES) as client:
         return await client.post(path, content=data, **{"headers": SHOWN, **asking})
 
 
@@ -114,7 +115,10 @@ def test_a_page_of_what_was_learned_shows_a_change_at_once(
     monkeypatch.setattr("extproc.server.admin.KEEPS_FOR", 1e9)
 
     async def scenario() -> list[bool]:
-        async with router(tmp_path) as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+        async with (
+            router(tmp_path) as app,
+            httpx.AsyncClient(base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES) as client,
+        ):
 
             async def shown() -> bool:
                 return bool((await client.get("/state", headers=SHOWN)).json()["models"])
@@ -168,7 +172,9 @@ def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Pat
             for path in CHANGES:
                 refused = await post(app, path)
                 assert (403, True) == (refused.status_code, "admin.token_file" in refused.text)
-                async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+                async with httpx.AsyncClient(
+                    base_url=f"http://{app.admin_address}", verify=NO_AUTHORITIES
+                ) as client:
                     assert 405 == (await client.get(path)).status_code
             assert 1 == known(app)
             assert 0 == counted(app, "reset", "done")

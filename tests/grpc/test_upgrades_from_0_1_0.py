@@ -9,6 +9,7 @@ import pytest
 
 from extproc.config.loading import parse
 from tests.grpc.served import App
+from tests.plain import NO_AUTHORITIES
 
 CHANGELOG = Path(__file__).parents[2] / "CHANGELOG.md"
 # The settings of 0.1.0's ConfigMap (deploy/kubernetes/configmap.yaml).
@@ -42,7 +43,7 @@ def test_probes_of_an_upgraded_pod(*, is_added: bool) -> None:
         app = App(here)
         await app.start()
         try:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(verify=NO_AUTHORITIES) as client:
                 response = await client.get(f"http://{POD}:{app.admin_address.rpartition(':')[2]}/healthz")
         except httpx.ConnectError:
             return False

@@ -30,6 +30,7 @@ from extproc.workers.slot import Slot
 from extproc.workers.supervisor import Supervisor
 from tests.grpc.test_state_changes import taught
 from tests.grpc.test_state_survives import learn, saved
+from tests.plain import NO_AUTHORITIES
 
 BASE = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
 # As in served.App.
@@ -67,7 +68,7 @@ class Router:
 
     def get(self, path: str) -> httpx.Response:
         """Fetch an admin page."""
-        return httpx.get(f"http://{self.admin}{path}", timeout=5)
+        return httpx.get(f"http://{self.admin}{path}", timeout=5, verify=NO_AUTHORITIES)
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers as listed by /config."""
@@ -311,7 +312,7 @@ def test_commands_read_and_change_a_running_supervisor(
 
         def learned() -> list[str]:
             headers = {"authorization": "Bearer a-token"}
-            models = httpx.get(f"{url}/state", headers=headers).json()["models"]
+            models = httpx.get(f"{url}/state", headers=headers, verify=NO_AUTHORITIES).json()["models"]
             return [each["observations"] for each in models]
 
         assert parse(asking) == router_configuration(url, "a-token")

@@ -23,6 +23,7 @@ from extproc.emulator.settings import TokenizerName, VllmVersion
 from extproc.telemetry.metrics import Metrics
 from tests.golden.vllm import VERSIONS, recording
 from tests.golden.vllm_cases import CASES, CONTEXT_TOKENS, Case
+from tests.plain import NO_AUTHORITIES
 
 RESPONSES: Final[dict[str, dict[str, Any]]] = {
     version: json.loads(recording(version).read_text()) for version in VERSIONS
@@ -151,7 +152,7 @@ def test_the_emulator_responds_alike(version: str, name: str) -> None:
         emulator = Emulator(settings)
         await emulator.start()
         try:
-            async with httpx.AsyncClient(base_url=emulator.url, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=emulator.url, timeout=30, verify=NO_AUTHORITIES) as client:
                 headers = {"content-type": "application/json"}
                 return await client.post(path, content=body_of(CASES[name]), headers=headers)
         finally:

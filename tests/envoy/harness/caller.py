@@ -11,10 +11,10 @@ import openai
 
 from extproc.emulator import ReceivedRequest
 from tests.envoy.harness.gateway import Envoy
-from tests.envoy.harness.plain import NO_AUTHORITIES
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
+from tests.plain import NO_AUTHORITIES
 
 __all__ = ["Caller", "Stack"]
 

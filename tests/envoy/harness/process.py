@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 
 from tests.envoy.harness.forking import Forked
-from tests.envoy.harness.plain import NO_AUTHORITIES
 from tests.envoy.harness.polling import eventually
+from tests.plain import NO_AUTHORITIES
 
 __all__ = ["ManagedProcess"]
 
