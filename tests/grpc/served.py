@@ -12,7 +12,7 @@ from extproc.config.schema import Configuration
 from extproc.core.exchange.settings import ExchangeSettings
 from extproc.server import app as served
 
-__all__ = ["USAGE", "App", "learn_once"]
+__all__ = ["USAGE", "WITHIN_S", "App", "learn_once"]
 
 T = TypeVar("T")
 WITHIN_S = 10.0
