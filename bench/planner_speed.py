@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from time import perf_counter, process_time
 
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.task import Design, RouterKind, SearchTask, make_workload, run_fleet

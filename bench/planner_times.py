@@ -6,8 +6,9 @@ python -m bench.planner_times        requires dualpool[measured]; tokens are per
 from collections.abc import Iterator
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import Instance, capacity
+from extproc.planning.hardware.capacity import capacity
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.hardware.roofline import iteration_cost

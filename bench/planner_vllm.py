@@ -31,7 +31,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-from extproc.planning.hardware.capacity import BLOCK_TOKENS
+from extproc.planning.hardware.instance import BLOCK_TOKENS
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.instance import VllmInstance

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import Instance, capacity, smallest_tensor_parallel
+from extproc.planning.hardware.capacity import capacity, smallest_tensor_parallel
 from extproc.planning.hardware.catalogue import built_in, parse
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.analytic import analyse, break_even_rate, right_sized_context
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule

@@ -8,8 +8,8 @@ from extproc.core.estimator.kinds import tenant_key
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool, Pools
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

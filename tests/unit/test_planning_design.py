@@ -12,8 +12,8 @@ import pytest
 from extproc.planning.design import choose, plan, pool, rules
 from extproc.planning.design.choose import Question, Sized, sized_designs
 from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.objective import LengthClass, Objective
 from extproc.planning.model.setup import Setup, SlotRule
 from extproc.planning.model.splits import Analysis

@@ -12,8 +12,8 @@ from extproc.planning.design.notes import workload_notes
 from extproc.planning.design.plan import _usual as usual
 from extproc.planning.design.pool import PoolTask, Tuning, best_pool
 from extproc.planning.design.pool import _candidates as candidates
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.analytic import analyse, default_thresholds
 from extproc.planning.model.engine import Engine

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from extproc.planning.design.notes import failure_notes
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

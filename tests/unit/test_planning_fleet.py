@@ -8,8 +8,8 @@ from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.placing.policy import Pool, Pools
 from extproc.planning.design.notes import memory_notes
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.published import KV_LOGS, LARGEST_GAP_GIB, published_checks
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.objective import Objective

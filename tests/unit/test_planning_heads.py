@@ -6,13 +6,9 @@ from dataclasses import replace
 import pytest
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import (
-    TENSOR_PARALLEL_SIZES,
-    Instance,
-    capacity,
-    smallest_tensor_parallel,
-)
+from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES, capacity, smallest_tensor_parallel
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.profiles import Attention
 
 

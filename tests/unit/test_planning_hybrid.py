@@ -8,9 +8,10 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.planning.design.plan import _usual as usual
 from extproc.planning.design.pool import _knobs
-from extproc.planning.hardware.capacity import Instance, capacity
+from extproc.planning.hardware.capacity import capacity
 from extproc.planning.hardware.catalogue import built_in, parse
-from extproc.planning.hardware.profiles import Attention, WindowedLayers
+from extproc.planning.hardware.instance import Instance
+from extproc.planning.hardware.profiles import Attention, RecurrentLayers, WindowedLayers
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
@@ -85,12 +86,16 @@ def test_a_block_is_as_large_as_a_state(gpus: int, kv_bytes: float, block_tokens
     assert block_tokens == replace(instance("qwen3.5-35b-a3b", gpus), kv_bytes=kv_bytes).block_tokens
 
 
-@pytest.mark.parametrize(("pages", "states"), [(2, 6 * 1_056 + 528), (1, 3 * 1_056 + 528), (0, 3_144)])
-def test_a_sequence_holds_the_states_that_its_engine_keeps(pages: int, states: int) -> None:
-    """Two where prefixes are cached, one before vLLM did so for such models, each a page of a block's size, and on
-    average half a block that is not full. SGLang keeps states by themselves.
+@pytest.mark.parametrize(
+    ("pages", "held", "reserved"),
+    [(2, 3 * 1_056 + 528, 6 * 1_056 + 528), (1, 3 * 1_056 + 528, 3 * 1_056 + 528), (0, 3_144, 3_144)],
+)
+def test_a_sequence_holds_one_state_for_each_layer(pages: int, held: int, reserved: int) -> None:
+    """Each is a page of a block's size, and on average half a block is not full. Where prefixes are cached, vLLM
+    reserves two when it starts, but a running sequence holds one. SGLang keeps states by themselves.
     """
-    assert states == replace(instance("qwen3.5-35b-a3b", 1), state_pages=pages).sequence_tokens(8_192)
+    served = replace(instance("qwen3.5-35b-a3b", 1), state_pages=pages)
+    assert (held, reserved) == (served.sequence_tokens(8_192), served.reserved_tokens(8_192))
 
 
 def test_as_many_sequences_fit_as_a_server_logged() -> None:
@@ -98,8 +103,61 @@ def test_as_many_sequences_fit_as_a_server_logged() -> None:
     (noonghunna/club-3090 issue 612). The model has the shape of Qwen3.5-35B-A3B.
     """
     served = replace(instance("qwen3.5-35b-a3b", 1), kv_bytes=1.0)
-    each = (131_072 + served.sequence_tokens(131_072)) * served.kv_bytes_per_token_and_gpu
+    each = (131_072 + served.reserved_tokens(131_072)) * served.kv_bytes_per_token_and_gpu
     assert 5.98 * 2**30 / each == pytest.approx(4.33, abs=0.01)
+
+
+def of_kinds(
+    layers: int, *, windowed: WindowedLayers | None = None, recurrent: RecurrentLayers | None = None
+) -> Instance:
+    """Return Llama-3-8B with so many layers, some of them of these kinds."""
+    plain = instance("llama-3-8b", 1)
+    attention = replace(plain.model.attention, windowed=windowed, recurrent=recurrent)
+    return replace(plain, model=replace(plain.model, layers=layers, attention=attention))
+
+
+def test_groups_of_recurrent_layers_are_filled_up() -> None:
+    """23 recurrent layers and six with attention, as Nemotron 3 Nano has, are five groups of six, as if there were
+    24. The states are as large as 642 tokens, so blocks have 656.
+    """
+    served = of_kinds(29, recurrent=RecurrentLayers(layers=23, state_bytes=642 * 4_096))
+    assert (6, 656) == (served.group_layers, served.block_tokens)
+    assert 4 * 656 + 328 == served.sequence_tokens(8_192)
+    assert 8 * 656 + 328 == served.reserved_tokens(8_192)
+    assert served.kv_bytes_per_token_and_gpu == served.held_bytes_per_token_and_gpu
+
+
+def test_groups_of_windows_are_filled_up() -> None:
+    """Gemma 3 27B has 52 windowed layers and ten others: six groups of ten. SGLang has no such groups."""
+    windowed = WindowedLayers(layers=52, window_tokens=1_024, kv_heads=8, head_dim=128)
+    served = of_kinds(62, windowed=windowed)
+    assert 6 * 1_024 == served.sequence_tokens(8_192)
+    assert 5.2 * 1_024 == pytest.approx(replace(served, state_pages=0).sequence_tokens(8_192), abs=1)
+
+
+def test_nearly_equal_kinds_are_filled_up_to_the_larger() -> None:
+    """Ten layers and twelve windows are two groups of twelve, so each token takes the memory of two layers that do
+    not exist; ten and fifteen are three groups of ten.
+    """
+    windowed = WindowedLayers(layers=12, window_tokens=1_024, kv_heads=8, head_dim=128)
+    alike = of_kinds(22, windowed=windowed)
+    assert 12 == alike.group_layers
+    assert 12 * 4_096 == alike.held_bytes_per_token_and_gpu
+    assert 10 * 4_096 == alike.kv_bytes_per_token_and_gpu
+    assert 1_024 == alike.sequence_tokens(8_192)
+    apart = of_kinds(25, windowed=replace(windowed, layers=15))
+    assert 10 == apart.group_layers
+    assert 2 * 1_024 == apart.sequence_tokens(8_192)
+    whole = [capacity(each, "some").kv_tokens for each in (alike, replace(alike, state_pages=0))]
+    assert whole[1] / whole[0] == pytest.approx(1.2, rel=0.001)
+
+
+def test_blocks_of_a_latent_cache_beside_states_are_multiples_of_128() -> None:
+    """Kimi Linear: 20 layers with states of 2,170,880 bytes, seven with latents of 1,152 bytes: 1,885 tokens."""
+    latent = instance("deepseek-v3", 8).model
+    attention = replace(latent.attention, recurrent=RecurrentLayers(layers=20, state_bytes=2_170_880))
+    served = replace(instance("deepseek-v3", 8), model=replace(latent, layers=27, attention=attention))
+    assert 1_920 == replace(served, tensor_parallel=1).block_tokens
 
 
 def test_no_more_sequences_run_than_there_are_blocks_for_states() -> None:

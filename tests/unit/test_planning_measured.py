@@ -7,8 +7,8 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware import measured
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import measured_cost, tables_of
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.objective import Objective

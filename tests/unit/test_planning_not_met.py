@@ -11,8 +11,8 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.design.plan import PlanOptions, make_plan
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.analytic import analyse, break_even_rate
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.objective import Objective

@@ -7,8 +7,8 @@ import pytest
 
 from extproc.planning.design.notes import failure_notes, fleet_notes
 from extproc.planning.design.recommend import recommend_simulated
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.objective import LengthClass, Objective
 from extproc.planning.model.setup import Setup

@@ -14,8 +14,8 @@ import pytest
 from extproc.planning.design.answer import Plan
 from extproc.planning.design.plan import PlanOptions, make_plan
 from extproc.planning.design.pool import Tuning
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

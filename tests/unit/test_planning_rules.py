@@ -14,8 +14,8 @@ from extproc.planning.design import rules
 from extproc.planning.design.choose import Question, Sized
 from extproc.planning.design.pool import PoolChoice, Tuning
 from extproc.planning.design.rules import cheapest_outcomes, cheapest_rules, sized_under_rules
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

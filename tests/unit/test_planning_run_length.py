@@ -9,8 +9,8 @@ import pytest
 
 from extproc.planning.design import pool
 from extproc.planning.design.pool import PoolTask, Tuning, best_pool
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation import search

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

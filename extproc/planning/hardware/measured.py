@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.roofline import IterationCost
 
 __all__ = ["PACKAGE", "Engine", "Kernels", "Measured", "measured_cost", "tables_of"]

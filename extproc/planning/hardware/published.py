@@ -11,8 +11,9 @@ from math import inf
 
 import numpy as np
 
-from extproc.planning.hardware.capacity import Instance, capacity
+from extproc.planning.hardware.capacity import capacity
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.profiles import GpuProfile
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.throughput import InstanceLimits

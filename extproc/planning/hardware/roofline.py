@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
-from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.instance import Instance
 
 __all__ = ["IterationCost", "iteration_cost"]
 

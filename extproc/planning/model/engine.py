@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from extproc.planning.hardware.capacity import MEMORY_UTILISATION, Instance
+from extproc.planning.hardware.capacity import MEMORY_UTILISATION
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import Kernels
 
 __all__ = ["Engine"]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
+from extproc.planning.hardware.capacity import smallest_tensor_parallel
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.profiles import MAX_BATCHED_TOKENS, Catalogue
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective, parse_objective

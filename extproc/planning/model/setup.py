@@ -6,7 +6,8 @@ from functools import cached_property
 from math import ceil, inf
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import Capacity, Instance, capacity
+from extproc.planning.hardware.capacity import Capacity, capacity
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.engine import Engine

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
+from extproc.planning.hardware.capacity import smallest_tensor_parallel
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.model.analytic import analyse
 from extproc.planning.model.objective import Objective

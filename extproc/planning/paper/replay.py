@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.analytic import analyse, right_sized_context

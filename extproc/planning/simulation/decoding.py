@@ -8,7 +8,7 @@ counts blocks; the scheduler allocates them.
 
 from heapq import heappop, heappush
 
-from extproc.planning.hardware.capacity import BLOCK_TOKENS
+from extproc.planning.hardware.instance import BLOCK_TOKENS
 from extproc.planning.simulation.sequence import Sequence, blocks
 
 __all__ = ["Decoding"]

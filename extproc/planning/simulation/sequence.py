@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 
-from extproc.planning.hardware.capacity import BLOCK_TOKENS
+from extproc.planning.hardware.instance import BLOCK_TOKENS
 
 __all__ = ["Batch", "Sequence", "blocks"]
 

@@ -16,7 +16,7 @@ Before each iteration:
 `bench/planner_vllm.py` compares this scheduler with vLLM's own class, step by step.
 """
 
-from extproc.planning.hardware.capacity import BLOCK_TOKENS
+from extproc.planning.hardware.instance import BLOCK_TOKENS
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.scheduler import Scheduler
 from extproc.planning.simulation.sequence import Batch, Sequence, blocks
