@@ -103,6 +103,23 @@ def test_windows_are_those_of_the_configuration(name: str) -> None:
     assert (config["num_key_value_heads"], config["head_dim"]) == (windowed.kv_heads, windowed.head_dim)
 
 
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.attention.indexer is not None])
+def test_indexers_are_those_of_the_configuration(name: str) -> None:
+    """Layers that have one, their heads, and how many tokens they select."""
+    config, indexer = published(name), MODELS[name].attention.indexer
+    assert indexer is not None
+    kinds = config.get("indexer_types") or ["full"] * config["num_hidden_layers"]
+    assert kinds.count("full") == indexer.layers
+    assert (config["index_n_heads"], config["index_head_dim"]) == (indexer.heads, indexer.head_dim)
+    assert config["index_topk"] == indexer.top_tokens
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.attention.indexer is None])
+def test_no_other_configuration_has_an_indexer(name: str) -> None:
+    """A model whose attention is sparse is not taken for one without a cache of keys."""
+    assert not {"index_topk", "sparse_attention_config", "compress_ratios"} & set(published(name))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_add_up(name: str) -> None:
     """All parameters and those that a token uses are what the shape gives, both tables included."""

@@ -132,7 +132,7 @@ def _format_notes(setup: Setup) -> Iterator[str]:
             f"Weights are planned with {instance.model.weight_bytes:g} bytes each (--weight-bytes). The servers' "
             "arguments name no model: serve one whose weights are in that format."
         )
-    if instance.kv_bytes != MODELS_KV_BYTES and setup.engine.kv_format(instance.kv_bytes) is None:
+    if instance.kv_bytes != MODELS_KV_BYTES and setup.engine.kv_format(instance) is None:
         yield (
             f"KV elements are planned with {instance.kv_bytes:g} bytes each (--kv-bytes). The servers' arguments "
             "do not set that format: add the --kv-cache-dtype that has this size."

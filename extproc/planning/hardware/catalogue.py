@@ -13,6 +13,7 @@ from extproc.planning.hardware.profiles import (
     Attention,
     Catalogue,
     GpuProfile,
+    IndexerLayers,
     ModelProfile,
     RecurrentLayers,
     RoutedExperts,
@@ -26,6 +27,7 @@ PARTS = {
     "attention": Attention,
     "windowed": WindowedLayers,
     "recurrent": RecurrentLayers,
+    "indexer": IndexerLayers,
     "routed": RoutedExperts,
     "yarn": Yarn,
 }
@@ -116,6 +118,8 @@ def _check_model(catalogue: str, profile: str, model: ModelProfile) -> None:
             f"tables are in active_params_b {model.active_params_b:g}"
         )
     _check_attention(catalogue, f"{profile}.attention", model.attention)
+    if (indexer := model.attention.indexer) is not None:
+        _check_indexer(catalogue, f"{profile}.indexer", indexer, model)
     if model.full_layers < 1:
         raise ConfigurationError(
             f"{catalogue}: {profile}: {model.layers - model.full_layers} windowed and recurrent of {model.layers} "
@@ -137,6 +141,16 @@ def _check_attention(catalogue: str, profile: str, attention: Attention) -> None
         _check_sizes(catalogue, f"{profile}.windowed", numbers)
     if (recurrent := attention.recurrent) is not None:
         _check_sizes(catalogue, f"{profile}.recurrent", (recurrent.layers, recurrent.state_bytes))
+
+
+def _check_indexer(catalogue: str, profile: str, indexer: IndexerLayers, model: ModelProfile) -> None:
+    _check_sizes(catalogue, profile, (indexer.layers, indexer.heads, indexer.head_dim, indexer.top_tokens))
+    if model.attention.kind != "mla":
+        raise ConfigurationError(f"{catalogue}: {profile}: attention of kind gqa has none: kind mla is needed")
+    if indexer.layers > model.full_layers:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: {indexer.layers} layers: at most the {model.full_layers} with full attention"
+        )
 
 
 def _check_routed(catalogue: str, profile: str, routed: RoutedExperts, params_b: float) -> None:

@@ -103,10 +103,29 @@ class Instance:
         """KV cache that one token takes on each GPU, in bytes."""
         attention = self.model.attention
         if attention.kind == "mla":
-            elements = float(attention.kv_lora_rank + attention.rope_dim)
-        else:
-            elements = self._elements(attention.kv_heads, attention.head_dim)
+            layers = self.model.full_layers * attention.latent_bytes(self.kv_bytes)
+            return layers + self.index_bytes_per_token
+        elements = self._elements(attention.kv_heads, attention.head_dim)
         return self.model.full_layers * elements * self.kv_bytes
+
+    @property
+    def index_bytes_per_token(self) -> float:
+        """Keys of the indexers of sparse attention, which every GPU holds, in bytes; 0 without."""
+        indexer = self.model.attention.indexer
+        return 0.0 if indexer is None else float(indexer.layers * indexer.key_bytes)
+
+    @property
+    def read_bytes_per_token_and_gpu(self) -> float:
+        """What each GPU reads of one token to decode another, however far apart they are, in bytes."""
+        return self.index_bytes_per_token or self.kv_bytes_per_token_and_gpu
+
+    @property
+    def selected_bytes_and_gpu(self) -> float:
+        """What each GPU reads of the tokens that sparse attention selects, in bytes; 0 without."""
+        attention = self.model.attention
+        if attention.indexer is None:
+            return 0.0
+        return attention.indexer.top_tokens * self.model.full_layers * attention.latent_bytes(self.kv_bytes)
 
     def window_bytes_and_gpu(self, context_tokens: float) -> float:
         """Return the bytes that the windowed layers of a sequence of this length hold on each GPU."""

@@ -12,10 +12,12 @@ from extproc.core.errors import ConfigurationError
 T = TypeVar("T")
 
 __all__ = [
+    "ACTIVATION_BYTES",
     "MAX_BATCHED_TOKENS",
     "Attention",
     "Catalogue",
     "GpuProfile",
+    "IndexerLayers",
     "ModelProfile",
     "RecurrentLayers",
     "RoutedExperts",
@@ -25,6 +27,8 @@ __all__ = [
 
 # Limits max_num_batched_tokens: an iteration time is computed for each number of tokens up to that setting.
 MAX_BATCHED_TOKENS = 1_048_576
+ACTIVATION_BYTES = 2
+SCALE_BYTES, SCALED_ELEMENTS = 4, 128  # a scale of FP8 values, and how many values have one in common
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,24 @@ class RecurrentLayers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexerLayers:
+    """Layers of sparse attention (DeepSeek-V3.2, GLM-5) that select the tokens to attend to: `top_tokens` of the
+    context, by an indexer that compares the query's `heads` with one key of each token. Layers without an indexer
+    take the selection of the one before.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    top_tokens: int
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of a token's key: FP8, and a scale of 4 bytes for each 128 elements, whatever the KV format."""
+        return self.head_dim + SCALE_BYTES * self.head_dim // SCALED_ELEMENTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """Shape of the attention: grouped-query (Llama, Qwen) or multi-head latent (DeepSeek).
 
@@ -82,6 +104,16 @@ class Attention:
     v_dim: int = 0
     windowed: WindowedLayers | None = None
     recurrent: RecurrentLayers | None = None
+    indexer: IndexerLayers | None = None
+
+    def latent_bytes(self, kv_bytes: float) -> float:
+        """Return the bytes of a token's latent in one layer. Sparse attention has a format of its own for FP8, in
+        which scales are stored and the part with positions stays in BF16 (fp8_ds_mla in vLLM).
+        """
+        if self.indexer is None or kv_bytes >= ACTIVATION_BYTES:
+            return (self.kv_lora_rank + self.rope_dim) * kv_bytes
+        scales = SCALE_BYTES * self.kv_lora_rank / SCALED_ELEMENTS
+        return self.kv_lora_rank * kv_bytes + scales + self.rope_dim * ACTIVATION_BYTES
 
     @property
     def all_kv_heads(self) -> frozenset[int]:

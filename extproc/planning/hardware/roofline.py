@@ -9,7 +9,8 @@ An iteration runs its operators one after another, so their times add up:
           + all-to-all of the experts                                     with data parallelism
           + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
           + prefill attention: FLOPs of each new token on all tokens before it
-          + windows and recurrent states: constant per decoding sequence, and per token of prefill
+          + windows, recurrent states and the tokens that sparse attention selects: constant per decoding sequence,
+            and per token of prefill
 
 The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
 batch stays the same; `decode_run_s` sums it in closed form, so the simulator need not step through it.
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
 from extproc.planning.hardware.instance import Instance
+from extproc.planning.hardware.profiles import ACTIVATION_BYTES
 
 __all__ = ["IterationCost", "iteration_cost"]
 
@@ -42,7 +44,6 @@ FIXED_S = 0.001  # scheduling and launching one iteration
 ALL_REDUCE_LATENCY_S = 20e-6  # vLLM's own kernel; NCCL takes 33 to 62 us (Vidur's tables of A100 and H100)
 ALL_REDUCES_PER_LAYER = 2
 ALL_TO_ALLS_PER_LAYER = 2  # to the experts and back
-ACTIVATION_BYTES = 2
 NORM_MOVES = 8.0  # rows of hidden_size per layer: two norms read and write the activations and the residual
 EXPERT_ROW_MOVES = 3
 
@@ -106,7 +107,7 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
     attention_flops = instance.gpu.bf16_tflops * 1e12 * COMPUTE_EFFICIENCY * instance.tensor_parallel
     fixed_s, reduce_s = _communication(instance)
     gather_fixed_s, gather_s = _all_to_all(instance)
-    window_s = _window_flops(instance) / attention_flops
+    window_s = (_window_flops(instance) + _selected_flops(instance)) / attention_flops
     matrices = _matrices_s(instance, max_num_batched_tokens, bandwidth)
     linear = tuple(
         fixed_s + gather_fixed_s + seconds + n * (reduce_s + gather_s + window_s)
@@ -114,10 +115,11 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
     )
     decode_flops, prefill_flops = _attention_flops(instance)
     held = instance.window_bytes_and_gpu(inf) + 2 * instance.state_bytes_and_gpu  # a state is read and written
+    held += instance.selected_bytes_and_gpu
     return IterationCost(
         linear_s=linear,
         decode_s_per_context_token=max(
-            instance.kv_bytes_per_token_and_gpu / bandwidth, decode_flops / attention_flops
+            instance.read_bytes_per_token_and_gpu / bandwidth, decode_flops / attention_flops
         ),
         prefill_s_per_token_pair=prefill_flops / attention_flops,
         decode_s_per_sequence=held / bandwidth,
@@ -195,6 +197,8 @@ def _all_to_all(instance: Instance) -> tuple[float, float]:
 def _attention_flops(instance: Instance) -> tuple[float, float]:
     """Return the FLOPs of one new token per token of context: in decode, and in prefill."""
     attention = instance.model.attention
+    if attention.indexer is not None:
+        return (_index_flops(instance),) * 2
     per_dim = 2.0 * instance.model.full_layers * attention.query_heads
     if attention.kind == "gqa":
         return (per_dim * 2 * attention.head_dim,) * 2
@@ -202,6 +206,25 @@ def _attention_flops(instance: Instance) -> tuple[float, float]:
     decode = per_dim * (latent + attention.rope_dim + latent)  # queries are projected into the latent space
     prefill = per_dim * (attention.nope_dim + attention.rope_dim + attention.v_dim)
     return decode, prefill
+
+
+def _index_flops(instance: Instance) -> float:
+    """Return the FLOPs of the indexers of all GPUs, each of which computes all heads, in FP8 if it can; counted as
+    so many FLOPs in BF16.
+    """
+    indexer, gpu = instance.model.attention.indexer, instance.gpu
+    assert indexer is not None, "only for sparse attention"
+    faster = (gpu.fp8_tflops or gpu.bf16_tflops) / gpu.bf16_tflops
+    return 2.0 * indexer.layers * indexer.heads * indexer.head_dim * instance.tensor_parallel / faster
+
+
+def _selected_flops(instance: Instance) -> float:
+    """Return the FLOPs of one token's attention to as many tokens as sparse attention selects, in latent space."""
+    attention = instance.model.attention
+    if attention.indexer is None:
+        return 0.0
+    width = 2 * attention.kv_lora_rank + attention.rope_dim
+    return 2.0 * instance.model.full_layers * attention.query_heads * width * attention.indexer.top_tokens
 
 
 def _window_flops(instance: Instance) -> float:

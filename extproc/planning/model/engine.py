@@ -5,6 +5,7 @@ from enum import StrEnum
 from extproc.planning.hardware.capacity import MEMORY_UTILISATION
 from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import Kernels
+from extproc.planning.hardware.profiles import ACTIVATION_BYTES
 
 __all__ = ["Engine"]
 
@@ -38,9 +39,15 @@ class Engine(StrEnum):
         """The engine's name as written in sentences."""
         return "SGLang" if self is Engine.SGLANG else "vLLM"
 
-    def kv_format(self, kv_bytes: float) -> str | None:
-        """Return the --kv-cache-dtype with KV elements of this size; None if it is the default, or not known."""
-        if kv_bytes != 1:
+    def kv_format(self, instance: Instance) -> str | None:
+        """Return the --kv-cache-dtype with KV elements of this size; None if it is the default, or not known.
+
+        Caches of sparse attention are FP8 by default on some GPUs: for GLM-5 on Blackwell in vLLM
+        (vllm/model_executor/models/config.py), for DeepSeek-V3.2 in SGLang.
+        """
+        if instance.kv_bytes == ACTIVATION_BYTES and instance.model.attention.indexer is not None:
+            return "bfloat16"
+        if instance.kv_bytes != 1:
             return None
         return "fp8_e4m3" if self is Engine.SGLANG else "fp8"
 

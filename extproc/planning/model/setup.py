@@ -234,8 +234,8 @@ class Setup:
         return tuple(f"--hf-overrides.rope_parameters.{key} {value}" for key, value in rope.items())
 
     def _kv_format_flags(self) -> tuple[str, ...]:
-        """Return the argument without which a server keeps its KV cache in the model's format, 2 bytes."""
-        kv_format = self.engine.kv_format(self.instance.kv_bytes)
+        """Return the argument without which a server may keep its KV cache in another format."""
+        kv_format = self.engine.kv_format(self.instance)
         return () if kv_format is None else (f"--kv-cache-dtype {kv_format}",)
 
     @property
