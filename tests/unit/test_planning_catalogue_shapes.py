@@ -103,6 +103,19 @@ def test_windows_are_those_of_the_configuration(name: str) -> None:
     assert (config["num_key_value_heads"], config["head_dim"]) == (windowed.kv_heads, windowed.head_dim)
 
 
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.attention.recurrent is not None])
+def test_states_are_those_of_the_configuration(name: str) -> None:
+    """Qwen3.5: a matrix of float32 for each head of the values, and three columns of the convolution in BF16."""
+    config, recurrent = published(name), MODELS[name].attention.recurrent
+    assert recurrent is not None
+    keys, values = config["linear_num_key_heads"], config["linear_num_value_heads"]
+    key, value = config["linear_key_head_dim"], config["linear_value_head_dim"]
+    assert config["mamba_ssm_dtype"] == "float32"
+    columns = (config["linear_conv_kernel_dim"] - 1) * (2 * keys * key + values * value)
+    assert 4 * values * key * value + 2 * columns == recurrent.state_bytes
+    assert config["layer_types"].count("linear_attention") == recurrent.layers
+
+
 @pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.attention.indexer is not None])
 def test_indexers_are_those_of_the_configuration(name: str) -> None:
     """Layers that have one, their heads, and how many tokens they select."""
