@@ -14,6 +14,9 @@ MODELS = built_in().models
 ALSO = {
     "kimi-k2": "moonshotai/Kimi-K2-Instruct",
     "gemma-4-31b": "nvidia/Gemma-4-31B-IT-NVFP4",
+    "deepseek-v3.2": "deepseek-ai/DeepSeek-V3.2",
+    "glm-5": "zai-org/GLM-5-FP8",
+    "glm-5.3": "zai-org/GLM-5.3-FP8",
     "llama-4-scout": "meta-llama/Llama-4-Scout-17B-16E-Instruct",
 }
 BILLION = 1e9
