@@ -16,7 +16,7 @@ from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.gateway import Document, connection_manager, route
 from tests.envoy.harness.router import RouterProcess
 from tests.traps.bitten import BITTEN
-from tests.traps.bitten_chain import EXT_PROC, insert
+from tests.traps.bitten_chain import EXT_PROC, authorization, insert
 
 FILES = "file_system_buffer.v3.FileSystemBufferFilterConfig"
 JSON = {"content-type": "application/json"}
@@ -110,6 +110,27 @@ def test_a_filter_that_lowers_the_limit_of_bodies(bite: Bitten, build: Build, ro
     assert arrived_whole(filed(32 << 20).http.post("/v1/chat/completions", content=LARGE, headers=JSON), LARGE)
 
 
+@pytest.mark.parametrize("mode", ["streamed", "buffered", "full-duplex"])
+def test_a_filter_that_authorizes_requests_by_their_bodies(
+    bite: Bitten, build: Build, router: RouterProcess, mode: str
+) -> None:
+    """Large bodies are a 413 in every mode, before and after the router's; not if it may ask with a part."""
+
+    def authorized(limit_bytes: int, *, partial: bool = False, before: bool = True) -> httpx.Response:
+        body = {"max_request_bytes": limit_bytes, "allow_partial_message": partial}
+
+        def change(document: Document) -> None:
+            authorization(document, body, before=before)
+
+        return send(build(mode, change=change, router=router), LARGE)
+
+    if mode == "streamed":
+        assert 413 == send(bite("authorized-by-body"), LARGE).status_code
+    assert [413, 413] == [authorized(8 << 10, before=before).status_code for before in (True, False)]
+    assert arrived_whole(authorized(8 << 10, partial=True), LARGE)
+    assert arrived_whole(authorized(4 << 20), LARGE)
+
+
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
 def test_a_file_buffer_filter_after_the_router_s(build: Build, router: RouterProcess, mode: str) -> None:
     """Envoy crashes when a few bodies arrive at a time, each in two halves."""
@@ -135,16 +156,23 @@ def test_a_file_buffer_filter_after_the_router_s_in_buffered_mode(build: Build, 
     assert -signal.SIGSEGV == caller.stack.gateway.wait()
 
 
+@pytest.mark.parametrize("by_body", [False, True])
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
-def test_a_buffer_filter_before_the_router_s_sets_the_limit_of_bodies(
-    build: Build, router: RouterProcess, mode: str
+def test_a_filter_before_the_router_s_that_holds_bodies_sets_their_limit(
+    build: Build,
+    router: RouterProcess,
+    mode: str,
+    by_body: bool,  # noqa: FBT001
 ) -> None:
-    """Whatever the listener's limit is, larger or smaller, that of the filter counts."""
+    """Whatever the listener's limit is, larger or smaller, that of a buffer or an ext_authz filter counts."""
 
     def limited(listener_bytes: int, filter_bytes: int) -> httpx.Response:
         def change(document: Document) -> None:
             document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = listener_bytes
-            insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=filter_bytes)
+            if by_body:
+                authorization(document, {"max_request_bytes": filter_bytes}, before=True)
+            else:
+                insert(document, "whole", "buffer.v3.Buffer", before=True, max_request_bytes=filter_bytes)
             for host in connection_manager(document)["route_config"]["virtual_hosts"]:
                 for each in (host, *host["routes"]):
                     each.pop("request_body_buffer_limit", None)

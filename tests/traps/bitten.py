@@ -19,6 +19,7 @@ from tests.envoy.harness.gateway import (
 from tests.traps.bitten_chain import (
     always_on,
     auth_after,
+    authorized_by_body,
     body_limit_lowered,
     buffer_after,
     compressor_after,
@@ -371,6 +372,7 @@ _BITES: tuple[Bite, ...] = (
     buffer_after,
     file_buffer_after,
     body_limit_lowered,
+    authorized_by_body,
 )
 BITTEN: dict[str, Bite] = {bite.__name__.replace("_", "-"): bite for bite in _BITES}
 

@@ -122,6 +122,17 @@ def body_limit_lowered(document: Document) -> None:
     insert(document, "mcp", "mcp.v3.Mcp", before=True)
 
 
+def authorized_by_body(document: Document) -> None:
+    """Ask a service that sees the beginning of each body, or so it is meant."""
+    authorization(document, {"max_request_bytes": 8 << 10}, before=True)
+
+
+def authorization(document: Document, body: Document | None, *, before: bool) -> None:
+    """Authorize requests by their bodies right before or after the router's filter; nobody answers, so all may."""
+    settings = {"failure_mode_allow": True, "grpc_service": {"envoy_grpc": {"cluster_name": "pool_long"}}}
+    insert(document, "authz", "ext_authz.v3.ExtAuthz", before=before, with_request_body=body, **settings)
+
+
 def file_buffer_after(document: Document) -> None:
     """Buffer bodies in files behind the router."""
     threads = {"thread_pool": {"thread_count": 1}}

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import Buffer
 from envoy.extensions.filters.http.compressor.v3.compressor_pb2 import Compressor
 from envoy.extensions.filters.http.decompressor.v3.decompressor_pb2 import Decompressor
 from envoy.extensions.filters.http.file_system_buffer.v3.file_system_buffer_pb2 import (
@@ -15,6 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from extproc.gateways.envoy.changed_headers import asks_retries, changed, route_comes_last
 from extproc.gateways.envoy.waiting import only_observes, returns_bodies, waits
+from extproc.gateways.envoy.whole_bodies import whole_bytes
 from extproc.gateways.model import Filter, Kind
 from extproc.gateways.parsing.parts import Part
 
@@ -63,7 +63,7 @@ def filter_of(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
         returns_bodies=returns_bodies(settings),
         only_observes=only_observes(settings),
         has_limits=_has_limits(settings),
-        buffer_bytes=buffer.number("max_request_bytes", 0) if (buffer := settings.unpacked(Buffer)) else 0,
+        whole_bytes=whole_bytes(settings),
         body_limit_bytes=_body_limit(settings),
     )
 

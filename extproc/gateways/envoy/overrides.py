@@ -17,14 +17,13 @@ from extproc.gateways.envoy.upgrades import Upgrades
 from extproc.gateways.envoy.waiting import Holding, holds
 from extproc.gateways.model import Filter, Kind, Limits, Processor
 from extproc.gateways.parsing.parts import Part
-from extproc.gateways.parsing.sources import Place
 
 __all__ = [
     "Holders",
     "Surroundings",
-    "buffer_before",
     "filters_on",
     "holding",
+    "is_on",
     "processor_of_all",
     "said_of",
     "tuned",
@@ -52,11 +51,6 @@ class Surroundings:
     def before(self) -> tuple[Filter, ...]:
         """The filters before the router's."""
         return tuple(takewhile(lambda each: each.name != self.processor.name, self.filters))
-
-    @cached_property
-    def buffers(self) -> tuple[Filter, ...]:
-        """Those of them that hold whole bodies."""
-        return tuple(each for each in self.before if each.kind is Kind.BUFFER)
 
     @cached_property
     def is_off(self) -> bool:
@@ -160,10 +154,10 @@ def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | Non
 
 def filters_on(levels: list[Part[Any]], around: Surroundings) -> list[Filter]:
     """Return the filters that are on on a route."""
-    return [each for each in around.concerned(levels) if _is_on(each, levels)]
+    return [each for each in around.concerned(levels) if is_on(each, levels)]
 
 
-def _is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
+def is_on(filter_: Filter, levels: list[Part[Any]]) -> bool:
     """Return whether a filter is enabled on a route; some say so in their own settings."""
     on = not filter_.disabled
     for off, settings in said_of(levels, filter_.name):
@@ -179,19 +173,3 @@ def tuned(route: Part[Any], filters: Iterable[Filter]) -> frozenset[str]:
     if route.message.route.rate_limits:
         said += [each.name for each in filters if each.kind is Kind.RATE_LIMIT]
     return frozenset(said)
-
-
-def buffer_before(levels: list[Part[Any]], around: Surroundings) -> tuple[int, Place] | None:
-    """Return what the last buffer filter before the router's holds of a body on a route, and where that is said.
-
-    That is the limit of all filters from there on, whatever the listener's is. None if there is no such filter.
-    """
-    found = None
-    for filter_ in around.buffers:
-        if _is_on(filter_, levels):
-            found = filter_.buffer_bytes, filter_.place
-            for _, settings in said_of(levels, filter_.name):
-                own = settings.unpacked(BufferPerRoute) if settings else None
-                if own and own.message.HasField("buffer"):
-                    found = own.field("buffer").number("max_request_bytes", 0), own.place
-    return found

@@ -14,13 +14,13 @@ from envoy.type.matcher.v3.string_pb2 import StringMatcher
 from extproc.gateways.envoy.asked_retries import asks_retries_place
 from extproc.gateways.envoy.overrides import (
     Surroundings,
-    buffer_before,
     filters_on,
     holding,
     processor_of_all,
     tuned,
 )
 from extproc.gateways.envoy.retries import retry_of
+from extproc.gateways.envoy.whole_bodies import authorization_cap, cap_before
 from extproc.gateways.matching.headers import HeaderMatch
 from extproc.gateways.matching.paths import LITERAL, PathMatch
 from extproc.gateways.model import Host, Limits, Retry, Route
@@ -56,8 +56,8 @@ def _route(
     levels = [table, host, part]
     held = holding(levels, around)
     on = filters_on(levels, around)
-    buffered = buffer_before(levels, around)
-    limit, limit_place = buffered or _body_limit((part, host), around.limits)
+    cap = cap_before(levels, around)
+    limit, limit_place = (cap.limit_bytes, cap.place) if cap else _body_limit((part, host), around.limits)
     return Route(
         # Few files name their routes: without a name, the place in the list tells them apart.
         name=message.name or part.place.path.rpartition(".")[2],
@@ -70,7 +70,8 @@ def _route(
         timeout_ms=_timeout_ms(part.field("route"), around.limits) if clusters else 0.0,
         retry=_retry(part, host) if clusters else None,
         processor=processor_of_all(levels, around),
-        waits_for_whole_body=buffered is not None,
+        waits_for_whole_body=cap is not None,
+        authorization_cap=authorization_cap(levels, around),
         filters_on=frozenset(each.name for each in on),
         tuned=tuned(part, around.filters),
         waiting=held.waiting,

@@ -6,7 +6,7 @@ Settings that a configuration leaves out have Envoy's defaults here.
 from extproc.gateways.model.clusters import CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Cluster
 from extproc.gateways.model.filters import Filter, Kind, Modes, Processor
 from extproc.gateways.model.gateway import UNLIMITED, Flavour, Gateway, Limits
-from extproc.gateways.model.routes import CONDITIONS, NUMBER_HEADER, RETRY_HEADERS, Host, Retry, Route
+from extproc.gateways.model.routes import CONDITIONS, NUMBER_HEADER, RETRY_HEADERS, BodyCap, Host, Retry, Route
 
 __all__ = [
     "CONDITIONS",
@@ -15,6 +15,7 @@ __all__ = [
     "RETRY_HEADERS",
     "STREAM_WINDOW_BYTES",
     "UNLIMITED",
+    "BodyCap",
     "Cluster",
     "Filter",
     "Flavour",

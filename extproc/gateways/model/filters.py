@@ -44,8 +44,9 @@ class Filter:
     """The filter is an external processor for whose replies Envoy does not wait, whatever a route says."""
     has_limits: bool = False
     """The filter has rate limits of its own, for routes that have none."""
-    buffer_bytes: int = 0
-    """How much of a body a buffer filter holds, unless its route says otherwise."""
+    whole_bytes: int | None = None
+    """The filter holds each body until it has ended, and refuses larger ones than this (a 413), unless its route
+    says otherwise; None if it does not."""
     body_limit_bytes: int | None = None
     """The filter sets this limit for what all filters of the chain may hold of a request's body; None if it sets
     none."""

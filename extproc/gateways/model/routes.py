@@ -10,7 +10,7 @@ from extproc.gateways.matching.paths import PathMatch
 from extproc.gateways.model.filters import Processor
 from extproc.gateways.parsing.sources import Place
 
-__all__ = ["CONDITIONS", "NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
+__all__ = ["CONDITIONS", "NUMBER_HEADER", "RETRY_HEADERS", "BodyCap", "Host", "Retry", "Route"]
 
 # Envoy ignores conditions that it does not know, and treats a policy without conditions as no policy.
 CONDITIONS: Final = frozenset(
@@ -50,6 +50,15 @@ class Retry:
         return bool(self.conditions & CONDITIONS)
 
 
+@dataclass(frozen=True, slots=True)
+class BodyCap:
+    """The size over which a filter that holds whole bodies refuses them."""
+
+    filter: str
+    place: Place
+    limit_bytes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     """One route of a virtual host; it equals no other, so that finding it among thousands compares no contents."""
@@ -70,10 +79,12 @@ class Route:
     processor: Processor | None
     """None if the filter is off."""
     waits_for_whole_body: bool
-    """A buffer filter before the router's holds each body until it has ended."""
+    """A filter before the router's holds each body until it has ended."""
     body_limit_bytes: int
     """What filters can hold of a body here: the listener's limit, or the route's if that is larger."""
     body_limit_place: Place
+    authorization_cap: BodyCap | None = None
+    """The lowest limit of the filters that authorize requests by their bodies, before or after the router's."""
     filters_on: frozenset[str] = frozenset()
     """Names of the filters that are enabled on the route."""
     tuned: frozenset[str] = frozenset()

@@ -5,14 +5,17 @@ from typing import Final
 
 from extproc.gateways.model import Gateway, Kind
 from extproc.gateways.router import Router
+from extproc.gateways.traps.around import READ, held_path
 from extproc.gateways.traps.order import after, in_modes, split
-from extproc.gateways.traps.routes import arriving, body_mode
+from extproc.gateways.traps.routes import arriving, body_mode, pools_of
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
 # The first version in which a second ext_proc filter in full duplex gets whole bodies from the first.
 PROCESSORS_IN_A_ROW: Final = (1, 38)
+# Of ordinary text; JSON around it makes bodies larger.
+BYTES_PER_TOKEN: Final = 4
 
 
 def _waiting_filter_after(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -39,6 +42,20 @@ def _body_limit_lowered(gateway: Gateway, router: Router) -> Iterator[Hit]:
             continue  # behind, that one is a trap of its own
         if any(each.name in route.filters_on and limit < route.body_limit_bytes for route in routes):
             yield Hit(each.place, f'"{each.name}" limits what is held of a body to {limit:,} bytes')
+
+
+def _authorized_by_body(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for host in gateway.hosts:
+        needed = max(pool.context_tokens for pool in pools_of(host, router)) * BYTES_PER_TOKEN
+        for route in arriving(host, router):
+            cap = route.authorization_cap
+            if cap is None or cap.limit_bytes >= needed:
+                continue
+            if held_path(host, route, "content-length", str(cap.limit_bytes + 1), READ) is not None:
+                what = (
+                    f"refuses bodies over {cap.limit_bytes:,} bytes; the largest pool holds prompts of {needed:,}"
+                )
+                yield Hit(cap.place, f'"{cap.filter}" {what}')
 
 
 TRAPS: Final = (
@@ -84,5 +101,17 @@ TRAPS: Final = (
         "request.memory_buffer_bytes_limit at the route's request_body_buffer_limit; or use STREAMED.",
         _body_limit_lowered,
         "test_neighbours.py::test_a_filter_that_lowers_the_limit_of_bodies",
+    ),
+    Trap(
+        "authorized-by-body",
+        Severity.WARNING,
+        "An ext_authz filter that is to send bodies to its service refuses those over max_request_bytes with 413, "
+        "before or after the router's filter and whatever failure_mode_allow says: no larger prompt gets to any "
+        "pool, although the largest has room for it (counted with 4 bytes to a token).",
+        "with_request_body: max_request_bytes above the largest prompts; allow_partial_message: true where the "
+        "beginning of a body is enough; or no body (Envoy Gateway, which has no partial messages: a larger "
+        "extAuth.bodyToExtAuth.maxRequestBytes, or no bodyToExtAuth; Istio: includeRequestBodyInCheck).",
+        _authorized_by_body,
+        "test_neighbours.py::test_a_filter_that_authorizes_requests_by_their_bodies",
     ),
 )
