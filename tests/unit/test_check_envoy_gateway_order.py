@@ -137,8 +137,9 @@ def test_proxies_of_the_same_name(namespace: str, of_gateway: str, found: str) -
 @pytest.mark.parametrize(
     ("order", "unchecked"),
     [
-        (position("ext_proc", "before", "ext_authz"), True),
-        (position("jwt_authn", "after", "ext_proc"), True),
+        (position("ext_proc", "before", "lua"), True),
+        (position("session_persistence", "after", "ext_proc"), True),
+        (position("ext_proc", "before", "ext_authz"), False),
         (position("ext_proc", "before", "buffer"), False),
         (position("wasm", "before", "lua"), False),
     ],

@@ -14,7 +14,9 @@ from extproc.gateways.kubernetes.envoy_gateway.routes import (
     RATE_LIMITER,
     Rule,
     buffer_limit,
+    has_global_limit,
 )
+from extproc.gateways.kubernetes.envoy_gateway.security import AUTHORIZATION, GUARDS, guards_of
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, made, text_of
 from extproc.gateways.kubernetes.type_names import BUFFER, RATE_LIMIT, ROUTER
 from extproc.gateways.parsing.sources import LocatedMap, Place
@@ -22,7 +24,7 @@ from extproc.gateways.parsing.sources import LocatedMap, Place
 __all__ = ["http_filters", "unordered"]
 
 PROCESSOR: Final = "envoy.filters.http.ext_proc"
-KNOWN: Final = (BUFFER_FILTER, PROCESSOR, *PROGRAM_FILTERS, RATE_LIMITER, COMPRESSOR_FILTER)
+KNOWN: Final = (*GUARDS, BUFFER_FILTER, PROCESSOR, *PROGRAM_FILTERS, RATE_LIMITER, COMPRESSOR_FILTER)
 
 
 def http_filters(
@@ -32,9 +34,13 @@ def http_filters(
     limit = next(filter(None, map(buffer_limit, rules)), None)
     settings = {"@type": BUFFER, "max_request_bytes": limit}
     held = [made(place, name=BUFFER_FILTER, disabled=True, typed_config=settings)] if limit else []
-    # It asks its server on routes that have a limit by it, and lets requests of the others pass.
-    limiter = made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT})
-    found = [*held, *map(filter_of, processors), *programs_of(rules), limiter, *compressors_of(rules)]
+    guards = guards_of(each.security for each in rules)
+    rest = [each for each in guards if each["name"] == AUTHORIZATION]
+    if any(map(has_global_limit, rules)):
+        # It asks its server on routes that have a limit by it, and lets requests of the others pass.
+        rest.append(made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT}))
+    first = [each for each in guards if each["name"] != AUTHORIZATION]
+    found = [*first, *held, *map(filter_of, processors), *programs_of(rules), *rest, *compressors_of(rules)]
     for position in items_of(proxy, "filterOrder"):
         found = _moved(found, position)
     return [*found, made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Parent, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of, by_entry
+from extproc.gateways.kubernetes.envoy_gateway.security import names_of
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_of
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
@@ -44,6 +45,7 @@ __all__ = [
     "Rule",
     "buffer_limit",
     "compressions",
+    "has_global_limit",
     "routes_of",
     "rules_of",
 ]
@@ -78,13 +80,14 @@ class Rule:
     given: LocatedMap
     parents: list[Parent]
     traffic: LocatedMap
+    security: LocatedMap
     extensions: LocatedMap
     asked: list[ExtProc]
 
 
 def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
     """Return the rules of all HTTPRoutes, at each Gateway that they are attached to."""
-    policies = Policies(manifests, "BackendTrafficPolicy", "EnvoyExtensionPolicy")
+    policies = Policies(manifests, "BackendTrafficPolicy", "SecurityPolicy", "EnvoyExtensionPolicy")
     entries = by_entry(processors)
     return [
         Rule(
@@ -94,6 +97,7 @@ def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
             given=rule,
             parents=parents,
             traffic=policies.in_force("BackendTrafficPolicy", route, rule, parents),
+            security=policies.in_force("SecurityPolicy", route, rule, parents),
             extensions=extensions,
             asked=asked_of(extensions, entries),
         )
@@ -107,6 +111,11 @@ def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
 
 def _cluster(route: LocatedMap, at: int, gateway: Name) -> str:
     return "/".join(filter(None, (*gateway[::-1], namespace_said(route), name_of(route), str(at))))
+
+
+def has_global_limit(rule: Rule) -> bool:
+    """Return whether a rule's policy asks the rate limit service."""
+    return "global" in inner(rule.traffic, "rateLimit")
 
 
 def buffer_limit(rule: Rule) -> int | None:
@@ -135,12 +144,12 @@ def routes_of(rule: Rule) -> Iterator[Ranked]:
         upgrade_configs=[{"upgrade_type": name} for name in _upgrades(rule)],
     )
     enabled: dict[str, Any] = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
-    if "global" in inner(rule.traffic, "rateLimit"):
+    if has_global_limit(rule):
         asked = [{"actions": [{"generic_key": {"descriptor_value": rule.cluster}}]}]
         enabled[RATE_LIMITER] = {"@type": RATE_LIMIT_PER_ROUTE, "rate_limits": asked}
     if limit := buffer_limit(rule):
         enabled[BUFFER_FILTER] = {"@type": BUFFER_PER_ROUTE, "buffer": {"max_request_bytes": limit}}
-    enabled |= {name: {"@type": FILTER_CONFIG} for name in compressions(rule)}
+    enabled |= {name: {"@type": FILTER_CONFIG} for name in (*names_of(rule.security), *compressions(rule))}
     changes = _changes(rule)
     for given, match in matches_of(rule.given):
         route = made(
