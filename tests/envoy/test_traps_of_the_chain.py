@@ -6,15 +6,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.envoy.harness.biting import Bitten, post
+from tests.envoy.harness.biting import Bitten, post, refusal
 from tests.envoy.harness.building import Build, addresses
 from tests.envoy.harness.calls import SHORT_TEXT, chat
 from tests.envoy.harness.eavesdropper import Eavesdropper, header_names
-from tests.envoy.harness.gateway import Document, Gateway, connection_manager, moved_to
+from tests.envoy.harness.gateway import Document, Gateway, connection_manager, load, moved_to
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
 from tests.plain import NO_AUTHORITIES
-from tests.traps.bitten import BITTEN
+from tests.traps.bitten import BITTEN, bitten
 from tests.traps.bitten_chain import endpoint_picker
 
 
@@ -24,6 +24,20 @@ def eavesdropper() -> Iterator[Eavesdropper]:
     eavesdropper = Eavesdropper()
     yield eavesdropper
     eavesdropper.stop()
+
+
+def test_envoy_refuses_a_filter_after_the_end(tmp_path: Path) -> None:
+    """Envoy rejects the configuration, and names the filter that has to be last."""
+    said = refusal(bitten("after-the-end"), tmp_path)
+    assert "terminal filter named envoy.filters.http.router" in said
+    assert "must be the last filter" in said
+
+
+def test_envoy_refuses_a_chain_without_an_end(tmp_path: Path) -> None:
+    """So it does where the router's filter has taken the place of the last one."""
+    document = load("streamed")
+    connection_manager(document)["http_filters"].pop()
+    assert "the last (terminal) filter (envoy.filters.http.ext_proc)" in refusal(document, tmp_path)
 
 
 def test_compressor_behind_the_router(

@@ -17,6 +17,7 @@ from tests.envoy.harness.gateway import (
     virtual_host,
 )
 from tests.traps.bitten_chain import (
+    after_the_end,
     always_on,
     auth_after,
     authorized_by_body,
@@ -360,6 +361,7 @@ _BITES: tuple[Bite, ...] = (
     cluster_ip,
     slow_connect,
     duplicate_filter_name,
+    after_the_end,
     pool_header_changed,
     always_on,
     decompressor_before,

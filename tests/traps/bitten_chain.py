@@ -22,6 +22,13 @@ def duplicate_filter_name(document: Document) -> None:
     endpoint_picker(document, EXT_PROC, before=False)
 
 
+def after_the_end(document: Document) -> None:
+    """Add a filter at the end of the list, as an EnvoyFilter with the operation ADD does."""
+    filters = connection_manager(document)["http_filters"]
+    settings = {"@type": f"{KINDS}.filters.http.cors.v3.Cors"}
+    filters.append({"name": "cors", "typed_config": settings})
+
+
 def pool_header_changed(document: Document) -> None:
     """Remove the pool header before the route is chosen."""
     mutations = {"request_mutations": [{"remove": "x-token-budget-pool"}]}

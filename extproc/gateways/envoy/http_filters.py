@@ -37,6 +37,7 @@ _KINDS: Final = {
     "basic_auth": Kind.AUTH,
     "api_key_auth": Kind.AUTH,
     "rbac": Kind.AUTH,
+    "router": Kind.TERMINAL,
     "buffer": Kind.BUFFER,
     "file_system_buffer": Kind.FILE_BUFFER,
 }

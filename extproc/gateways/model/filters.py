@@ -18,6 +18,7 @@ class Kind(StrEnum):
     AUTH = "authentication"
     BUFFER = "buffer"
     FILE_BUFFER = "file_system_buffer"
+    TERMINAL = "router"
     OTHER = "other"
 
 

@@ -22,6 +22,14 @@ def _duplicate_filter_name(gateway: Gateway, _: Router) -> Iterator[Hit]:
         seen.add(each.name)
 
 
+def _after_the_end(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    end = next((each for each in gateway.filters if each.kind is Kind.TERMINAL), None)
+    for each in gateway.filters[gateway.filters.index(end) + 1 :] if end else ():
+        yield Hit(each.place, f'"{each.name}" is after "{end.name}"')
+    if end is None and gateway.filters[-1].name == gateway.processor.name:
+        yield Hit(gateway.processor.place, f'"{gateway.processor.name}" is the last filter')
+
+
 def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for each in split(gateway)[1]:
         if router.sets[0] in each.changes and is_on(gateway, each):
@@ -83,6 +91,17 @@ TRAPS: Final = (
         "Another name for the router's filter, such as `dualpool`.",
         _duplicate_filter_name,
         "test_filter_order.py::test_our_filter_is_not_asked_by_the_picker_s_name",
+    ),
+    Trap(
+        "after-the-end",
+        Severity.ERROR,
+        "The last filter has to be the one that sends requests on, envoy.filters.http.router: Envoy refuses a "
+        "listener with another one after it or in its place. A gateway that was running keeps its former "
+        "configuration, and never asks the router.",
+        "Put the filter before envoy.filters.http.router (Istio: INSERT_BEFORE it, not ADD or REPLACE, nor "
+        "INSERT_AFTER it or without a subFilter; Envoy Gateway: patch http_filters/0, not http_filters/-).",
+        _after_the_end,
+        "test_traps_of_the_chain.py::test_envoy_refuses_a_filter_after_the_end",
     ),
     Trap(
         "pool-header-changed",

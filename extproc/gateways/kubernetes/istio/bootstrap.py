@@ -13,26 +13,25 @@ from typing import Any, Final
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from extproc.gateways.kubernetes.istio.clusters import Destinations
-from extproc.gateways.kubernetes.istio.merging import filter_merged, message_merged, settings_merged
+from extproc.gateways.kubernetes.istio.http_filters import http_filters
+from extproc.gateways.kubernetes.istio.merging import message_merged, settings_merged
 from extproc.gateways.kubernetes.istio.routes import hosts_of
 from extproc.gateways.kubernetes.istio.scope import patches_of, settings_of
 from extproc.gateways.kubernetes.istio.switches import passes_expect
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     inner,
-    items_of,
     made,
     text_of,
 )
-from extproc.gateways.kubernetes.type_names import EXT_PROC, MANAGER, ROUTER
-from extproc.gateways.parsing.sources import LocatedList, LocatedMap, Place
+from extproc.gateways.kubernetes.type_names import MANAGER
+from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = ["bootstrap_of"]
 
-PICKER: Final = "envoy.filters.http.ext_proc"
-_ROUTER: Final = "envoy.filters.http.router"
 _MANAGERS: Final = ("", "envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
 
 
@@ -40,6 +39,9 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     """Return the bootstrap of a gateway that has these EnvoyFilters."""
     place, patches = next(manifests.of("EnvoyFilter")).place, patches_of(manifests)
     hosts = [_patched_host(host, patches) for host in hosts_of(manifests)]
+    table = made(place, name="routes", virtual_hosts=hosts)
+    for patch in _of(patches, "ROUTE_CONFIGURATION"):
+        table = message_merged(table, inner(patch, "patch", "value"), RouteConfiguration.DESCRIPTOR)
     manager = made(
         place,
         **{"@type": MANAGER},
@@ -47,8 +49,8 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         stream_idle_timeout="0s",
         upgrade_configs=[{"upgrade_type": "websocket"}],
         proxy_100_continue=passes_expect(manifests),
-        route_config=made(place, name="routes", virtual_hosts=hosts),
-        http_filters=_http_filters(manifests, patches, place),
+        route_config=table,
+        http_filters=http_filters(manifests, patches, place),
     )
     for patch in _of(patches, "NETWORK_FILTER"):
         if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
@@ -67,40 +69,6 @@ def _of(patches: Iterable[LocatedMap], kind: str, *operations: str) -> Iterator[
     for patch in patches:
         if text_of(patch, "applyTo") == kind and text_of(inner(patch, "patch"), "operation") in wanted:
             yield patch
-
-
-def _http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place) -> LocatedList:
-    """Return the filter chain with the patches applied; filters that they refer to are assumed to exist."""
-    chain = LocatedList(place, [made(place, name=_ROUTER, typed_config={"@type": ROUTER})])
-    picked = any(
-        text_of(each, "kind") == "InferencePool" for route in manifests.of("HTTPRoute") for each in _refs(route)
-    )
-    if picked:
-        chain.insert(0, _picker(place))
-    for patch in _of(patches, "HTTP_FILTER", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD"):
-        anchor = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
-        names = [each.get("name") for each in chain]
-        if anchor and anchor not in names:
-            chain.insert(len(chain) - 1, _picker(place) if anchor == PICKER else made(place, name=anchor))
-            names = [each.get("name") for each in chain]
-        operation = text_of(inner(patch, "patch"), "operation")
-        at = {"INSERT_FIRST": 0, "ADD": len(chain)}.get(operation, names.index(anchor) if anchor else 0)
-        chain.insert(at + (operation == "INSERT_AFTER"), inner(patch, "patch", "value"))
-    for patch in _of(patches, "HTTP_FILTER", "MERGE"):
-        anchor = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
-        value = inner(patch, "patch", "value")
-        chain[:] = [filter_merged(each, value) if each.get("name") == anchor else each for each in chain]
-    return chain
-
-
-def _picker(place: Place) -> LocatedMap:
-    service = {"envoy_grpc": {"cluster_name": "endpoint-picker"}}
-    return made(place, name=PICKER, typed_config={"@type": EXT_PROC, "grpc_service": service})
-
-
-def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
-    for rule in items_of(inner(route, "spec"), "rules"):
-        yield from items_of(rule, "backendRefs")
 
 
 def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:

@@ -9,9 +9,10 @@ from extproc.gateways.parsing.typed import STRUCTS
 
 __all__ = ["unapplied"]
 
-# By kind of object, the operations that istio.py applies.
+# By kind of object, the operations that are applied.
 APPLIED: Final = {
-    "HTTP_FILTER": ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD", "MERGE"),
+    "HTTP_FILTER": ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD", "MERGE", "REPLACE", "REMOVE"),
+    "ROUTE_CONFIGURATION": ("MERGE",),
     "NETWORK_FILTER": ("MERGE",),
     "LISTENER": ("MERGE",),
     "HTTP_ROUTE": ("MERGE",),
