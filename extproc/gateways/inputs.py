@@ -10,6 +10,7 @@ from extproc.gateways.envoy.resources import Resources, of_bootstrap, of_config_
 from extproc.gateways.kubernetes.envoy_gateway import bootstrap as envoy_gateway
 from extproc.gateways.kubernetes.envoy_gateway import patches as envoy_gateway_patches
 from extproc.gateways.kubernetes.envoy_gateway.filters import unordered
+from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
 from extproc.gateways.kubernetes.istio import bootstrap as istio
 from extproc.gateways.kubernetes.istio import patches as istio_patches
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of
@@ -25,6 +26,8 @@ __all__ = ["Read", "read_gateways"]
 BOOTSTRAP: Final = ("static_resources", "staticResources", "dynamic_resources", "dynamicResources")
 # A file of some of them has this one, with a type for each: a kustomization has it, too, with the names of files.
 FILE: Final = "resources"
+# Those that insert the router's filter.
+ASKING: Final = ("EnvoyFilter", "EnvoyExtensionPolicy", "EnvoyPatchPolicy")
 ROUTES: Final = ("HTTPRoute", "VirtualService")
 _TYPE: Final = "type.googleapis.com/envoy.config."
 
@@ -48,8 +51,8 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
     unchecked += unordered(manifests)
-    if any(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")) and not any(manifests.of(*ROUTES)):
-        place = next(manifests.of("EnvoyFilter", "EnvoyExtensionPolicy")).place
+    if any(manifests.of(*ASKING)) and not any(manifests.of(*ROUTES)):
+        place = next(manifests.of(*ASKING)).place
         said = "no routes (HTTPRoutes, or VirtualServices of Istio) are in the input, and so are not checked"
         unchecked.append(f"{place}: {said}")
     held, unread = _held(manifests)
@@ -61,7 +64,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
         sources = ", ".join(dict.fromkeys(each.place.source for each in documents)) or "nothing"
         raise ConfigurationError(
             f"no ext_proc filter in {sources}: give all files of one gateway (for Istio its EnvoyFilter, for "
-            "Envoy Gateway its EnvoyExtensionPolicy, each with its routes)",
+            "Envoy Gateway its EnvoyExtensionPolicy or EnvoyPatchPolicy, each with its routes)",
             *(f"not checked: {said}" for said in _unknown_types_last(unchecked)),
         )
     found = [each for each in found if each.forwards] or found
@@ -142,5 +145,5 @@ def _is_file(document: LocatedMap) -> bool:
 def _translated(manifests: Manifests) -> Iterable[tuple[Resources, Flavour]]:
     if any(manifests.of("EnvoyFilter")):
         yield of_bootstrap(istio.bootstrap_of(manifests)), Flavour.ISTIO
-    if any(manifests.of("EnvoyExtensionPolicy")):
+    if any(manifests.of("EnvoyExtensionPolicy")) or Patches(manifests).insert_processors:
         yield of_bootstrap(envoy_gateway.bootstrap_of(manifests)), Flavour.ENVOY_GATEWAY

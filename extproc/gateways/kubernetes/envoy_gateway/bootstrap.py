@@ -11,7 +11,8 @@ from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
 from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
-from extproc.gateways.kubernetes.envoy_gateway.patches import patched
+from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, listeners_of, named_listeners
+from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
 from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
@@ -42,12 +43,11 @@ ANY_HOST: Final = "*"
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
     """Return a bootstrap with the listeners of each Gateway on which a processor is asked.
 
-    If it is asked on none, return one listener with all routes and processors.
+    If it is asked on none, return one listener with all routes and processors of policies, none without these.
     """
-    place = next(manifests.of("EnvoyExtensionPolicy")).place
-    processors = processors_of(manifests)
+    place = next(manifests.of("EnvoyExtensionPolicy", "EnvoyPatchPolicy")).place
+    processors, patches = processors_of(manifests), Patches(manifests)
     rules = rules_of(manifests, processors)
-    asking = [each for each in _by_gateway(rules) if any(rule.asked for rule in each)]
     backends = backends_of(manifests)
     clusters = [
         *map(cluster_of, processors),
@@ -58,14 +58,29 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     ]
     policies, proxies = Policies(manifests, "ClientTrafficPolicy"), Proxies(manifests)
     listeners = []
-    for of_gateway in asking or [rules]:
-        proxy = proxies.of_gateway(*(of_gateway[0].gateway if of_gateway else ("", ""))) or LocatedMap(place)
-        filters = http_filters(place, of_gateway, _asked(of_gateway) or processors, proxy)
-        hosts = _virtual_hosts(of_gateway, proxy)
+    every = [(Listener("", ""), rules)] if processors or not rules else []
+    for listener, served in _asking(manifests, rules, patches) or every:
+        proxy = proxies.of_gateway(listener.gateway, listener.namespace) or LocatedMap(place)
+        filters = http_filters(place, served, _asked(served) or processors, proxy)
+        hosts = _virtual_hosts(served, proxy)
         # Without rules it cannot be told whose policies these are.
-        clients = _clients(of_gateway, policies) if of_gateway else [*manifests.of("ClientTrafficPolicy")]
-        listeners += [_listener(each, hosts, filters, manifests) for each in clients or [LocatedMap(place)]]
-    return made(place, static_resources=made(place, listeners=listeners, clusters=clusters))
+        clients = (
+            policies.of_clients(listener.parents(served)) if served else [*manifests.of("ClientTrafficPolicy")]
+        )
+        made_of = (_listener(each, hosts, filters) for each in clients or [LocatedMap(place)])
+        listeners += [patches.applied(each, listener) for each in made_of]
+    return made(place, static_resources=made(place, listeners=listeners, clusters=[*clusters, *patches.clusters]))
+
+
+def _asking(manifests: Manifests, rules: list[Rule], patches: Patches) -> list[tuple[Listener, list[Rule]]]:
+    """Return the listeners on which a processor is asked, each with the rules that it serves."""
+    named, found = named_listeners(manifests), []
+    for of_gateway in _by_gateway(rules):
+        for listener in listeners_of(of_gateway[0].gateway, of_gateway, named, patches.names):
+            served = [each for each in of_gateway if listener.serves(each)]
+            if any(each.asked for each in served) or patches.insert_processor_into(listener):
+                found.append((listener, served))
+    return found
 
 
 def _by_gateway(rules: list[Rule]) -> list[list[Rule]]:
@@ -83,13 +98,7 @@ def _asked(rules: list[Rule]) -> list[ExtProc]:
     return list(dict.fromkeys(each for rule in rules for each in rule.asked))
 
 
-def _clients(rules: list[Rule], policies: Policies) -> list[LocatedMap]:
-    return policies.of_clients(list(dict.fromkeys(each for rule in rules for each in rule.parents)))
-
-
-def _listener(
-    client: LocatedMap, hosts: list[LocatedMap], filters: list[LocatedMap], manifests: Manifests
-) -> LocatedMap:
+def _listener(client: LocatedMap, hosts: list[LocatedMap], filters: list[LocatedMap]) -> LocatedMap:
     """Return a listener with a ClientTrafficPolicy, an empty one if there is none."""
     http2 = inner(client, "spec", "http2")
     windows = {
@@ -108,7 +117,6 @@ def _listener(
         http_filters=filters,
         early_header_mutation_extensions=[_stripping(client)],
     )
-    manager = patched(manager, manifests)
     network = made(client.place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     connection = inner(client, "spec", "connection")
     limit = bytes_of(text_of(connection, "bufferLimit", str(BUFFER_BYTES)), connection.place)

@@ -1,55 +1,118 @@
-"""EnvoyPatchPolicies: fields of the connection manager are set, and whatever else they patch is reported."""
+"""EnvoyPatchPolicies: patches of listeners, of their filters and routes, and clusters that they add.
+
+Whatever else they patch is reported. Source: `internal/xds/translator/jsonpatch.go` of Envoy Gateway.
+"""
 
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
 
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, made, merged, text_of
+from extproc.gateways.kubernetes.envoy_gateway.followed import (
+    CLUSTER,
+    FILTERS,
+    LISTENER,
+    ROUTES,
+    kind_of,
+    steps_of,
+    sure_of,
+)
+from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, named_listeners
+from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, patched_at
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, number_of, text_of
+from extproc.gateways.kubernetes.type_names import EXT_PROC, FILTER_CONFIG
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["patched", "unapplied"]
-
-MANAGER_PATH: Final = "/filters/0/typed_config/"
+__all__ = ["Patches", "unapplied"]
 
 
-def patched(manager: LocatedMap, manifests: Manifests) -> LocatedMap:
-    """Return the connection manager with the fields that patches set in it."""
-    for patch in _patches(manifests):
-        operation = inner(patch, "operation")
-        if steps := _fields(operation):
-            manager = _set(manager, steps, operation)
-    return manager
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One JSON patch of what is called `name`."""
+
+    kind: str
+    name: str
+    given: LocatedMap
+    steps: Steps | None
+    """None if it cannot be followed."""
+
+    @property
+    def operation(self) -> LocatedMap:
+        """What it does."""
+        return inner(self.given, "operation")
+
+    @property
+    def processor(self) -> str | None:
+        """The name of the external processor that it inserts among the filters, None if it inserts none."""
+        if self.steps is None or self.steps[:-1] != FILTERS or text_of(self.operation, "op") == "remove":
+            return None
+        value = inner(self.operation, "value")
+        return text_of(value, "name") if EXT_PROC in str(value) else None
+
+
+class Patches:
+    """The patches of all policies in the order in which they are applied."""
+
+    def __init__(self, manifests: Manifests) -> None:
+        specs, sure = [inner(each, "spec") for each in manifests.of("EnvoyPatchPolicy")], sure_of(manifests)
+        self.all = [
+            Patch(kind_of(each), text_of(each, "name"), each, steps_of(each, sure))
+            for spec in sorted(specs, key=lambda each: number_of(each, "priority", 0))
+            for each in items_of(spec, "jsonPatches")
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the listeners that are patched."""
+        return [each.name for each in self.all if each.kind == LISTENER]
+
+    @property
+    def clusters(self) -> list[LocatedMap]:
+        """The clusters that are added."""
+        return [
+            inner(each.operation, "value") for each in self.all if each.kind == CLUSTER and each.steps is not None
+        ]
+
+    @property
+    def insert_processors(self) -> bool:
+        """Whether an external processor is inserted into the filters of any listener."""
+        return any(each.processor is not None for each in self.all)
+
+    def insert_processor_into(self, listener: Listener) -> bool:
+        """Return whether one is inserted into those of this listener."""
+        return any(each.processor is not None for each in self._of(listener))
+
+    def applied(self, values: LocatedMap, listener: Listener) -> LocatedMap:
+        """Return a listener's configuration with its patches.
+
+        A processor that routes may enable by patches that cannot be followed is taken to be on.
+        """
+        patches = list(self._of(listener))
+        for each in patches:
+            if each.steps is not None:
+                values = patched_at(values, each.steps, each.operation)
+        untold = str([each.operation for each in patches if each.kind == ROUTES and each.steps is None])
+        for each in patches:
+            if each.processor and each.processor in untold:
+                values = _enabled(values, each.processor, each.operation)
+        return values
+
+    def _of(self, listener: Listener) -> Iterator[Patch]:
+        return (each for each in self.all if each.kind in {LISTENER, ROUTES} and listener.is_called(each.name))
 
 
 def unapplied(manifests: Manifests) -> Iterator[str]:
-    """Yield a sentence for each patch whose effect is not known."""
-    for patch in _patches(manifests):
-        operation = inner(patch, "operation")
-        if not _fields(operation):
-            kind = text_of(patch, "type").rpartition(".")[2]
-            words = (text_of(operation, "op"), kind, text_of(operation, "jsonPath"), text_of(operation, "path"))
-            said = " ".join(word for word in words if word)
-            yield f"{patch.place}: the patch ({said}) is not applied, and so is not checked"
+    """Yield a sentence for each patch whose effect is not known, or that is of a listener that no Gateway has."""
+    named = named_listeners(manifests)
+    for each in Patches(manifests).all:
+        if each.steps is None:
+            op, path = (text_of(each.operation, name) for name in ("op", "path"))
+            said = " ".join(word for word in (op, each.kind, text_of(each.operation, "jsonPath"), path) if word)
+            yield f"{each.given.place}: the patch ({said}) is not applied, and so is not checked"
+        elif each.kind != CLUSTER and named and not any(listener.is_called(each.name) for listener in named):
+            yield f'{each.given.place}: no Gateway in the input has the listener "{each.name}" that is patched'
 
 
-def _set(values: LocatedMap, steps: list[str], operation: LocatedMap) -> LocatedMap:
-    """Return the values with a field set as JSON Patch does: whatever it held before is replaced."""
-    first, *rest = steps
-    value = _set(inner(values, first), rest, operation) if rest else operation.get("value")
-    kept = LocatedMap(values.place, {name: held for name, held in values.items() if name != first})
-    kept.places = dict(values.places)
-    return merged(kept, made(operation.place, **{first: value}))
-
-
-def _patches(manifests: Manifests) -> Iterator[LocatedMap]:
-    for policy in manifests.of("EnvoyPatchPolicy"):
-        yield from items_of(inner(policy, "spec"), "jsonPatches")
-
-
-def _fields(operation: LocatedMap) -> list[str]:
-    """Return the path of the field of the connection manager that is set, empty if it is anything else.
-
-    An index may mean another filter or route than in our translation: what it is the index of, is not all known.
-    """
-    steps = text_of(operation, "path").partition(MANAGER_PATH)[2].split("/")
-    known = "jsonPath" not in operation and text_of(operation, "op") in ("add", "replace")
-    return steps if known and not any(step in ("", "-") or step.isdecimal() for step in steps) else []
+def _enabled(values: LocatedMap, name: str, operation: LocatedMap) -> LocatedMap:
+    """Return a listener's configuration with a filter that is on wherever no route says something else."""
+    on = LocatedMap(operation.place, {"@type": FILTER_CONFIG})
+    added = LocatedMap(operation.place, {"op": "add", "value": on})
+    return patched_at(values, (*FILTERS[:-1], "route_config", "typed_per_filter_config", name), added)

@@ -11,13 +11,14 @@ from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, agree
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, laid_over, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Name", "Parent", "Policies"]
+__all__ = ["OTHER_SECTION", "Name", "Parent", "Policies"]
 
 RULE: Final = 0
 ROUTE: Final = 1
 LISTENER: Final = 2
 GATEWAY: Final = 3
-_OTHER_SECTION: Final = "(of a ListenerSet)"
+OTHER_SECTION: Final = "(of a ListenerSet)"
+"""The section of a Gateway that stands for the listeners of its ListenerSets."""
 _BY_LABELS: Final = "(by labels)"
 
 
@@ -62,7 +63,7 @@ class Policies:
             if kind != "Gateway" and name in self._sets:
                 of_set = self._sets[name]
                 parents.append(
-                    Parent("Gateway", text_of(of_set, "name"), text_of(of_set, "namespace"), _OTHER_SECTION)
+                    Parent("Gateway", text_of(of_set, "name"), text_of(of_set, "namespace"), OTHER_SECTION)
                 )
             last = parents[-1]
             found.setdefault((last.name, last.namespace) if last.kind == "Gateway" else ("", ""), []).extend(

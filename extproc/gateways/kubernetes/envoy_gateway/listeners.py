@@ -1,0 +1,112 @@
+"""The listeners of a Gateway: which rules they serve, and by which names EnvoyPatchPolicies mean them.
+
+Source: `xdsListenerName` in Envoy Gateway's `internal/xds/translator`, and the Gateway API's rules of attachment.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from extproc.gateways.kubernetes.envoy_gateway.policies import OTHER_SECTION, Name, Parent
+from extproc.gateways.kubernetes.envoy_gateway.routes import Rule
+from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace_said
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
+from extproc.gateways.parsing.sources import LocatedMap
+
+__all__ = ["Listener", "listeners_of", "named_listeners"]
+
+# With Envoy Gateway's flag XDSNameSchemeV2.
+_BY_PORT: Final = re.compile(r"(?:tcp|udp|https?)-(\d+)")
+_HTTP: Final = ("HTTP", "HTTPS")
+_SAME: Final = "Same"
+_WILDCARD: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listener of a Gateway; "" is what the input does not tell, and may be any."""
+
+    gateway: str
+    namespace: str
+    section: str = ""
+    first: str = ""
+    """The first listener of its port: they are one in Envoy, with the name of that one."""
+    port: str = ""
+    hostname: str = ""
+    only_own: bool = False
+    """It takes routes of the Gateway's namespace only."""
+
+    def is_called(self, name: str) -> bool:
+        """Return whether Envoy Gateway's name for it may be this: NAMESPACE/GATEWAY/LISTENER, or as tcp-80."""
+        if by_port := _BY_PORT.fullmatch(name):
+            return agree(self.port, by_port[1])
+        namespace, _, rest = name.partition("/")
+        gateway, _, section = rest.partition("/")
+        said = (self.namespace, namespace), (self.gateway, gateway), (self.first, section)
+        return all(agree(its, other) for its, other in said)
+
+    def serves(self, rule: Rule) -> bool:
+        """Return whether a rule of its Gateway is attached to it."""
+        gateways = [each for each in rule.parents if each.kind == "Gateway"]
+        hosts = texts_of(inner(rule.route, "spec"), "hostnames")
+        return (
+            (not gateways or any(agree(each.section, self.section) for each in gateways))
+            and (not hosts or not self.hostname or any(_overlap(each, self.hostname) for each in hosts))
+            and (not self.only_own or agree(namespace_said(rule.route), self.namespace))
+        )
+
+    def parents(self, rules: Iterable[Rule]) -> list[Parent]:
+        """Return what these rules are attached to at this listener, each once."""
+        found = dict.fromkeys(each for rule in rules for each in rule.parents)
+        if self.section in {"", OTHER_SECTION}:
+            return list(found)
+        own = (each for each in found if each.kind == "Gateway" and agree(each.section, self.section))
+        return list(dict.fromkeys(replace(each, section=self.section) for each in own))
+
+
+def named_listeners(manifests: Manifests) -> list[Listener]:
+    """Return the HTTP listeners of all Gateways in the input."""
+    return [each for gateway in manifests.of("Gateway") for each in _listeners(gateway)]
+
+
+def _listeners(gateway: LocatedMap) -> Iterator[Listener]:
+    first: dict[str, str] = {}
+    for each in items_of(inner(gateway, "spec"), "listeners"):
+        if text_of(each, "protocol", _HTTP[0]) in _HTTP:
+            section, port = text_of(each, "name"), text_of(each, "port")
+            yield Listener(
+                name_of(gateway),
+                namespace_said(gateway),
+                section,
+                first.setdefault(port, section),
+                port,
+                text_of(each, "hostname"),
+                text_of(inner(each, "allowedRoutes", "namespaces"), "from", _SAME) == _SAME,
+            )
+
+
+def listeners_of(
+    gateway: Name, rules: list[Rule], named: Iterable[Listener], patched: Iterable[str]
+) -> list[Listener]:
+    """Return the listeners of a Gateway that serve any of its rules.
+
+    If the Gateway is not in the input, those that patches name, or else one for all.
+    """
+    whole = Listener(*gateway)
+    found = [each for each in named if each.gateway == whole.gateway and agree(each.namespace, whole.namespace)]
+    if not found:
+        parts = (each.rsplit("/", 1) for each in patched if "/" in each and whole.is_called(each))
+        sections = dict.fromkeys(section for _, section in parts)
+        found = [replace(whole, section=section, first=section) for section in sections] or [whole]
+    elif any(each.section == OTHER_SECTION for rule in rules for each in rule.parents):
+        found.append(replace(whole, section=OTHER_SECTION, first=OTHER_SECTION))
+    return [each for each in found if any(map(each.serves, rules))]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether some host has both names, each of which may begin with a wildcard."""
+    return one == other or any(
+        wide.startswith(_WILDCARD) and name.endswith(wide.removeprefix(_WILDCARD))
+        for wide, name in ((one, other), (other, one))
+    )
