@@ -11,6 +11,7 @@ from extproc.gateways.kubernetes.envoy_gateway import bootstrap as envoy_gateway
 from extproc.gateways.kubernetes.envoy_gateway import patches as envoy_gateway_patches
 from extproc.gateways.kubernetes.envoy_gateway.filters import unordered
 from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
+from extproc.gateways.kubernetes.grants import ungranted
 from extproc.gateways.kubernetes.istio import bootstrap as istio
 from extproc.gateways.kubernetes.istio import patches as istio_patches
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of
@@ -50,7 +51,7 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     manifests = Manifests(tuple(map(_without_nulls, _objects(documents))))
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
-    unchecked += unordered(manifests)
+    unchecked += [*unordered(manifests), *ungranted(manifests)]
     if any(manifests.of(*ASKING)) and not any(manifests.of(*ROUTES)):
         place = next(manifests.of(*ASKING)).place
         said = "no routes (HTTPRoutes, or VirtualServices of Istio) are in the input, and so are not checked"

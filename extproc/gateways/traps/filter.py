@@ -140,8 +140,8 @@ TRAPS: Final = (
         Severity.ERROR,
         "Envoy sends no body before the router has replied to the headers, and by then it has sent them on: "
         "nothing can be routed.",
-        "send_body_without_waiting_for_header_response: true; in Envoy Gateway, which has no field for it, "
-        "body: Buffered.",
+        "send_body_without_waiting_for_header_response: true; in Envoy Gateway, whose policy has no "
+        "field for it, body: Buffered, or an EnvoyPatchPolicy that sets it.",
         _streamed_without_flag,
         "test_router_modes.py::test_misconfigured_gateway",
     ),

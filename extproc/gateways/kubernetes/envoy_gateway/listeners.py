@@ -41,10 +41,8 @@ class Listener:
         """Return whether Envoy Gateway's name for it may be this: NAMESPACE/GATEWAY/LISTENER, or as tcp-80."""
         if by_port := _BY_PORT.fullmatch(name):
             return agree(self.port, by_port[1])
-        namespace, _, rest = name.partition("/")
-        gateway, _, section = rest.partition("/")
-        said = (self.namespace, namespace), (self.gateway, gateway), (self.first, section)
-        return all(agree(its, other) for its, other in said)
+        own, named = (self.namespace, self.gateway, self.first), name.split("/")
+        return len(named) == len(own) and all(map(agree, own, named))
 
     def serves(self, rule: Rule) -> bool:
         """Return whether a rule of its Gateway is attached to it."""
