@@ -101,12 +101,20 @@ def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
             extensions=extensions,
             asked=asked_of(extensions, entries),
         )
-        for route in manifests.of("HTTPRoute")
+        for route in sorted(manifests.of("HTTPRoute"), key=_age)
         for gateways in [policies.gateways_of(route)]
         for gateway, parents in gateways.items()
         for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))
         for extensions in [policies.in_force("EnvoyExtensionPolicy", route, rule, parents)]
     ]
+
+
+def _age(route: LocatedMap) -> tuple[str, str, str]:
+    """Return the key by which routes come before others that are as specific: the oldest first, or else by name.
+
+    Manifests do not have the time of their creation, unless they come from a cluster.
+    """
+    return text_of(inner(route, "metadata"), "creationTimestamp"), namespace_said(route), name_of(route)
 
 
 def _cluster(route: LocatedMap, at: int, gateway: Name) -> str:
