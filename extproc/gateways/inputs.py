@@ -14,6 +14,7 @@ from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
 from extproc.gateways.kubernetes.grants import ungranted
 from extproc.gateways.kubernetes.istio import bootstrap as istio
 from extproc.gateways.kubernetes.istio import patches as istio_patches
+from extproc.gateways.kubernetes.istio.authorization import refusing_policies
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of
 from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.parsing.sources import LocatedList, LocatedMap, read
@@ -52,6 +53,8 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
     found: list[Gateway] = []
     unchecked = [*istio_patches.unapplied(manifests), *envoy_gateway_patches.unapplied(manifests)]
     unchecked += [*unordered(manifests), *ungranted(manifests)]
+    if any(manifests.of("EnvoyFilter")):
+        unchecked += refusing_policies(manifests)
     if any(manifests.of(*ASKING)) and not any(manifests.of(*ROUTES)):
         place = next(manifests.of(*ASKING)).place
         said = "no routes (HTTPRoutes, or VirtualServices of Istio) are in the input, and so are not checked"

@@ -3,21 +3,19 @@
 Source: Istio's `networking/core/route/retry`, and `config/kube/gateway` for the Gateway API.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
-from extproc.core.errors import ConfigurationError
+from extproc.gateways.kubernetes.istio.mesh import meshes_of
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     inner,
     made,
-    name_of,
     number_of,
     optional_seconds,
     text_of,
     texts_of,
 )
-from extproc.gateways.parsing.sources import LocatedMap, read
+from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = ["mesh_retries", "retry_of_http_route", "retry_of_virtual_service"]
 
@@ -25,32 +23,15 @@ __all__ = ["mesh_retries", "retry_of_http_route", "retry_of_virtual_service"]
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled"
 STATUSES: Final = "retriable-status-codes"
 ATTEMPTS: Final = 2
-# The ConfigMap of Istio's settings, which a revision's name follows, and the key in it.
-MESH: Final = "istio"
-MESH_KEY: Final = "mesh"
 _STATUS_DIGITS: Final = 3
 
 
 def mesh_retries(manifests: Manifests) -> LocatedMap | None:
     """Return the retries of routes that do not mention any, if the input has the mesh's settings and they do."""
-    for each in _meshes(manifests):
+    for each in meshes_of(manifests):
         if "defaultHttpRetryPolicy" in each:
             return inner(each, "defaultHttpRetryPolicy")
     return None
-
-
-def _meshes(manifests: Manifests) -> Iterator[LocatedMap]:
-    for each in manifests.of("ConfigMap"):
-        text = inner(each, "data").get(MESH_KEY)
-        if name_of(each).split("-")[0] == MESH and isinstance(text, str):
-            try:
-                yield from read(text, f"{each.place.source}#{MESH_KEY}")
-            except ConfigurationError:
-                continue  # a template of it
-    for each in manifests.of("IstioOperator"):
-        yield inner(each, "spec", "meshConfig")
-    for each in manifests.of("Istio", "IstioRevision"):
-        yield inner(each, "spec", "values", "meshConfig")
 
 
 def retry_of_virtual_service(rule: LocatedMap, of_mesh: LocatedMap | None) -> LocatedMap | None:

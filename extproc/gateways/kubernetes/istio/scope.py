@@ -16,6 +16,7 @@ from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = [
     "GATEWAY_LABEL",
+    "ROOT_NAMESPACE",
     "Scope",
     "Workload",
     "patches_of",
