@@ -23,10 +23,11 @@ def _duplicate_filter_name(gateway: Gateway, _: Router) -> Iterator[Hit]:
 
 
 def _after_the_end(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    end = next((each for each in gateway.filters if each.kind is Kind.TERMINAL), None)
-    for each in gateway.filters[gateway.filters.index(end) + 1 :] if end else ():
-        yield Hit(each.place, f'"{each.name}" is after "{end.name}"')
-    if end is None and gateway.filters[-1].name == gateway.processor.name:
+    end = next((at for at, each in enumerate(gateway.filters) if each.kind is Kind.TERMINAL), None)
+    if end is not None:
+        for each in gateway.filters[end + 1 :]:
+            yield Hit(each.place, f'"{each.name}" is after "{gateway.filters[end].name}"')
+    elif gateway.filters[-1].name == gateway.processor.name:
         yield Hit(gateway.processor.place, f'"{gateway.processor.name}" is the last filter')
 
 

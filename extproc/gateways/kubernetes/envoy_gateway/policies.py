@@ -45,6 +45,7 @@ class Policies:
             name_of(each): inner(each, "spec", "parentRef") for each in manifests.of("ListenerSet", "XListenerSet")
         }
         self._targeting: dict[tuple[str, str], dict[int, LocatedMap]] = {}
+        self._of_parents: dict[tuple[int, tuple[Parent, ...]], int | None] = {}
         for at, policy in enumerate(manifests.of(*kinds)):
             names = [text_of(each, "name") for each in _references(policy)]
             for name in [*names, *([_BY_LABELS] if items_of(inner(policy, "spec"), "targetSelectors") else [])]:
@@ -77,7 +78,7 @@ class Policies:
         An empty one if none is.
         """
         policies = self._naming(kind, name_of(route), *(each.name for each in parents))
-        ranked = [(_rank(each, route, rule, parents, self._selectors), inner(each, "spec")) for each in policies]
+        ranked = [(self._rank(each, route, rule, parents), inner(each, "spec")) for each in policies]
         found = sorted(((rank, spec) for rank, spec in ranked if rank is not None), key=lambda each: each[0])
         if not found:
             return LocatedMap(route.place)
@@ -88,11 +89,23 @@ class Policies:
     def of_clients(self, parents: list[Parent]) -> list[LocatedMap]:
         """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
         policies = self._naming("ClientTrafficPolicy", *(each.name for each in parents))
-        ranked = [(_rank_of_parents(each, parents, self._selectors), each) for each in policies]
+        ranked = [(self._rank_of_parents(each, parents), each) for each in policies]
         of_listeners = [each for rank, each in ranked if rank == LISTENER]
         of_gateways = [each for rank, each in ranked if rank == GATEWAY][:1]
         own = {text_of(each, "sectionName") for policy in of_listeners for each in _references(policy)}
         return [*of_listeners, *(of_gateways if any(each.section not in own for each in parents) else [])]
+
+    def _rank(self, policy: LocatedMap, route: LocatedMap, rule: LocatedMap, parents: list[Parent]) -> int | None:
+        """Return how specific a policy's closest target is, None if it does not target the rule."""
+        found = (_rank_of_route(policy, route, rule, self._selectors), self._rank_of_parents(policy, parents))
+        return min((rank for rank in found if rank is not None), default=None)
+
+    def _rank_of_parents(self, policy: LocatedMap, parents: list[Parent]) -> int | None:
+        """Return the same for the targets among parents, which thousands of routes have in common."""
+        key = id(policy), tuple(parents)
+        if key not in self._of_parents:
+            self._of_parents[key] = _rank_of_parents(policy, parents, self._selectors)
+        return self._of_parents[key]
 
     def _naming(self, kind: str, *names: str) -> list[LocatedMap]:
         """Return the policies of a kind that may target what has one of these names, in the order of the input."""
@@ -100,23 +113,6 @@ class Policies:
         for name in {_BY_LABELS, *names}:
             targeting |= self._targeting.get((kind, name), {})
         return [targeting[at] for at in sorted(targeting)]
-
-
-def _rank(
-    policy: LocatedMap, route: LocatedMap, rule: LocatedMap, parents: list[Parent], selectors: Selectors
-) -> int | None:
-    """Return how specific a policy's closest target is, None if it does not target the rule."""
-    return min(
-        (
-            rank
-            for rank in (
-                _rank_of_route(policy, route, rule, selectors),
-                _rank_of_parents(policy, parents, selectors),
-            )
-            if rank is not None
-        ),
-        default=None,
-    )
 
 
 def _rank_of_route(policy: LocatedMap, route: LocatedMap, rule: LocatedMap, selectors: Selectors) -> int | None:
