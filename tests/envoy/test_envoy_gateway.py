@@ -6,11 +6,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from extproc.cli.main import main
 from tests.envoy.harness.building import addresses
 from tests.envoy.harness.caller import Caller, Stack
-from tests.envoy.harness.calls import SHORT_TEXT, Call, chat, chat_stream
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, Call, chat, chat_stream
 from tests.envoy.harness.gateway import Document, Envoy
 from tests.envoy.harness.golden import bootstrap, golden
 from tests.envoy.harness.http2 import Http2Client
@@ -27,6 +28,7 @@ from tests.envoy.harness.promises import (
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.router import RouterProcess
 from tests.golden.translate import EGCTL, GOLDEN, question_digest, translated
+from tests.traps.patched import FILTER, SETTINGS
 
 LIMIT_BYTES = 16 << 20
 
@@ -187,6 +189,28 @@ def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:
         client.response()
     (entry,) = caller.access_log()
     assert (True, None) == ("llm-upgrade" in entry["route"], entry["reason"])
+
+
+def test_a_filter_that_a_patch_inserts(
+    router: RouterProcess, pools: Pools, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Instead of a policy's filter, the first one is in STREAMED with its flag, which policies do not have."""
+    document = bootstrap(addresses(router.address, pools))
+    manager = document["staticResources"]["listeners"][0]["defaultFilterChain"]["filters"][0]["typedConfig"]
+    service = manager["httpFilters"].pop(0)["typedConfig"]["grpcService"]
+    inserted = YAML(typ="safe", pure=True).load(FILTER % SETTINGS)
+    inserted["typedConfig"]["grpcService"] = service
+    manager["httpFilters"].insert(0, inserted)
+    for each in manager["routeConfig"]["virtualHosts"][0]["routes"]:
+        each.pop("typedPerFilterConfig", None)
+    envoy = Envoy("envoy-gateway", document, tmp_path)
+    request.addfinalizer(envoy.terminate)
+    caller = Caller(Stack(envoy, router, pools))
+    request.addfinalizer(caller.close)
+    assert ["short", "long"] == [chat(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
+    body = chat_body(MODEL, "word " * 200_000, max_tokens=16)
+    assert sha256(body).hexdigest() == caller.http.post(CHAT, content=body, headers=JSON).headers["x-body-sha256"]
+    assert "early" == caller.received()[-1][1].headers["x-token-budget-reason"]
 
 
 @pytest.mark.skipif(not EGCTL.exists(), reason="the translator is built by `make golden`, in minutes")

@@ -119,9 +119,22 @@ def test_a_server_outside_of_envoy_s_clusters_is_not_checked() -> None:
     assert any("not reached through envoy_grpc" in each for each in found.unchecked)
 
 
-@pytest.mark.parametrize(("operation", "reported"), [("REMOVE", True), ("REPLACE", True), ("MERGE", False)])
-def test_patches_that_are_not_applied_are_reported(operation: str, reported: bool) -> None:  # noqa: FBT001
-    """What an EnvoyFilter removes or replaces is not known, and so is said not to be checked."""
+@pytest.mark.parametrize(
+    ("kind", "operation", "reported"),
+    [
+        ("HTTP_ROUTE", "REMOVE", True),
+        ("HTTP_ROUTE", "INSERT_FIRST", True),
+        ("VIRTUAL_HOST", "REPLACE", True),
+        ("CLUSTER", "REMOVE", True),
+        ("NETWORK_FILTER", "REPLACE", True),
+        ("HTTP_FILTER", "REMOVE", False),
+        ("HTTP_FILTER", "REPLACE", False),
+        ("HTTP_FILTER", "MERGE", False),
+        ("ROUTE_CONFIGURATION", "MERGE", False),
+    ],
+)
+def test_patches_that_are_not_applied_are_reported(kind: str, operation: str, reported: bool) -> None:  # noqa: FBT001
+    """What an EnvoyFilter removes or replaces but for HTTP filters is not known, and said not to be checked."""
     ours = [path.read_text("utf-8") for path in sorted((FILES.parent / "deploy/istio").glob("*.yaml"))]
     other = f"""
         apiVersion: networking.istio.io/v1alpha3
@@ -129,10 +142,10 @@ def test_patches_that_are_not_applied_are_reported(operation: str, reported: boo
         metadata: {{name: other, namespace: istio-system}}
         spec:
           configPatches:
-            - applyTo: HTTP_FILTER
+            - applyTo: {kind}
               match: {{listener: {{filterChain: {{filter: {{subFilter: {{name: other}}}}}}}}}}
               patch: {{operation: {operation}, value: {{name: other}}}}
     """
     found = read_gateways([each for text in (*ours, other) for each in read(text, "file.yaml")], Router())
-    assert reported is any(f"({operation} HTTP_FILTER) is not applied" in each for each in found.unchecked)
+    assert reported is any(f"({operation} {kind}) is not applied" in each for each in found.unchecked)
     assert len(found.unchecked) == reported

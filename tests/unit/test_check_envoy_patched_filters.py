@@ -9,6 +9,7 @@ from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.parsing.sources import read
 from extproc.gateways.router import Router
+from tests.traps.patched import FILTER, SETTINGS
 
 GATEWAY: Final = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -45,19 +46,6 @@ PATCH: Final = """
 """
 CHAIN: Final = "/default_filter_chain/filters/0/typed_config"
 PER_ROUTE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
-# As in the guides of projects that route LLM requests: Envoy's fields in lowerCamelCase, and a cluster of its own.
-FILTER: Final = """{
-        name: dualpool,
-        typedConfig: {
-          "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor,
-          grpcService: {envoyGrpc: {clusterName: dualpool}, timeout: 60s},
-          processingMode: {requestBodyMode: STREAMED, responseHeaderMode: SKIP},
-          %s
-        }}"""
-SETTINGS: Final = """
-          failureModeAllow: true, messageTimeout: 0.5s, sendBodyWithoutWaitingForHeaderResponse: true,
-          disableImmediateResponse: true, metadataOptions: {receivingNamespaces: {untyped: [dualpool]}},
-          mutationRules: {disallowAll: true, allowExpression: {regex: x-token-budget-.*}}"""
 CLUSTER: Final = """{
         name: dualpool, type: STRICT_DNS, connect_timeout: 1s,
         http2_protocol_options: {connection_keepalive: {interval: 15s, timeout: 5s}},

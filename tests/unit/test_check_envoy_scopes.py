@@ -22,7 +22,7 @@ spec:
     - applyTo: NETWORK_FILTER
       match: {{{match}}}
       patch: {{operation: MERGE, value: {{typed_config: {{"@type": {manager}, {cut}}}}}}}
-    - applyTo: HTTP_FILTER
+    - applyTo: HTTP_ROUTE
       match: {{{match}}}
       patch: {{operation: REMOVE}}
 """
