@@ -75,6 +75,12 @@ def test_a_filter_of_ours_at_the_end() -> None:
     assert ({"after-the-end"}, ()) == checked(old="operation: INSERT_BEFORE", new="operation: ADD")
 
 
+def test_a_filter_that_is_merged_but_not_there() -> None:
+    """A merge brings no filter: Istio has an endpoint picker's only for routes to InferencePools."""
+    asking = f'{{typed_config: {{"@type": {KINDS}ext_proc.v3.ExternalProcessor, failure_mode_allow: true}}}}'
+    assert (set(), ()) == checked(patch("MERGE", at("envoy.filters.http.ext_proc"), asking))
+
+
 def test_a_filter_that_is_replaced() -> None:
     """Only the new one is left: the first of its name, where it was."""
     compressing, other = patch("INSERT_BEFORE", at(ROUTER), COMPRESSOR), patch("REPLACE", at("gzip"), LIMIT)

@@ -175,7 +175,8 @@ TRAPS: Final = (
         "auth-after",
         Severity.WARNING,
         "The router also reads requests that are then refused: they cost it time, and are counted in its metrics.",
-        "Put authentication before the router's filter.",
+        "Put authentication before the router's filter (Envoy Gateway: authorization rules by filterOrder in an "
+        "EnvoyProxy).",
         after(Kind.AUTH),
         "test_traps_of_the_chain.py::test_authentication_behind_the_router",
     ),

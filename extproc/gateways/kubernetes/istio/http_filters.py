@@ -29,7 +29,7 @@ def http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place) 
     if picked:
         chain.insert(0, _picker(place))
     mine = [each for each in patches if text_of(each, "applyTo") == "HTTP_FILTER"]
-    for patch in mine:
+    for patch in (each for each in mine if _operation(each) != "MERGE"):
         _change(chain, patch, place)
     for patch in (each for each in mine if _operation(each) == "MERGE"):
         anchor, value = _anchor(patch), inner(patch, "patch", "value")
