@@ -6,10 +6,12 @@ import pytest
 
 from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
+from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
+from extproc.gateways.kubernetes.envoy_gateway.processors import processors_of
 from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
 from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of, rules_of
 from extproc.gateways.kubernetes.manifests import Manifests
-from extproc.gateways.parsing.sources import read
+from extproc.gateways.parsing.sources import LocatedMap, Place, read
 from extproc.gateways.router import Router
 from tests.unit.test_check_envoy_manifests import DEPLOYED, ROOT
 from tests.unit.test_check_envoy_policies import FULL_DUPLEX, GUARDED, traffic, traps
@@ -150,6 +152,19 @@ def test_an_order_that_is_not_known(order: str, unchecked: bool) -> None:  # noq
     texts = [*(path.read_text("utf-8") for path in paths), *proxied(order)]
     found = read_gateways([each for text in texts for each in read(text, "file.yaml")], Router())
     assert unchecked == any("the order of" in each for each in found.unchecked)
+
+
+def test_processors_of_several_policies() -> None:
+    """The first ones of all policies come before the second ones, each by the names of their policies."""
+    policy = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: %s}
+spec: {extProc: [{backendRefs: [{name: a}]}, {backendRefs: [{name: b}]}]}
+"""
+    manifests = Manifests(tuple(each for name in ("z", "c") for each in read(policy % name, "file.yaml")))
+    filters = http_filters(Place("file.yaml"), [], processors_of(manifests), LocatedMap(Place("file.yaml")))
+    assert ["c/0", "z/0", "c/1", "z/1"] == ["/".join(each["name"].split("/")[-2:]) for each in filters[:-1]]
 
 
 CAP: Final = "buffer-below-body-cap"

@@ -40,10 +40,22 @@ def http_filters(
         # It asks its server on routes that have a limit by it, and lets requests of the others pass.
         rest.append(made(place, name=RATE_LIMITER, disabled=True, typed_config={"@type": RATE_LIMIT}))
     first = [each for each in guards if each["name"] != AUTHORIZATION]
-    found = [*first, *held, *map(filter_of, processors), *programs_of(rules), *rest, *compressors_of(rules)]
+    found = [
+        *first,
+        *held,
+        *map(filter_of, sorted(processors, key=_place_in_policy)),
+        *programs_of(rules),
+        *rest,
+        *compressors_of(rules),
+    ]
     for position in items_of(proxy, "filterOrder"):
         found = _moved(found, position)
     return [*found, made(place, name="envoy.filters.http.router", typed_config={"@type": ROUTER})]
+
+
+def _place_in_policy(processor: ExtProc) -> tuple[int, str]:
+    """Return the key by which processors are sorted: all first ones of policies come before all second ones."""
+    return int(processor.name.rpartition("/")[2]), processor.name
 
 
 def unordered(manifests: Manifests) -> Iterator[str]:
