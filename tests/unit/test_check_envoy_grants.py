@@ -51,7 +51,7 @@ def test_references_in_one_namespace(route: str) -> None:
 def test_a_reference_that_nothing_allows() -> None:
     """It is said once for all of its kind between two namespaces: the grant may be somewhere else."""
     sentence = (
-        "f.yaml:5: whether HTTPRoutes of web may refer to the Service short of llm is not checked: "
+        "f.yaml:5: whether each HTTPRoute of web may refer to the Service short of llm is not checked: "
         "no ReferenceGrant in the input allows it"
     )
     assert [sentence] == said(OTHER, OTHER)

@@ -186,6 +186,28 @@ def test_policies_in_the_order_of_their_priorities() -> None:
     assert ({"response-cut"}, ()) == checked(late.replace("600s", "5s"), early.replace("5s", "600s"))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "last"),
+    [
+        ("name: a", "name: b", "second"),
+        ("name: b", "name: a", "first"),
+        (
+            "name: b, creationTimestamp: '2026-01-01T00:00:00Z'",
+            "name: a, creationTimestamp: '2026-01-02T00:00:00Z'",
+            "second",
+        ),
+    ],
+)
+def test_policies_of_the_same_priority(first: str, second: str, last: str) -> None:
+    """The youngest is applied last, or that whose name comes last."""
+    texts = [
+        POLICY.replace("name: more", name)
+        % ("listener.v3.Listener", f"op: add, path: {MANAGER}/stream_idle_timeout, value: {value}")
+        for name, value in ((first, "5s"), (second, "600s"))
+    ]
+    assert (({"response-cut"} if last == "first" else set()), ()) == checked(*texts)
+
+
 @pytest.mark.parametrize(("value", "traps"), [("yes", set()), ("True", set()), ("no", {"fail-closed"})])
 def test_fail_open_in_the_booleans_of_kubernetes(value: str, traps: set[str]) -> None:
     """Kubernetes reads YAML 1.1, in which `yes` is true."""

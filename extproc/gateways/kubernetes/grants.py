@@ -28,7 +28,7 @@ def ungranted(manifests: Manifests) -> Iterator[str]:
                 missing.setdefault((source, target), {}).setdefault(name, reference.place)
     for ((_, kind, namespace), (_, referred, other)), places in missing.items():
         names = ", ".join([*places][:_NAMED]) + (" and more" if len(places) > _NAMED else "")
-        said = f"whether {kind}s of {namespace} may refer to the {referred} {names} of {other} is not checked"
+        said = f"whether each {kind} of {namespace} may refer to the {referred} {names} of {other} is not checked"
         yield f"{next(iter(places.values()))}: {said}: no ReferenceGrant in the input allows it"
 
 

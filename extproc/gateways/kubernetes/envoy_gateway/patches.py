@@ -17,6 +17,7 @@ from extproc.gateways.kubernetes.envoy_gateway.followed import (
 )
 from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, named_listeners
 from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, patched_at
+from extproc.gateways.kubernetes.envoy_gateway.selectors import age_of
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, number_of, text_of
 from extproc.gateways.kubernetes.type_names import EXT_PROC, FILTER_CONFIG
 from extproc.gateways.parsing.sources import LocatedMap
@@ -52,11 +53,11 @@ class Patches:
     """The patches of all policies in the order in which they are applied."""
 
     def __init__(self, manifests: Manifests) -> None:
-        specs, sure = [inner(each, "spec") for each in manifests.of("EnvoyPatchPolicy")], sure_of(manifests)
+        sure = sure_of(manifests)
         self.all = [
             Patch(kind_of(each), text_of(each, "name"), each, steps_of(each, sure))
-            for spec in sorted(specs, key=lambda each: number_of(each, "priority", 0))
-            for each in items_of(spec, "jsonPatches")
+            for policy in sorted(manifests.of("EnvoyPatchPolicy"), key=_order)
+            for each in items_of(inner(policy, "spec"), "jsonPatches")
         ]
 
     @property
@@ -97,6 +98,10 @@ class Patches:
 
     def _of(self, listener: Listener) -> Iterator[Patch]:
         return (each for each in self.all if each.kind in {LISTENER, ROUTES} and listener.is_called(each.name))
+
+
+def _order(policy: LocatedMap) -> tuple[int, tuple[str, str, str]]:
+    return number_of(inner(policy, "spec"), "priority", 0), age_of(policy)
 
 
 def unapplied(manifests: Manifests) -> Iterator[str]:

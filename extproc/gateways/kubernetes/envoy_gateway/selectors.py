@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Selectors", "agree", "namespace_said"]
+__all__ = ["Selectors", "age_of", "agree", "namespace_said"]
 
 
 class Selectors:
@@ -48,6 +48,15 @@ class Selectors:
 def namespace_said(object_: LocatedMap) -> str:
     """Return the namespace that an object says it is in, "" if it says none."""
     return text_of(inner(object_, "metadata"), "namespace")
+
+
+def age_of(object_: LocatedMap) -> tuple[str, str, str]:
+    """Return the key by which Envoy Gateway sorts equals: the oldest first, or else by name.
+
+    Manifests do not have the time of their creation, unless they come from a cluster.
+    """
+    created = text_of(inner(object_, "metadata"), "creationTimestamp")
+    return created, namespace_said(object_), name_of(object_)
 
 
 def _labels(object_: LocatedMap) -> LocatedMap:
