@@ -106,6 +106,14 @@ def test_the_router_s_filter_in_place_of_another(name: str, traps: set[str]) -> 
     assert (traps, ()) == checked(old=old, new=new)
 
 
+def test_negative_priorities() -> None:
+    """An EnvoyFilter with one comes before those without a priority, whatever their order in the input."""
+    inserting, removing = patch("INSERT_BEFORE", at(ROUTER), COMPRESSOR), patch("REMOVE", at("gzip"), "{}")
+    early = removing.replace("spec:", "spec:\n  priority: -10")
+    assert (set(), ()) == checked(inserting, removing)
+    assert ({"compressor-after"}, ()) == checked(inserting, early)
+
+
 ENABLED: Final = f'{{dualpool: {{"@type": {KINDS}ext_proc.v3.ExtProcPerRoute, disabled: true}}}}'
 
 

@@ -180,10 +180,17 @@ def test_policies_in_the_order_of_their_priorities() -> None:
     late, early = (
         POLICY.replace("type: JSONPatch", f"type: JSONPatch\n  priority: {priority}")
         % ("listener.v3.Listener", f"op: add, path: {MANAGER}/stream_idle_timeout, value: {value}")
-        for priority, value in ((2, "600s"), (1, "5s"))
+        for priority, value in ((2, "600s"), (-1, "5s"))
     )
     assert (set(), ()) == checked(late, early)
     assert ({"response-cut"}, ()) == checked(late.replace("600s", "5s"), early.replace("5s", "600s"))
+
+
+def test_a_priority_that_is_no_number() -> None:
+    """It is a sentence with its place."""
+    policy = POLICY.replace("type: JSONPatch", "type: JSONPatch\n  priority: high")
+    with pytest.raises(ConfigurationError, match=r"more\.yaml:7: priority is not a whole number"):
+        checked(policy % ("cluster.v3.Cluster", "op: add, path: '', value: {name: other}"))
 
 
 @pytest.mark.parametrize(

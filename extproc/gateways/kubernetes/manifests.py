@@ -24,6 +24,7 @@ __all__ = [
     "namespace_of",
     "number_of",
     "optional_seconds",
+    "priority_of",
     "seconds_of",
     "text_of",
     "texts_of",
@@ -32,6 +33,7 @@ __all__ = [
 
 MAX_DIGITS: Final = 18
 _TRUE: Final = ("true", "yes", "on")
+_PRIORITY: Final = re.compile(r"-?[0-9]{1,10}")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|k|M|G)?")
@@ -127,6 +129,15 @@ def number_of(values: LocatedMap, name: str, otherwise: int) -> int:
     found = text_of(values, name, str(otherwise))
     if not found.isdecimal() or len(found) > MAX_DIGITS:
         raise ConfigurationError(f"{_place(values, name)}: {name} is not a whole number")
+    return int(found)
+
+
+def priority_of(object_: LocatedMap) -> int:
+    """Return the priority in an object's spec, which may be negative; 0 if it is not set."""
+    spec = inner(object_, "spec")
+    found = text_of(spec, "priority", "0")
+    if not _PRIORITY.fullmatch(found):
+        raise ConfigurationError(f"{_place(spec, 'priority')}: priority is not a whole number")
     return int(found)
 
 

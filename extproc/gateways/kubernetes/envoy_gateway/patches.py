@@ -18,7 +18,7 @@ from extproc.gateways.kubernetes.envoy_gateway.followed import (
 from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, named_listeners
 from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, patched_at
 from extproc.gateways.kubernetes.envoy_gateway.selectors import age_of
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, number_of, text_of
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, priority_of, text_of
 from extproc.gateways.kubernetes.type_names import EXT_PROC, FILTER_CONFIG
 from extproc.gateways.parsing.sources import LocatedMap
 
@@ -101,7 +101,7 @@ class Patches:
 
 
 def _order(policy: LocatedMap) -> tuple[int, tuple[str, str, str]]:
-    return number_of(inner(policy, "spec"), "priority", 0), age_of(policy)
+    return priority_of(policy), age_of(policy)
 
 
 def unapplied(manifests: Manifests) -> Iterator[str]:

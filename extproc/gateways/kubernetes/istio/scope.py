@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.gateways.kubernetes.manifests import Manifests, field_of, inner, items_of, number_of, text_of
+from extproc.gateways.kubernetes.manifests import Manifests, field_of, inner, items_of, priority_of, text_of
 from extproc.gateways.kubernetes.type_names import EXT_PROC
 from extproc.gateways.parsing.sources import LocatedMap
 
@@ -92,7 +92,7 @@ def patches_of(manifests: Manifests) -> list[LocatedMap]:
 
     All patches if it is not known which filter is the router's.
     """
-    filters = sorted(manifests.of("EnvoyFilter"), key=lambda each: number_of(inner(each, "spec"), "priority", 0))
+    filters = sorted(manifests.of("EnvoyFilter"), key=priority_of)
     found = [(patch, _scope(each, patch)) for each in filters for patch in _patches(each)]
     ours = [scope for patch, scope in found if _is_ours(patch)]
     known = [(patch, scope) for patch, scope in found if scope.context != WAYPOINT]
