@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.estimator.ageing import Fading, Others, Own
+from extproc.core.estimator.ageing import MAX_TOLD, Fading, Others, Own
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.tables import Table
 from extproc.core.estimator.terms import Terms
@@ -240,3 +240,17 @@ def test_a_row_that_is_far_behind_does_not_fade_below_zero() -> None:
     """If next to nothing is kept, rounding leaves weights below zero; they are published as 0."""
     own = Own(rows(a=(0, -1.0, [1.0])), rows(a=(0, 0.0, [0.0])), np.array([0]), np.array([0]))
     assert 0.0 == own.aged(np.array([0]), FADING)[0].weights[0]
+
+
+def test_of_what_was_told_the_store_s_version_and_the_last_few_are_remembered() -> None:
+    """The version that the store may hold, and what it may have got since; what it replaced is forgotten."""
+    others = Others.all_of(rows(a=(1, 1.0, [2.0])))
+    versions = [b"%d" % number for number in range(6)]
+    for version in versions:
+        others.tell(version)
+    assert [b"0", b"3", b"4", b"5"] == list(others.told)
+    assert MAX_TOLD == len(others.told)
+    others.holds(b"unknown")
+    assert MAX_TOLD == len(others.told)
+    others.holds(b"4")
+    assert [b"4", b"5"] == list(others.told)

@@ -73,6 +73,21 @@ def test_blocks_before_the_tag_are_part_of_the_reasoning(before: dict[str, str])
     assert facts.dropped_text.decode() == first + "four</think>Two"
 
 
+def test_a_conversation_that_begins_with_an_answer_and_has_no_question_keeps_its_reasoning() -> None:
+    """There is no last question before which reasoning would be dropped."""
+    answer = {"role": "assistant", "content": "Two</think>Four."}
+    facts = read_request(Api.RESPONSES, json.dumps({"input": [answer, answer]}).encode())
+    assert (facts.text, facts.dropped_text) == (b"Two</think>Four." * 2, b"")
+
+
+def test_values_of_up_to_256_bytes_may_be_switches() -> None:
+    """Longer ones hold more than switches."""
+    for size_bytes, unseen in ((256, False), (257, True)):
+        switches = json.dumps({"note": "x" * (size_bytes - len('{"note": ""}'))})
+        body = f'{{"messages": [], "chat_template_kwargs": {switches}}}'
+        assert unseen == read_request(Api.CHAT, body.encode()).unseen_history
+
+
 @pytest.mark.parametrize(
     ("switches", "kept"),
     [

@@ -69,6 +69,8 @@ def test_a_nearly_empty_prompt_has_at_most_a_thousand_tokens(tokens: float) -> N
     empty = Evidence.of(replace(FACTS, text=b""), tokens)
     assert empty.accepts(Usage(1_000), None)
     assert not empty.accepts(Usage(1_001), None)
+    assert empty.accepts(Usage(1), None)
+    assert not empty.accepts(Usage(0), None)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,8 @@ def test_no_estimator_learns_from_a_cut_prompt(
         (999, 1_498, FITTED, None),
         (1_000, 1_500, FITTED, None),
         (999, 1_000, FITTED, Refused.TRUNCATED),  # vLLM from 0.32 on
-        (999, 1_000, {"truncate_prompt_tokens": CUT_TO_FIT}, Refused.TRUNCATED),
+        (999, 1_000, {"truncate_prompt_tokens": -1}, Refused.TRUNCATED),
+        (999, 998, {"truncate_prompt_tokens": -1}, None),
         (999, 1_499, {"max_output_tokens": 500}, None),  # a client's own count may leave just this
     ],
 )
@@ -147,6 +150,18 @@ def test_a_prompt_that_the_server_cut_to_its_context_teaches_nothing(
 ) -> None:
     """Usage below the estimate that fills the pool's context, next to the output, is not what the text costs."""
     assert why == evidence(**others).refusal(Usage(tokens), pool_tokens)
+
+
+def test_a_prompt_is_cut_to_fit_only_if_the_client_asked_for_it() -> None:
+    """Without a word about it, a response that leaves just the output's room free is not that of a cut prompt."""
+    given = Evidence(None, 1_000, 4_000, 500, 1, one_prompt=True)
+    assert given.refusal(Usage(999), 1_499) is None
+
+
+def test_tools_that_cost_nothing_are_not_left_out() -> None:
+    """Only an estimate below the one with all tools is one without some of them."""
+    assert not Evidence.of(FACTS, 1_000, other_tokens=1_000).has_left_out
+    assert Evidence.of(FACTS, 1_000, other_tokens=1_001).has_left_out
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,16 @@ def test_like_texts_have_like_shares() -> None:
 
 @pytest.mark.parametrize(
     ("text", "weight"),
-    [(b"abCD", 4), (b"1", 4), (b"-+", 8), (b"    ", 4), (b"\n\x7f", 5), ("é".encode(), 2), (b"a1 ", 6)],
+    [
+        (b"abCD", 4),
+        (b"1", 4),
+        (b"-+", 8),
+        (b"    ", 4),
+        (b"!~", 8),
+        (b"\n\x7f", 5),
+        ("é".encode(), 2),
+        (b"a1 ", 6),
+    ],
 )
 def test_a_digit_or_sign_weighs_as_much_as_four_letters(text: bytes, weight: int) -> None:
     """Blanks, and bytes beyond ASCII, weigh as much as letters."""

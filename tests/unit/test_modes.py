@@ -62,6 +62,16 @@ def test_which_modes_can_be_read(
     assert (mode is DUPLEX) == modes.full_duplex
 
 
+@pytest.mark.parametrize("flag", [True, False])
+@pytest.mark.parametrize(("request_body", "response_body"), list(product(BodyMode, BodyMode)))
+def test_heads_of_responses_wait_in_streamed_mode_only(
+    request_body: BodyMode, response_body: BodyMode, *, flag: bool
+) -> None:
+    """Only a gateway that sends streamed bodies at once, and gets none back, sends one while its head waits."""
+    modes = Modes(request_body, response_body, body_without_waiting=flag)
+    assert (flag and request_body is response_body is STREAMED) == modes.response_without_waiting
+
+
 def test_modes_are_identified_by_the_gateways_settings() -> None:
     """Derived attributes take no part in comparisons and are not printed."""
     expected = (

@@ -158,6 +158,12 @@ def test_escapes_next_to_many_costly_numbers_stay(count: int, *, undone: bool) -
     assert undone == (b'"a":"A"' in read_request(Api.CHAT, tools).text)
 
 
+def test_shorter_numbers_cost_nothing() -> None:
+    """Up to sixteen digits, of which the point is one."""
+    tools = b'{"messages":[],"tools":[{"a":"\\u0041"%b}]}' % (b',"b":1.23456789012345e-30' * 200)
+    assert b'"a":"A"' in read_request(Api.CHAT, tools).text
+
+
 def test_escapes_next_to_long_numbers_stay() -> None:
     """Undoing a value's escapes decodes its numbers, so it is skipped if a number is too long."""
     lengths = []

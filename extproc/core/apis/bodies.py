@@ -224,7 +224,8 @@ def compact_json(raw: msgspec.Raw, *, unescape: bool) -> str:
 def costly_numbers(text: bytes) -> int | None:
     """Return how many numbers of 17 and more digits a text may have; None if one has 32 or more.
 
-    Decoding a float of 17 digits takes up to 8 us, and the time for longer numbers is quadratic in their length.
+    The point counts as a digit. Decoding a float of 17 digits takes up to 8 us, and the time for longer numbers is
+    quadratic in their length.
     """
     zeros = text.translate(_ZEROS)
     return None if _LONG_NUMBER in zeros else zeros.count(_COSTLY_NUMBER)
