@@ -37,9 +37,8 @@ from extproc.planning.hardware.profiles import GpuProfile, ModelProfile
 __all__ = ["BLOCK_TOKENS", "Instance"]
 
 BLOCK_TOKENS = 16  # vLLM's default block size
-MLA_BLOCK_STEP = (
-    128  # blocks of a latent cache beside recurrent states (_align_hybrid_block_size in vllm/platforms)
-)
+# Of a latent cache beside recurrent states it is a multiple of this (_align_hybrid_block_size in vllm/platforms).
+MLA_BLOCK_STEP = 128
 
 
 @dataclass(frozen=True, slots=True)
