@@ -12,11 +12,17 @@ from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of
 from tests.unit.byteclass_lessons import teach
 from tests.unit.sharing_fleet import SETTINGS, TERMS, lesson
+from tests.unit.test_sharing_changes import restart
 
 
-def test_knowledge_from_a_file_is_not_published_as_own() -> None:
-    """Knowledge that a replica started with belongs to others, so the replica does not publish it again."""
+@pytest.mark.parametrize("replacements", [0, 2])
+def test_knowledge_from_a_file_is_not_published_as_own(replacements: int) -> None:
+    """Knowledge that a replica started with belongs to others, so the replica does not publish it again; also of a
+    model that was replaced before.
+    """
     taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    for _ in range(replacements):
+        restart(taught, "m")
     teach(taught, 60)
     estimator.load(taught.state())
     share.adopt(estimator.state())

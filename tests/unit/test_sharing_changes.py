@@ -28,8 +28,12 @@ def test_a_change_for_a_model_that_was_restarted_is_skipped() -> None:
     assert replica.state().models[0].observations == 0
 
 
-def test_a_model_that_was_learned_anew_publishes_all_of_its_scores() -> None:
-    """Once a change for the former model is skipped, what was agreed on for that one is not taken for its q."""
+@pytest.mark.parametrize("responses", [90, 150])
+def test_a_model_that_was_learned_anew_publishes_all_that_it_learned(responses: int) -> None:
+    """Once a change for the former model is skipped, what was agreed on for that one is not taken for its q.
+
+    Nor is the others' part of it subtracted, also if the new one has learned from more responses by then.
+    """
     fleet, rng = Fleet(2), np.random.default_rng(5)
     for _ in range(60):
         lesson(rng, fleet.estimators)
@@ -37,14 +41,14 @@ def test_a_model_that_was_learned_anew_publishes_all_of_its_scores() -> None:
     share, anew = fleet.shares[1], ByteClassEstimator(fleet.settings)
     change = share.exchange(fleet.estimators[1].state(), [fleet.published_tables[0]]).change
     share.skipped(anew.shift(change))
-    for _ in range(90):
+    for _ in range(responses):
         lesson(rng, [anew])
     (model,) = anew.state().models
     own = share.exchange(anew.state(), []).own.models
     row = own.sums.index["m"]
     assert model.q_began == own.bounds.began[row]
     assert unpacked(model.scores).tolist() == own.bounds.scores[row].tolist()
-    assert 90 == own.sums.counts[row]
+    assert responses == own.sums.counts[row]
 
 
 def test_a_restored_model_keeps_others_knowledge_apart() -> None:
