@@ -164,7 +164,8 @@ spec: {extProc: [{backendRefs: [{name: a}]}, {backendRefs: [{name: b}]}]}
 """
     manifests = Manifests(tuple(each for name in ("z", "c") for each in read(policy % name, "file.yaml")))
     filters = http_filters(Place("file.yaml"), [], processors_of(manifests), LocatedMap(Place("file.yaml")))
-    assert ["c/0", "z/0", "c/1", "z/1"] == ["/".join(each["name"].split("/")[-2:]) for each in filters[:-1]]
+    found = ["/".join(each["name"].split("/")[-3:]) for each in filters[:-1]]
+    assert ["c/extproc/0", "z/extproc/0", "c/extproc/1", "z/extproc/1"] == found
 
 
 CAP: Final = "buffer-below-body-cap"

@@ -31,7 +31,7 @@ spec: {parentRef: {name: %s}}
 CLIENT: Final = """
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: ClientTrafficPolicy
-metadata: {name: later}
+metadata: {name: more}
 spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: llm}]}
 """
 
@@ -71,7 +71,7 @@ def test_a_gateway_of_the_same_name_in_another_namespace() -> None:
 
 
 def test_a_second_policy_for_the_clients_of_a_gateway() -> None:
-    """Envoy Gateway rejects it: the first one is in force."""
+    """Envoy Gateway rejects it: the first one by name is in force."""
     assert set() == traps(CLIENT)
 
 

@@ -1,13 +1,15 @@
 """Which of Envoy Gateway's policies is in force on a rule of an HTTPRoute: the most specific one as a whole.
 
 From the most specific on, policies target a rule, a route, a listener, a Gateway. One with a `mergeType` is merged
-into the listener's or Gateway's. Source: `Process*Policies` in Envoy Gateway's `internal/gatewayapi`.
+into the listener's or Gateway's. Of several on the same target the oldest is in force, and no other. Source:
+`Process*Policies` in Envoy Gateway's `internal/gatewayapi`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, agree, namespace_said
+from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, age_of, agree, namespace_said
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, laid_over, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
@@ -46,7 +48,7 @@ class Policies:
         }
         self._targeting: dict[tuple[str, str], dict[int, LocatedMap]] = {}
         self._of_parents: dict[tuple[int, tuple[Parent, ...]], int | None] = {}
-        for at, policy in enumerate(manifests.of(*kinds)):
+        for at, policy in enumerate(sorted(manifests.of(*kinds), key=age_of)):
             names = [text_of(each, "name") for each in _references(policy)]
             for name in [*names, *([_BY_LABELS] if items_of(inner(policy, "spec"), "targetSelectors") else [])]:
                 self._targeting.setdefault((text_of(policy, "kind"), name), {})[at] = policy
@@ -90,9 +92,13 @@ class Policies:
         """Return the ClientTrafficPolicies of these parents' listeners: one for each listener that has its own."""
         policies = self._naming("ClientTrafficPolicy", *(each.name for each in parents))
         ranked = [(self._rank_of_parents(each, parents), each) for each in policies]
-        of_listeners = [each for rank, each in ranked if rank == LISTENER]
+        taken: dict[Parent, LocatedMap] = {}
+        for policy in (each for rank, each in ranked if rank == LISTENER):
+            for target in _targets(policy, parents):
+                taken.setdefault(target, policy)
+        of_listeners = {id(each): each for each in taken.values()}.values()
         of_gateways = [each for rank, each in ranked if rank == GATEWAY][:1]
-        own = {text_of(each, "sectionName") for policy in of_listeners for each in _references(policy)}
+        own = {each.section for each in taken}
         return [*of_listeners, *(of_gateways if any(each.section not in own for each in parents) else [])]
 
     def _rank(self, policy: LocatedMap, route: LocatedMap, rule: LocatedMap, parents: list[Parent]) -> int | None:
@@ -108,7 +114,7 @@ class Policies:
         return self._of_parents[key]
 
     def _naming(self, kind: str, *names: str) -> list[LocatedMap]:
-        """Return the policies of a kind that may target what has one of these names, in the order of the input."""
+        """Return the policies of a kind that may target what has one of these names, the oldest first."""
         targeting: dict[int, LocatedMap] = {}
         for name in {_BY_LABELS, *names}:
             targeting |= self._targeting.get((kind, name), {})
@@ -128,19 +134,25 @@ def _rank_of_route(policy: LocatedMap, route: LocatedMap, rule: LocatedMap, sele
 
 
 def _rank_of_parents(policy: LocatedMap, parents: list[Parent], selectors: Selectors) -> int | None:
-    found = [
-        LISTENER if text_of(each, "sectionName") or parent.kind != "Gateway" else GATEWAY
-        for each in _references(policy)
-        for parent in parents
-        if (text_of(each, "kind"), text_of(each, "name")) == (parent.kind, parent.name)
-        and agree(namespace_said(policy), parent.namespace)
-        and agree(text_of(each, "sectionName"), parent.section)
-    ]
+    targets = _targets(policy, parents)
+    found = [LISTENER if each.section or each.kind != "Gateway" else GATEWAY for each in targets]
     if any(
         each.kind == "Gateway" and selectors.take_gateway(policy, each.name, each.namespace) for each in parents
     ):
         found.append(GATEWAY)
     return min(found, default=None)
+
+
+def _targets(policy: LocatedMap, parents: list[Parent]) -> Iterator[Parent]:
+    """Yield what a policy targets by name of these parents, each with the section that the policy says."""
+    for each in _references(policy):
+        for parent in parents:
+            if (
+                (text_of(each, "kind"), text_of(each, "name")) == (parent.kind, parent.name)
+                and agree(namespace_said(policy), parent.namespace)
+                and agree(text_of(each, "sectionName"), parent.section)
+            ):
+                yield replace(parent, section=text_of(each, "sectionName"))
 
 
 def _references(policy: LocatedMap) -> list[LocatedMap]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.kubernetes.envoy_gateway.clusters import cluster_with
+from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     bytes_of,
@@ -52,9 +53,10 @@ def processors_of(manifests: Manifests) -> list[ExtProc]:
     found = []
     for policy in manifests.of("EnvoyExtensionPolicy"):
         for at, given in enumerate(items_of(inner(policy, "spec"), "extProc")):
-            name = f"{name_of(policy)}/{at}"
+            whose = "/".join(filter(None, (namespace_said(policy), name_of(policy))))
             servers = [text_of(each, "name") for each in items_of(given, "backendRefs")]
-            found.append(ExtProc(f"{FILTERS_OF_POLICIES}{name}", "/".join([name, *servers]), given))
+            cluster = "/".join([whose, str(at), *servers])
+            found.append(ExtProc(f"{FILTERS_OF_POLICIES}{whose}/extproc/{at}", cluster, given))
     return found
 
 
