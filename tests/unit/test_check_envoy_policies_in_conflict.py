@@ -47,6 +47,9 @@ def of_listener(name: str, section: str, spec: str) -> str:
         ("xyz", OLD, NEW, True),
         ("abc", OLD, OLD, True),
         ("xyz", OLD, OLD, False),
+        ("abc", "", OLD, False),
+        ("xyz", OLD, "", True),
+        ("abc", "namespace: web", "", True),
     ],
 )
 def test_two_policies_for_the_same_routes(name: str, other: str, ours: str, in_force: bool, first: bool) -> None:  # noqa: FBT001

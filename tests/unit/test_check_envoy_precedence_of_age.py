@@ -26,10 +26,16 @@ NEW: Final = "creationTimestamp: '2026-02-02T03:04:05Z'"
         ("xyz", OLD, NEW, True),
         ("abc", OLD, OLD, True),
         ("xyz", OLD, OLD, False),
+        ("abc", "", OLD, False),
+        ("xyz", OLD, "", True),
+        ("abc", "namespace: web", "", True),
     ],
 )
 def test_two_routes_for_everything(name: str, other: str, ours: str, hidden: bool, first: bool) -> None:  # noqa: FBT001
-    """Of the same age, or where that is not known, it is the first by name, wherever it is in the input."""
+    """Of the same age, or where that is not known, it is the first by name, wherever it is in the input.
+
+    One that is not in the cluster yet will be younger than those that are.
+    """
     changes = {
         "metadata: {name: llm}\nspec:\n  parentRefs": f"metadata: {{name: llm, {ours}}}\nspec:\n  parentRefs"
     }

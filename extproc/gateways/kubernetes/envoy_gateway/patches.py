@@ -17,7 +17,7 @@ from extproc.gateways.kubernetes.envoy_gateway.followed import (
 )
 from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, named_listeners
 from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, patched_at
-from extproc.gateways.kubernetes.envoy_gateway.selectors import age_of
+from extproc.gateways.kubernetes.envoy_gateway.selectors import oldest_first
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, priority_of, text_of
 from extproc.gateways.kubernetes.type_names import EXT_PROC, FILTER_CONFIG
 from extproc.gateways.parsing.sources import LocatedMap
@@ -56,7 +56,7 @@ class Patches:
         sure = sure_of(manifests)
         self.all = [
             Patch(kind_of(each), text_of(each, "name"), each, steps_of(each, sure))
-            for policy in sorted(manifests.of("EnvoyPatchPolicy"), key=_order)
+            for policy in sorted(oldest_first(manifests.of("EnvoyPatchPolicy")), key=priority_of)
             for each in items_of(inner(policy, "spec"), "jsonPatches")
         ]
 
@@ -98,10 +98,6 @@ class Patches:
 
     def _of(self, listener: Listener) -> Iterator[Patch]:
         return (each for each in self.all if each.kind in {LISTENER, ROUTES} and listener.is_called(each.name))
-
-
-def _order(policy: LocatedMap) -> tuple[int, tuple[str, str, str]]:
-    return priority_of(policy), age_of(policy)
 
 
 def unapplied(manifests: Manifests) -> Iterator[str]:

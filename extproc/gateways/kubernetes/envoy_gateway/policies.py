@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, age_of, agree, namespace_said
+from extproc.gateways.kubernetes.envoy_gateway.selectors import Selectors, agree, namespace_said, oldest_first
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, laid_over, name_of, text_of
 from extproc.gateways.parsing.sources import LocatedMap
 
@@ -48,7 +48,7 @@ class Policies:
         }
         self._targeting: dict[tuple[str, str], dict[int, LocatedMap]] = {}
         self._of_parents: dict[tuple[int, tuple[Parent, ...]], int | None] = {}
-        for at, policy in enumerate(sorted(manifests.of(*kinds), key=age_of)):
+        for at, policy in enumerate(oldest_first(manifests.of(*kinds))):
             names = [text_of(each, "name") for each in _references(policy)]
             for name in [*names, *([_BY_LABELS] if items_of(inner(policy, "spec"), "targetSelectors") else [])]:
                 self._targeting.setdefault((text_of(policy, "kind"), name), {})[at] = policy

@@ -10,7 +10,7 @@ from typing import Any, Final
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Parent, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of, by_entry
 from extproc.gateways.kubernetes.envoy_gateway.security import names_of
-from extproc.gateways.kubernetes.envoy_gateway.selectors import age_of, namespace_said
+from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said, oldest_first
 from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_of
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
 from extproc.gateways.kubernetes.manifests import (
@@ -101,7 +101,7 @@ def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
             extensions=extensions,
             asked=asked_of(extensions, entries),
         )
-        for route in sorted(manifests.of("HTTPRoute"), key=age_of)
+        for route in oldest_first(manifests.of("HTTPRoute"))
         for gateways in [policies.gateways_of(route)]
         for gateway, parents in gateways.items()
         for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))

@@ -4,12 +4,12 @@ A policy selects in another namespace only what a ReferenceGrant there allows it
 Source: `resolvePolicyTargets` in Envoy Gateway's `internal/gatewayapi`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Selectors", "age_of", "agree", "namespace_said"]
+__all__ = ["Selectors", "agree", "namespace_said", "oldest_first"]
 
 
 class Selectors:
@@ -50,13 +50,20 @@ def namespace_said(object_: LocatedMap) -> str:
     return text_of(inner(object_, "metadata"), "namespace")
 
 
-def age_of(object_: LocatedMap) -> tuple[str, str, str]:
-    """Return the key by which Envoy Gateway sorts equals: the oldest first, or else by name.
+def oldest_first(objects: Iterable[LocatedMap]) -> list[LocatedMap]:
+    """Return objects as Envoy Gateway sorts equals: the oldest first, or else by namespace and name.
 
-    Manifests do not have the time of their creation, unless they come from a cluster.
+    Only those that come from a cluster have the time of their creation: the others are taken to be created later.
+    Where some do not say their namespace, it is taken to be the same.
     """
-    created = text_of(inner(object_, "metadata"), "creationTimestamp")
-    return created, namespace_said(object_), name_of(object_)
+    objects = list(objects)
+    named = all(map(namespace_said, objects))
+
+    def order(object_: LocatedMap) -> tuple[bool, str, str, str]:
+        created = text_of(inner(object_, "metadata"), "creationTimestamp")
+        return not created, created, namespace_said(object_) if named else "", name_of(object_)
+
+    return sorted(objects, key=order)
 
 
 def _labels(object_: LocatedMap) -> LocatedMap:
