@@ -44,6 +44,7 @@ spec:
 PATCH: Final = """
     - {type: type.googleapis.com/envoy.config.%s, name: %s, operation: {op: add, path: "%s", value: %s}}
 """
+WITH_TLS: Final = "/filter_chains/0/filters/0/typed_config"
 CHAIN: Final = "/default_filter_chain/filters/0/typed_config"
 PER_ROUTE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 CLUSTER: Final = """{
@@ -173,8 +174,9 @@ def test_which_listener_is_patched(listeners: list[str], name: str, section: str
     """Its name is that of a listener with routes of the router's, the first of its port, or that of the port."""
     routes = ROUTES.replace("[{name: llm}]", f"[{{name: llm, sectionName: '{section}'}}]")
     routes = routes.replace("spec:", "spec:\n  hostnames: [llm.example]")
+    chain = WITH_TLS if name.endswith(("https", "443")) else CHAIN
     heads = POLICY + "".join(
-        PATCH % ("listener.v3.Listener", name, f"{CHAIN}/{field}", value)
+        PATCH % ("listener.v3.Listener", name, f"{chain}/{field}", value)
         for field, value in (
             ("max_request_headers_kb", 96),
             ("common_http_protocol_options/max_headers_count", 200),
@@ -212,6 +214,79 @@ def test_a_gateway_that_is_not_in_the_input() -> None:
     """Each listener that is patched counts; the others are not known."""
     both = inserted() + inserted(name="default/llm/https").removeprefix(POLICY)
     assert (set(), ()) == checked(both, CLIENTS, ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("listeners", "chain", "patched"),
+    [
+        ([HTTP], CHAIN, True),
+        ([HTTP], WITH_TLS, False),
+        ([HTTP.replace("HTTP", "HTTPS")], CHAIN, False),
+        ([HTTP.replace("HTTP", "HTTPS")], WITH_TLS, True),
+        ([HTTP.replace("HTTP", "HTTPS")], WITH_TLS.replace("0", "1", 1), False),
+        ([HTTP], CHAIN.replace("0", "1"), False),
+    ],
+)
+def test_the_filter_chain_of_a_listener(listeners: list[str], chain: str, patched: bool) -> None:  # noqa: FBT001
+    """It is the default one without TLS, and one of the others with it: a patch of another one does nothing."""
+    texts = [GATEWAY % ", ".join(listeners), inserted(path=f"{chain}/http_filters/0"), CLIENTS, ROUTES]
+    if patched:
+        assert (set(), ()) == checked(*texts)
+    else:
+        with pytest.raises(ConfigurationError, match="no ext_proc filter") as error:
+            checked(*texts)
+        assert any(chain.split("/")[1] in each for each in error.value.sentences[1:])
+
+
+def test_filter_chains_of_one_port() -> None:
+    """Each listener with TLS has its own, in the order of the Gateway."""
+    ports = [HTTPS.replace("443", f"443, hostname: {name}.example").replace("https", name) for name in ("a", "b")]
+    filter_ = inserted(
+        SETTINGS.replace("failureModeAllow: true,", ""), "default/llm/a", f"{WITH_TLS}/http_filters/0"
+    )
+    for name, at in (("a", "0"), ("b", "1")):
+        routes = ROUTES.replace("spec:", f"spec:\n  hostnames: [{name}.example]")
+        first, second = filter_, filter_.replace("filter_chains/0", "filter_chains/1")
+        assert {"fail-closed"} == checked(GATEWAY % ", ".join(ports), (first, second)[int(at)], CLIENTS, routes)[0]
+        with pytest.raises(ConfigurationError, match="no ext_proc filter"):
+            checked(GATEWAY % ", ".join(ports), (second, first)[int(at)], CLIENTS, routes)
+
+
+@pytest.mark.parametrize(("table", "off"), [("a", True), ("b", False)])
+def test_tables_of_routes_of_one_port(table: str, off: bool) -> None:  # noqa: FBT001
+    """Listeners with TLS have one each, although Envoy's listener has the name of the first."""
+    ports = [HTTPS.replace("443", f"443, hostname: {name}.example").replace("https", name) for name in ("a", "b")]
+    path = f"{WITH_TLS.replace('0', '1', 1)}/http_filters/0"
+    filter_ = inserted(name="default/llm/a", path=path).replace(
+        "name: dualpool,\n", "name: dualpool, disabled: true,\n"
+    )
+    host = "/virtual_hosts/0/typed_per_filter_config"
+    enabling = PATCH % ("route.v3.RouteConfiguration", f"default/llm/{table}", host, ENABLED)
+    routes = ROUTES.replace("spec:", "spec:\n  hostnames: [b.example]")
+    assert off == (
+        "pool-without-route" in checked(GATEWAY % ", ".join(ports), filter_ + enabling, CLIENTS, routes)[0]
+    )
+
+
+def test_a_filter_before_the_connection_manager() -> None:
+    """A limit of connections is one: a patch of the first filter is not one of the manager's filters."""
+    limited = CLIENTS.replace("connection: {", "connection: {connectionLimit: {value: 1000}, ")
+    second = inserted(path=f"{CHAIN.replace('filters/0', 'filters/1')}/http_filters/0")
+    assert (set(), ()) == checked(GATEWAY % HTTP, second, limited, ROUTES)
+    for clients in ([limited], [limited, CLIENTS]):
+        with pytest.raises(ConfigurationError, match="no ext_proc filter"):
+            checked(GATEWAY % HTTP, inserted(), *clients, ROUTES)
+
+
+def test_a_replacement_of_what_is_not_there() -> None:
+    """Envoy Gateway has no settings of filters on hosts: a patch that replaces them does nothing."""
+    filter_ = inserted().replace("name: dualpool,\n", "name: dualpool, disabled: true,\n")
+    path = "/virtual_hosts/0/typed_per_filter_config"
+    adding = PATCH % ("route.v3.RouteConfiguration", "default/llm/http", path, ENABLED)
+    replacing = adding.replace("op: add", "op: replace")
+    assert {"pool-without-route"} == checked(GATEWAY % HTTP, filter_ + replacing, CLIENTS, ROUTES)[0]
+    off = adding.replace("overrides: {}", "disabled: true")
+    assert set() == checked(GATEWAY % HTTP, filter_ + off + replacing, CLIENTS, ROUTES)[0]
 
 
 def test_patches_without_routes() -> None:

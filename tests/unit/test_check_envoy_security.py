@@ -109,6 +109,26 @@ def test_a_limit_that_is_no_number() -> None:
         traps(security("extAuth: {bodyToExtAuth: {maxRequestBytes: 8Ki}}"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "name", "number"),
+    [
+        ("basicAuth: {users: {name: a}}", "basic_auth", 2),
+        (f"extAuth: {{{SERVICE}}}", "ext_authz", 2),
+        ("oidc: {}", "oauth2", 1),
+        ("apiKeyAuth: {}", "api_key_auth", 1),
+        (FETCHED, "jwt_authn", 1),
+        (RULES, "rbac", 1),
+    ],
+)
+def test_filters_of_two_policies(settings: str, name: str, number: int) -> None:
+    """Some filters cannot be configured for each route: each policy has one of its own."""
+    policies = [security(settings), security(settings, "kind: HTTPRoute, name: llm-very-large-body", "other")]
+    texts = [path.read_text("utf-8") for each in DEPLOYED["envoy gateway"] for path in sorted(ROOT.glob(each))]
+    documents = [each for at, text in enumerate([*texts, *policies]) for each in read(text, str(at))]
+    (gateway,) = read_gateways(documents, Router()).gateways
+    assert number == len([each for each in gateway.filters if name in each.name])
+
+
 def test_two_services() -> None:
     """Each policy has a filter of its own, of which only the one on the router's route counts."""
     other = security(by_body(1_024), "kind: HTTPRoute, name: llm-very-large-body", "other")

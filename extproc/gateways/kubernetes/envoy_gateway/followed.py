@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps
+from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, steps_to
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["CLUSTER", "FILTERS", "LISTENER", "ROUTES", "Sure", "kind_of", "steps_of", "sure_of"]
+__all__ = ["CLUSTER", "FILTERS", "LISTENER", "ROUTES", "Sure", "chain_of", "kind_of", "steps_of", "sure_of"]
 
 LISTENER: Final = "Listener"
 ROUTES: Final = "RouteConfiguration"
 CLUSTER: Final = "Cluster"
+_DEFAULT: Final = "default_filter_chain"
 MANAGER: Final = ("filter_chains", "0", "filters", "0", "typed_config")
 FILTERS: Final = (*MANAGER, "http_filters")
-"""Where our translation has them; Envoy Gateway has them in `default_filter_chain` if there is no TLS."""
+"""Where our translation has them."""
 _TABLE: Final = (*MANAGER, "route_config")
 _HOST: Final = ("virtual_hosts", "0")
 _OPERATIONS: Final = ("add", "replace", "remove")
@@ -28,12 +29,14 @@ _OPERATIONS: Final = ("add", "replace", "remove")
 # Source: the files of Envoy Gateway's `internal/xds/translator` with a `patchHCM`.
 _UNKNOWN: Final = {
     "BackendTrafficPolicy": ("admissionControl", "bandwidthLimit", "faultInjection", "responseOverride"),
-    "ClientTrafficPolicy": ("healthCheck",),
+    "ClientTrafficPolicy": ("grpc", "healthCheck"),
     "EnvoyExtensionPolicy": ("lua",),
+    "EnvoyProxy": ("geoIP",),
     "SecurityPolicy": ("csrf",),
 }
 _BRING_FILTERS: Final = ("GRPCRoute", "HTTPRouteFilter")
 _CORS: Final = "CORS"
+_DYNAMIC: Final = "DynamicResolver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Sure:
     filters: bool
     host: bool
     """There is one virtual host."""
+    manager: str
+    """The position of the connection manager in a filter chain, "" if it is not known."""
 
 
 def sure_of(manifests: Manifests) -> Sure:
@@ -53,7 +58,15 @@ def sure_of(manifests: Manifests) -> Sure:
     return Sure(
         filters=not any(manifests.of(*_BRING_FILTERS)) and not any(_bring_filters(manifests)),
         host=len(set(names)) == 1,
+        manager=_position_of_manager(manifests),
     )
+
+
+def _position_of_manager(manifests: Manifests) -> str:
+    """Return it: there is a filter before it where a policy limits the number of connections."""
+    limits = (inner(each, "spec", "connection", "connectionLimit") for each in manifests.of("ClientTrafficPolicy"))
+    limited = {"value" in each for each in limits}
+    return "" if len(limited) > 1 else "1" if True in limited else "0"
 
 
 def kind_of(patch: LocatedMap) -> str:
@@ -69,20 +82,22 @@ def steps_of(patch: LocatedMap, sure: Sure) -> Steps | None:
         return None
     if kind == CLUSTER:
         return () if op == "add" and not path else None
-    steps = tuple(each.replace("~1", "/").replace("~0", "~") for each in path.removeprefix("/").split("/"))
+    steps = steps_to(path)
     if not all(steps):
         return None
     if kind == ROUTES:
         known = not _has_index(steps[2:] if sure.host and steps[:2] == _HOST else steps)
         return (*_TABLE, *steps) if known else None
-    steps = _in_one_chain(steps)
+    chain = chain_of(steps)
+    if chain:
+        inside = steps[len(chain) :]
+        steps = (*MANAGER, *inside[3:]) if inside[:3] == ("filters", sure.manager, "typed_config") else MANAGER[:1]
     return steps if kind == LISTENER and _is_known(steps, op, sure) else None
 
 
-def _in_one_chain(steps: Steps) -> Steps:
-    if steps[0] == "default_filter_chain":
-        return (*MANAGER[:2], *steps[1:])
-    return (*MANAGER[:2], *steps[2:]) if steps[0] == MANAGER[0] else steps
+def chain_of(steps: Steps) -> Steps:
+    """Return the steps to a filter chain with which a path in a listener begins, () if it does not."""
+    return steps[: {_DEFAULT: 1, MANAGER[0]: 2}.get(steps[0], 0)]
 
 
 def _is_known(steps: Steps, op: str, sure: Sure) -> bool:
@@ -104,5 +119,6 @@ def _bring_filters(manifests: Manifests) -> Iterator[bool]:
         for spec in (inner(each, "spec") for each in manifests.of(kind)):
             yield any(field in spec for field in fields)
             yield "local" in inner(spec, "rateLimit") or "lateResponseHeaders" in inner(spec, "headers")
+    yield any(text_of(inner(each, "spec"), "type") == _DYNAMIC for each in manifests.of("Backend"))
     for rule in (rule for each in manifests.of("HTTPRoute") for rule in items_of(inner(each, "spec"), "rules")):
         yield "sessionPersistence" in rule or any(each.get("type") == _CORS for each in items_of(rule, "filters"))

@@ -18,7 +18,8 @@ __all__ = ["Listener", "listeners_of", "named_listeners"]
 
 # With Envoy Gateway's flag XDSNameSchemeV2.
 _BY_PORT: Final = re.compile(r"(?:tcp|udp|https?)-(\d+)")
-_HTTP: Final = ("HTTP", "HTTPS")
+# Where a listener's filters are in Envoy's, by its protocol; its position follows where that is a list.
+_CHAINS: Final = {"HTTP": "default_filter_chain", "HTTPS": "filter_chains"}
 _SAME: Final = "Same"
 _WILDCARD: Final = "*"
 
@@ -36,13 +37,23 @@ class Listener:
     hostname: str = ""
     only_own: bool = False
     """It takes routes of the Gateway's namespace only."""
+    chain: str = ""
+    """Its filter chain in Envoy's listener: `default_filter_chain`, or with TLS `filter_chains/0` and so on."""
 
-    def is_called(self, name: str) -> bool:
-        """Return whether Envoy Gateway's name for it may be this: NAMESPACE/GATEWAY/LISTENER, or as tcp-80."""
+    def is_called(self, name: str, *, table: bool = False) -> bool:
+        """Return whether Envoy Gateway's name for it may be this: NAMESPACE/GATEWAY/LISTENER, or as tcp-80.
+
+        That of its table of routes has the same form, but with TLS listeners of one port have a table each.
+        """
         if by_port := _BY_PORT.fullmatch(name):
             return agree(self.port, by_port[1])
-        own, named = (self.namespace, self.gateway, self.first), name.split("/")
+        section = self.section if table and self.chain.startswith(_CHAINS["HTTPS"]) else self.first
+        own, named = (self.namespace, self.gateway, section), name.split("/")
         return len(named) == len(own) and all(map(agree, own, named))
+
+    def has(self, chain: str) -> bool:
+        """Return whether a filter chain may be its own; "" is none in particular."""
+        return agree(chain, self.chain)
 
     def serves(self, rule: Rule) -> bool:
         """Return whether a rule of its Gateway is attached to it."""
@@ -69,18 +80,22 @@ def named_listeners(manifests: Manifests) -> list[Listener]:
 
 
 def _listeners(gateway: LocatedMap) -> Iterator[Listener]:
-    first: dict[str, str] = {}
+    of_port: dict[str, list[str]] = {}
     for each in items_of(inner(gateway, "spec"), "listeners"):
-        if text_of(each, "protocol", _HTTP[0]) in _HTTP:
+        chain = _CHAINS.get(text_of(each, "protocol", "HTTP"))
+        if chain is not None:
             section, port = text_of(each, "name"), text_of(each, "port")
+            sections = of_port.setdefault(port, [])
+            sections.append(section)
             yield Listener(
                 name_of(gateway),
                 namespace_said(gateway),
                 section,
-                first.setdefault(port, section),
+                sections[0],
                 port,
                 text_of(each, "hostname"),
                 text_of(inner(each, "allowedRoutes", "namespaces"), "from", _SAME) == _SAME,
+                chain if chain == _CHAINS["HTTP"] else f"{chain}/{len(sections) - 1}",
             )
 
 

@@ -11,12 +11,13 @@ from extproc.gateways.kubernetes.envoy_gateway.followed import (
     FILTERS,
     LISTENER,
     ROUTES,
+    chain_of,
     kind_of,
     steps_of,
     sure_of,
 )
 from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, named_listeners
-from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, patched_at
+from extproc.gateways.kubernetes.envoy_gateway.pointers import Steps, patched_at, steps_to
 from extproc.gateways.kubernetes.envoy_gateway.selectors import oldest_first
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, priority_of, text_of
 from extproc.gateways.kubernetes.type_names import EXT_PROC, FILTER_CONFIG
@@ -35,10 +36,19 @@ class Patch:
     steps: Steps | None
     """None if it cannot be followed."""
 
+    def is_of(self, listener: Listener) -> bool:
+        """Return whether it patches this listener or its table of routes, by the name."""
+        return listener.is_called(self.name, table=self.kind == ROUTES)
+
     @property
     def operation(self) -> LocatedMap:
         """What it does."""
         return inner(self.given, "operation")
+
+    @property
+    def chain(self) -> str:
+        """The filter chain that it patches in a listener, "" if none."""
+        return "/".join(chain_of(steps_to(text_of(self.operation, "path")))) if self.kind == LISTENER else ""
 
     @property
     def processor(self) -> str | None:
@@ -97,19 +107,25 @@ class Patches:
         return values
 
     def _of(self, listener: Listener) -> Iterator[Patch]:
-        return (each for each in self.all if each.kind in {LISTENER, ROUTES} and listener.is_called(each.name))
+        return (
+            each for each in self.all if each.kind != CLUSTER and each.is_of(listener) and listener.has(each.chain)
+        )
 
 
 def unapplied(manifests: Manifests) -> Iterator[str]:
     """Yield a sentence for each patch whose effect is not known, or that is of a listener that no Gateway has."""
-    named = named_listeners(manifests)
+    every = named_listeners(manifests)
     for each in Patches(manifests).all:
+        named = [listener for listener in every if each.is_of(listener)]
         if each.steps is None:
             op, path = (text_of(each.operation, name) for name in ("op", "path"))
             said = " ".join(word for word in (op, each.kind, text_of(each.operation, "jsonPath"), path) if word)
             yield f"{each.given.place}: the patch ({said}) is not applied, and so is not checked"
-        elif each.kind != CLUSTER and named and not any(listener.is_called(each.name) for listener in named):
+        elif each.kind != CLUSTER and every and not named:
             yield f'{each.given.place}: no Gateway in the input has the listener "{each.name}" that is patched'
+        elif named and not any(listener.has(each.chain) for listener in named):
+            has = " and ".join(listener.chain for listener in named)
+            yield f'{each.given.place}: the listener "{each.name}" has {has}, not {each.chain}, which is patched'
 
 
 def _enabled(values: LocatedMap, name: str, operation: LocatedMap) -> LocatedMap:

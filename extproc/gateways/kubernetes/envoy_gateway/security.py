@@ -75,6 +75,6 @@ def guards_of(policies: Iterable[LocatedMap]) -> list[LocatedMap]:
 
 
 def _name(field: str, given: LocatedMap) -> str:
-    """Return the name of a filter: one for each service, and otherwise one of a kind for all policies."""
+    """Return the name of a filter: one for each policy, or one of a kind for all, which routes configure."""
     name = _FILTERS[field][0]
-    return f"{name}/{given.place}" if field in {"extAuth", "oidc"} else name
+    return f"{name}/{given.place}" if field in {"extAuth", "basicAuth"} else name
