@@ -1,7 +1,7 @@
 """`dualpool check envoy` on filters that are switched per route, or written in other ways."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -119,6 +119,9 @@ def test_a_server_outside_of_envoy_s_clusters_is_not_checked() -> None:
     assert any("not reached through envoy_grpc" in each for each in found.unchecked)
 
 
+MANAGER: Final = "name: envoy.filters.network.http_connection_manager"
+
+
 @pytest.mark.parametrize(
     ("kind", "operation", "reported"),
     [
@@ -143,7 +146,7 @@ def test_patches_that_are_not_applied_are_reported(kind: str, operation: str, re
         spec:
           configPatches:
             - applyTo: {kind}
-              match: {{listener: {{filterChain: {{filter: {{subFilter: {{name: other}}}}}}}}}}
+              match: {{listener: {{filterChain: {{filter: {{{MANAGER}, subFilter: {{name: other}}}}}}}}}}
               patch: {{operation: {operation}, value: {{name: other}}}}
     """
     found = read_gateways([each for text in (*ours, other) for each in read(text, "file.yaml")], Router())

@@ -106,12 +106,81 @@ def test_the_router_s_filter_in_place_of_another(name: str, traps: set[str]) -> 
     assert (traps, ()) == checked(old=old, new=new)
 
 
+@pytest.mark.parametrize(("name", "asked"), [("gzip", False), ("envoy.filters.http.cors", True)])
+def test_a_filter_that_a_later_patch_inserts(name: str, asked: bool) -> None:  # noqa: FBT001
+    """Istio inserts nothing beside it, unless it is one that Istio may have itself."""
+    later = patch("INSERT_BEFORE", at(ROUTER), COMPRESSOR.replace("gzip", name))
+    old = f"subFilter: {{name: {ROUTER}}}"
+    if asked:
+        assert ({"compressor-after"}, ()) == checked(later, old=old, new=old.replace(ROUTER, name))
+    else:
+        with pytest.raises(ConfigurationError, match="no ext_proc filter"):
+            checked(later, old=old, new=old.replace(ROUTER, name))
+
+
 def test_negative_priorities() -> None:
     """An EnvoyFilter with one comes before those without a priority, whatever their order in the input."""
     inserting, removing = patch("INSERT_BEFORE", at(ROUTER), COMPRESSOR), patch("REMOVE", at("gzip"), "{}")
     early = removing.replace("spec:", "spec:\n  priority: -10")
     assert (set(), ()) == checked(inserting, removing)
     assert ({"compressor-after"}, ()) == checked(inserting, early)
+
+
+MANAGER: Final = "envoy.filters.network.http_connection_manager"
+
+
+@pytest.mark.parametrize("name", ["", "envoy.http_connection_manager", "envoy.filters.network.tcp_proxy"])
+def test_filters_of_another_network_filter(name: str) -> None:
+    """Istio refuses a patch without its name, and applies none where it is not the connection manager's."""
+    with pytest.raises(ConfigurationError, match="no ext_proc filter") as error:
+        checked(old=f"name: {MANAGER}\n", new=f"name: {name}\n")
+    assert any("INSERT_BEFORE HTTP_FILTER) is not applied: Istio" in each for each in error.value.sentences)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("", 1), ("envoy.http_connection_manager", 1), ("envoy.filters.network.tcp_proxy", 0)]
+)
+def test_patches_of_another_network_filter(name: str, said: int) -> None:
+    """They do not change the connection manager; those that mean another filter are not said."""
+    found, unchecked = checked(old=f"filter: {{name: {MANAGER}}}", new=f"filter: {{name: {name}}}")
+    assert ({"spoofable-header", "head-limits"} <= found, said) == (True, len(unchecked))
+
+
+def test_a_merge_without_a_filter() -> None:
+    """Istio merges it into all of them, which nobody wants."""
+    found, unchecked = checked(patch("MERGE", ANYWHERE, COMPRESSOR))
+    assert (set(), 1) == (found, len(unchecked))
+
+
+OLD: Final = "creationTimestamp: '2026-01-02T03:04:05Z', "
+ROOT_NAMESPACE: Final = ", namespace: istio-system"
+
+
+@pytest.mark.parametrize(
+    ("inserting", "removing", "removed"),
+    [
+        (f"name: x{ROOT_NAMESPACE}", f"name: y{ROOT_NAMESPACE}", True),
+        (f"name: y{ROOT_NAMESPACE}", f"name: x{ROOT_NAMESPACE}", False),
+        (f"name: x{ROOT_NAMESPACE}", f"{OLD}name: y{ROOT_NAMESPACE}", False),
+        (f"{OLD}name: y{ROOT_NAMESPACE}", f"name: x{ROOT_NAMESPACE}", True),
+        (f"name: y{ROOT_NAMESPACE}", "name: x", True),
+        ("name: x", f"name: y{ROOT_NAMESPACE}", False),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_order_of_filters(inserting: str, removing: str, removed: bool, first: bool) -> None:  # noqa: FBT001
+    """Those of the root namespace come first, then the oldest, then the first by name, wherever in the input."""
+    both = [
+        text.replace("name: more, namespace: istio-system", metadata)
+        for text, metadata in (
+            (patch("INSERT_BEFORE", at(ROUTER), COMPRESSOR), inserting),
+            (patch("REMOVE", at("gzip"), "{}"), removing),
+        )
+    ]
+    ours = "metadata:\n  name: dualpool\n"
+    oldest = f"{ours}  creationTimestamp: '2025-01-02T03:04:05Z'\n"
+    found, _ = checked(*(both if first else both[::-1]), old=ours, new=oldest)
+    assert removed == ("compressor-after" not in found)
 
 
 ENABLED: Final = f'{{dualpool: {{"@type": {KINDS}ext_proc.v3.ExtProcPerRoute, disabled: true}}}}'

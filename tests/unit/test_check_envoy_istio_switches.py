@@ -94,7 +94,8 @@ def _without_pings(text: str) -> str:
 @pytest.mark.parametrize(("name", "found"), [("dualpool", {"message-timeout-long"}), ("other", set())])
 def test_a_patch_of_one_filter(name: str, found: set[str]) -> None:
     """What is merged into another filter is none of the router's."""
-    match = f"listener: {{filterChain: {{filter: {{subFilter: {{name: {name}}}}}}}}}"
+    manager = "name: envoy.filters.network.http_connection_manager"
+    match = f"listener: {{filterChain: {{filter: {{{manager}, subFilter: {{name: {name}}}}}}}}}"
     value = f"{{typed_config: {{'@type': {EXT_PROC}, message_timeout: 10s}}}}"
     assert found == names_of("istio", PATCH.format(kind="HTTP_FILTER", match=match, value=value))
 
@@ -109,13 +110,14 @@ def test_numbers_that_are_none(number: str) -> None:
 AUTHORIZATION: Final = """
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
-metadata: {name: authorization, namespace: istio-system}
+metadata: {name: %s, namespace: istio-system}
 spec:
   configPatches:
     - applyTo: HTTP_FILTER
       match:
         context: GATEWAY
-        listener: {filterChain: {filter: {subFilter: {name: %s}}}}
+        listener:
+          filterChain: {filter: {name: envoy.filters.network.http_connection_manager, subFilter: {name: %s}}}
       patch:
         operation: %s
         value:
@@ -133,9 +135,13 @@ spec:
         ("envoy.filters.http.router", "INSERT_BEFORE", False, {"auth-after"}),
         ("dualpool", "INSERT_BEFORE", False, set()),
         ("dualpool", "INSERT_AFTER", False, {"auth-after"}),
+        ("dualpool", "INSERT_AFTER", True, set()),
         ("dualpool", "INSERT_FIRST", False, set()),
+        ("dualpool", "ADD", True, {"auth-after", "after-the-end"}),
+        ("istio.stats", "INSERT_AFTER", True, set()),
     ],
 )
 def test_the_place_of_another_filter(anchor: str, operation: str, first: bool, found: set[str]) -> None:  # noqa: FBT001
-    """Each patch puts its filter beside one that is there by then."""
-    assert found == names_of("istio", AUTHORIZATION % (anchor, operation), first=first)
+    """Each patch puts its filter beside one that is there by then, or nowhere."""
+    name = "authorization" if first else "more-authorization"
+    assert found == names_of("istio", AUTHORIZATION % (name, anchor, operation))

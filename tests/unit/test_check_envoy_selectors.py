@@ -40,12 +40,15 @@ def test_a_selector_of_gateways() -> None:
 
 
 def test_a_selector_is_as_close_as_a_name() -> None:
-    """Of two policies for a route the first one is in force, however they name it."""
+    """Of two policies for a route the first one by name is in force, however they name it."""
     selector = "  targetSelectors: [{kind: HTTPRoute, matchLabels: {team: llm}}]\n"
-    policy = traffic("kind: HTTPRoute, name: nowhere").replace("  targetRefs", f"{selector}  targetRefs")
+    first, second = (
+        traffic("kind: HTTPRoute, name: nowhere", name=name).replace("  targetRefs", f"{selector}  targetRefs")
+        for name in ("all", "more")
+    )
     labelled = {"metadata: {name: llm}": "metadata: {name: llm, labels: {team: llm}}"}
-    assert RETRIES in traps(policy, changes={**FULL_DUPLEX, **labelled}, first=True)
-    assert RETRIES not in traps(policy, changes={**FULL_DUPLEX, **labelled})
+    assert RETRIES in traps(first, changes={**FULL_DUPLEX, **labelled})
+    assert RETRIES not in traps(second, changes={**FULL_DUPLEX, **labelled})
 
 
 NAMESPACE: Final = """

@@ -12,6 +12,7 @@ from extproc.gateways.parsing.spelling import camel_case, snake_case
 
 __all__ = [
     "Manifests",
+    "age_of",
     "bytes_of",
     "field_of",
     "inner",
@@ -77,6 +78,15 @@ def name_of(object_: LocatedMap) -> str:
 def namespace_of(object_: LocatedMap) -> str:
     """Return an object's namespace, `default` if it has none."""
     return text_of(inner(object_, "metadata"), "namespace", "default")
+
+
+def age_of(object_: LocatedMap) -> tuple[bool, str]:
+    """Return a key by which the oldest comes first.
+
+    Only objects of a cluster have the time of their creation: the others are taken to be created later.
+    """
+    created = text_of(inner(object_, "metadata"), "creationTimestamp")
+    return not created, created
 
 
 def inner(values: LocatedMap, *path: str) -> LocatedMap:

@@ -6,7 +6,7 @@ Source: `resolvePolicyTargets` in Envoy Gateway's `internal/gatewayapi`.
 
 from collections.abc import Iterable, Iterator
 
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
+from extproc.gateways.kubernetes.manifests import Manifests, age_of, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = ["Selectors", "agree", "namespace_said", "oldest_first"]
@@ -53,15 +53,13 @@ def namespace_said(object_: LocatedMap) -> str:
 def oldest_first(objects: Iterable[LocatedMap]) -> list[LocatedMap]:
     """Return objects as Envoy Gateway sorts equals: the oldest first, or else by namespace and name.
 
-    Only those that come from a cluster have the time of their creation: the others are taken to be created later.
     Where some do not say their namespace, it is taken to be the same.
     """
     objects = list(objects)
     named = all(map(namespace_said, objects))
 
-    def order(object_: LocatedMap) -> tuple[bool, str, str, str]:
-        created = text_of(inner(object_, "metadata"), "creationTimestamp")
-        return not created, created, namespace_said(object_) if named else "", name_of(object_)
+    def order(object_: LocatedMap) -> tuple[tuple[bool, str], str, str]:
+        return age_of(object_), namespace_said(object_) if named else "", name_of(object_)
 
     return sorted(objects, key=order)
 

@@ -8,7 +8,7 @@ patches.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -19,20 +19,13 @@ from extproc.gateways.kubernetes.istio.clusters import Destinations
 from extproc.gateways.kubernetes.istio.http_filters import http_filters
 from extproc.gateways.kubernetes.istio.merging import message_merged, settings_merged
 from extproc.gateways.kubernetes.istio.routes import hosts_of
-from extproc.gateways.kubernetes.istio.scope import patches_of, settings_of
+from extproc.gateways.kubernetes.istio.scope import MANAGER_FILTER, is_of_manager, patches_of, settings_of
 from extproc.gateways.kubernetes.istio.switches import passes_expect
-from extproc.gateways.kubernetes.manifests import (
-    Manifests,
-    inner,
-    made,
-    text_of,
-)
+from extproc.gateways.kubernetes.manifests import Manifests, inner, made, text_of
 from extproc.gateways.kubernetes.type_names import MANAGER
 from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = ["bootstrap_of"]
-
-_MANAGERS: Final = ("", "envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
 
 
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
@@ -53,10 +46,9 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         http_filters=http_filters(manifests, patches, place),
     )
     for patch in _of(patches, "NETWORK_FILTER"):
-        if text_of(inner(patch, "match", "listener", "filterChain", "filter"), "name") not in _MANAGERS:
-            continue
-        manager = settings_merged(manager, settings_of(patch))
-    network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
+        if is_of_manager(patch):
+            manager = settings_merged(manager, settings_of(patch))
+    network = made(place, name=MANAGER_FILTER, typed_config=manager)
     listener = made(place, name="listener", filter_chains=[made(place, filters=[network])])
     for patch in _of(patches, "LISTENER"):
         listener = message_merged(listener, inner(patch, "patch", "value"), Listener.DESCRIPTOR)

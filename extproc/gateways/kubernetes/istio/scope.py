@@ -10,15 +10,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.gateways.kubernetes.manifests import Manifests, field_of, inner, items_of, priority_of, text_of
+from extproc.gateways.kubernetes.manifests import (
+    Manifests,
+    age_of,
+    field_of,
+    inner,
+    items_of,
+    name_of,
+    priority_of,
+    text_of,
+)
 from extproc.gateways.kubernetes.type_names import EXT_PROC
 from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = [
     "GATEWAY_LABEL",
+    "MANAGER_FILTER",
     "ROOT_NAMESPACE",
     "Scope",
     "Workload",
+    "is_of_manager",
     "patches_of",
     "patches_of_waypoints",
     "settings_of",
@@ -29,6 +40,7 @@ __all__ = [
 ROOT_NAMESPACE: Final = "istio-system"
 OURS: Final = "dualpool"
 WAYPOINT: Final = "WAYPOINT"
+MANAGER_FILTER: Final = "envoy.filters.network.http_connection_manager"
 # The fields that name the type of a filter's settings: the latter two in a TypedStruct.
 _TYPES: Final = ("@type", "type_url", "typeUrl")
 IS_GATEWAY: Final = {"GATEWAY": True, "SIDECAR_OUTBOUND": False}
@@ -92,17 +104,32 @@ def patches_of(manifests: Manifests) -> list[LocatedMap]:
 
     All patches if it is not known which filter is the router's.
     """
-    filters = sorted(manifests.of("EnvoyFilter"), key=priority_of)
+    filters = sorted(manifests.of("EnvoyFilter"), key=_order)
     found = [(patch, _scope(each, patch)) for each in filters for patch in _patches(each)]
     ours = [scope for patch, scope in found if _is_ours(patch)]
     known = [(patch, scope) for patch, scope in found if scope.context != WAYPOINT]
     return [patch for patch, scope in known if not ours or any(scope.may_meet(each) for each in ours)]
 
 
+def _order(filter_: LocatedMap) -> tuple[int, bool, tuple[bool, str], str]:
+    """Return the key by which Istio sorts EnvoyFilters: of equal priorities those of all workloads come first."""
+    namespace = text_of(inner(filter_, "metadata"), "namespace")
+    return priority_of(filter_), namespace != ROOT_NAMESPACE, age_of(filter_), f"{name_of(filter_)}.{namespace}"
+
+
 def patches_of_waypoints(manifests: Manifests) -> list[LocatedMap]:
     """Return the patches whose context is a waypoint: Istio 1.31 accepts them, and applies none."""
     found = [patch for each in manifests.of("EnvoyFilter") for patch in _patches(each)]
     return [patch for patch in found if text_of(inner(patch, "match"), "context") == WAYPOINT]
+
+
+def is_of_manager(patch: LocatedMap) -> bool:
+    """Return whether a patch is of the connection manager or its filters: it names that, or no network filter.
+
+    Istio 1.31 no longer knows envoy.http_connection_manager.
+    """
+    chain = inner(patch, "match", "listener", "filterChain")
+    return "filter" not in chain or text_of(inner(chain, "filter"), "name") == MANAGER_FILTER
 
 
 def settings_of(patch: LocatedMap) -> LocatedMap:
