@@ -29,7 +29,8 @@ def cap_before(levels: list[Part[Any]], around: Surroundings) -> BodyCap | None:
 
     That is the limit of all filters from there on, whatever the listener's is.
     """
-    caps = (_cap(each, levels) for each in reversed(around.before) if each.kind in {Kind.BUFFER, Kind.AUTH})
+    concerned = {each.name for each in around.concerned(levels) if each.kind in {Kind.BUFFER, Kind.AUTH}}
+    caps = (_cap(each, levels) for each in reversed(around.before) if each.name in concerned)
     return next(filter(None, caps), None)
 
 

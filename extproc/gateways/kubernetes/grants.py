@@ -18,13 +18,16 @@ _NAMED: Final = 3  # of thousands
 
 def ungranted(manifests: Manifests) -> Iterator[str]:
     """Yield a sentence for each pair of namespaces with references that no grant in the input allows."""
-    grants = list(manifests.of("ReferenceGrant"))
+    grants: dict[str, list[LocatedMap]] = {}
+    for each in manifests.of("ReferenceGrant"):
+        grants.setdefault(_kind_of(each)[2], []).append(each)
     missing: dict[tuple[Kind, Kind], dict[str, Place]] = {}
     for object_ in manifests.of("HTTPRoute", "EnvoyExtensionPolicy", "SecurityPolicy"):
         for reference in _references(object_):
             source, target, name = _kind_of(object_), _referred(reference), text_of(reference, "name")
             apart = source[2] and target[2] and source[2] != target[2]
-            if apart and not any(_allows(each, source, target, name) for each in grants):
+            near = (each for namespace in ("", target[2]) for each in grants.get(namespace, ()))
+            if apart and not any(_allows(each, source, target, name) for each in near):
                 missing.setdefault((source, target), {}).setdefault(name, reference.place)
     for ((_, kind, namespace), (_, referred, other)), places in missing.items():
         names = ", ".join([*places][:_NAMED]) + (" and more" if len(places) > _NAMED else "")
@@ -51,11 +54,9 @@ def _referred(reference: LocatedMap) -> Kind:
 
 def _allows(grant: LocatedMap, source: Kind, target: Kind, name: str) -> bool:
     spec = inner(grant, "spec")
-    return (
-        _kind_of(grant)[2] in {"", target[2]}
-        and any(_same(each, source) and text_of(each, "namespace") == source[2] for each in items_of(spec, "from"))
-        and any(_same(each, target) and text_of(each, "name", name) == name for each in items_of(spec, "to"))
-    )
+    return any(
+        _same(each, source) and text_of(each, "namespace") == source[2] for each in items_of(spec, "from")
+    ) and any(_same(each, target) and text_of(each, "name", name) == name for each in items_of(spec, "to"))
 
 
 def _same(given: LocatedMap, kind: Kind) -> bool:

@@ -17,7 +17,7 @@ __all__ = ["PICKER", "anchor_of", "http_filters"]
 
 PICKER: Final = "envoy.filters.http.ext_proc"
 _ROUTER: Final = "envoy.filters.http.router"
-# The names of filters that Istio itself may have begin like that.
+# The names of filters that Istio itself may have begin like that: they are before those of patches.
 _OWN: Final = ("envoy.", "istio")
 # At an end of the chain, whichever filter a patch refers to.
 _AT_ENDS: Final = ("INSERT_FIRST", "ADD")
@@ -39,9 +39,11 @@ def http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place) 
     for patch in (each for each in mine if _operation(each) != "MERGE"):
         anchor = anchor_of(patch)
         if anchor and _operation(patch) not in _AT_ENDS and anchor not in (each.get("name") for each in chain):
-            if anchor in inserted and not anchor.startswith(_OWN):
+            own = anchor.startswith(_OWN)
+            if anchor in inserted and not own:
                 continue
-            chain.insert(len(chain) - 1, _picker(place) if anchor == PICKER else made(place, name=anchor))
+            assumed = _picker(place) if anchor == PICKER else made(place, name=anchor)
+            chain.insert(0 if own else len(chain) - 1, assumed)
         _change(chain, patch)
     for patch in (each for each in mine if _operation(each) == "MERGE"):
         anchor, value = anchor_of(patch), inner(patch, "patch", "value")
