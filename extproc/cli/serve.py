@@ -93,6 +93,9 @@ def _serve(server: _Server, hangups: list[int]) -> None:
     if hangups:
         server.reload()
     server.run()
+    # At its exit the interpreter takes back its handlers, but not this: the exit code stays that of a clean end.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _workers(text: str) -> int:

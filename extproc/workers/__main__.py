@@ -18,7 +18,11 @@ def start() -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # process.py has blocked it
     from extproc.workers.worker import main  # noqa: PLC0415  (this takes most of a second)
 
-    return main()
+    code = main()
+    # As in cli/serve.py: a worker that is asked twice to end has ended all the same.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":

@@ -214,6 +214,73 @@ def test_sigterm_during_the_start_ends_it(module: str, name: str, workers: str) 
     assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
 
 
+IS_DISTURBED_AT_THE_END = """
+import os
+import sys
+from extproc.cli.main import main
+from {module} import {server}
+
+class Server({server}):
+    def run(self):
+        self.end()
+        super().run()
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {number})
+        os.write(1, b"still ends")
+
+last = Last()
+sys.modules["{module}"].{server} = Server
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("module", "server", "workers"), SERVERS)
+def test_signals_that_come_after_the_end_change_no_exit_code(
+    tmp_path: Path, module: str, server: str, workers: str, number: signal.Signals
+) -> None:
+    """A router that has stopped ends with 0 whatever still comes while its interpreter ends, which takes a while
+    under load: by then Python has taken back its handlers, and the kernel would end the process by the signal.
+    """
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0")
+    script = IS_DISTURBED_AT_THE_END.format(module=module, server=server, number=int(number))
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "--config", str(config), "--workers", workers],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (0, "still ends") == (ended.returncode, ended.stdout), ended.stderr
+
+
+WORKER_DISTURBED_AT_THE_END = """
+import os
+import sys
+from extproc.workers.__main__ import start
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {number})
+
+last = Last()
+sys.argv = sys.argv[2:]
+sys.exit(start())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_signals_that_come_after_a_workers_end_change_no_exit_code(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Nor do they change a worker's, which its supervisor would report as an error."""
+    script = WORKER_DISTURBED_AT_THE_END.format(number=int(number))
+    monkeypatch.setattr("extproc.workers.process._PYTHON", [sys.executable, "-c", script])
+    process, channel = start_process(0)
+    channel.close()
+    assert 2 == process.wait(60), "it was never given its settings"
+
+
 def test_a_worker_is_not_disturbed_from_its_first_moment_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that still loads its code is not ended by a SIGHUP to all processes of the router, nor writes a
     traceback for a Ctrl-C.
