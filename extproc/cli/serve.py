@@ -33,9 +33,11 @@ def _run(options: argparse.Namespace) -> int:
     hangups = _hangups()
     _inherit_no_signals()
     from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.server.freed_memory import share_arenas  # noqa: PLC0415
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
     from extproc.telemetry.stray_lines import log_stray_lines  # noqa: PLC0415
 
+    share_arenas()
     configuration = load(options.config)
     configure_logging(configuration.log_level)
     log_stray_lines()

@@ -1,8 +1,12 @@
-"""Freed memory, returned to the system.
+"""Freed memory: kept together, and returned to the system.
 
 glibc's malloc returns free memory at the end of its heap, but keeps all that lies below a block that is in use:
 100 MB, forever, after 32 concurrent bodies of 2 MB. So its malloc_trim is called when the process has grown. That
 takes about a millisecond per 20 MB, so it is done while nothing waits for it, or else rarely.
+
+malloc also gives threads heaps (arenas) of their own, eight for each core, and each keeps the most that its thread
+ever needed. Saving, sharing and showing a full state takes tens of megabytes, on whichever thread is free: so all
+threads share two.
 
 Rejected: thresholds set with mallopt or the environment. Messages arrive in pieces of a few kilobytes, which are
 below all of them (docs/architecture.md).
@@ -14,12 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FreedMemory", "resident_bytes", "trim"]
+__all__ = ["FreedMemory", "resident_bytes", "share_arenas", "trim"]
 
 # Less growth is not worth a trim.
 GROWTH_BYTES: Final = 16 << 20
 # How often growth is checked while streams are open.
 BUSY_EVERY_S: Final = 30.0
+_M_ARENA_MAX: Final = -8  # of glibc's malloc.h
+_ARENAS: Final = 2
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -37,6 +43,13 @@ def trim() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))
+
+
+def share_arenas() -> None:
+    """Bound the number of arenas, before there are threads; does nothing if the allocator is not glibc's."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 class FreedMemory:

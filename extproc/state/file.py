@@ -25,8 +25,7 @@ from extproc.state.snapshot import from_message, to_message
 
 __all__ = ["StateFile", "read_state", "state_in", "write_atomically"]
 
-# The limit for a store's values, too; the largest state that the bounds of the estimator allow is a hundredth of
-# it.
+# The limit for a store's values, too; the largest state that the bounds of the estimator allow is 1/40 of it.
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_ASIDE: Final = 1_000
 

@@ -9,6 +9,8 @@ a traceback: until it handles signals, the kernel ends it.
 import signal
 import sys
 
+from extproc.server.freed_memory import share_arenas
+
 __all__ = ["start"]
 
 
@@ -16,6 +18,7 @@ def start() -> int:
     """Load the worker and run it; return its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # process.py has blocked it
+    share_arenas()
     from extproc.workers.worker import main  # noqa: PLC0415  (this takes most of a second)
 
     code = main()

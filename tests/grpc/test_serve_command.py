@@ -143,6 +143,38 @@ def test_signals_that_were_blocked_or_ignored_at_the_start_work(tmp_path: Path, 
             process.kill()
 
 
+def _arenas(pid: int) -> int:
+    """Return the number of heaps of glibc's malloc besides the main one. Each is at a multiple of its size: first
+    what is in use, then what is only reserved.
+    """
+    size, found, used = 64 << 20, 0, (0, 0)
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, rights, *_ = line.split()
+        start, end = (int(each, 16) for each in span.split("-"))
+        if rights == "---p" and start == used[1] and used[0] % size == 0:
+            found += end == used[0] + size
+        used = (start, end) if rights == "rw-p" else (0, 0)
+    return found
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_threads_share_their_memory(tmp_path: Path, workers: str) -> None:
+    """Neither a router nor a worker keeps a heap for each thread (test_freed_memory.py shows the effect)."""
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0")
+    command = [*SERVE, "--config", str(config), "--workers", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            admin = next(each["admin"] for each in map(json.loads, process.stderr) if each["message"] == "serving")
+            for page in ("metrics", "state", "readyz"):
+                assert httpx.get(f"http://{admin}/{page}", verify=NO_AUTHORITIES).status_code == 200
+            workers_of = httpx.get(f"http://{admin}/config", verify=NO_AUTHORITIES).json().get("workers", ())
+            assert all(_arenas(pid) <= 1 for pid in [process.pid, *(each["pid"] for each in workers_of)])
+        finally:
+            process.kill()
+
+
 STARTS_WITH_A_HANGUP = """
 import signal
 import sys

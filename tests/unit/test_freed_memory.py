@@ -1,6 +1,8 @@
 """Freed memory is returned to the system when the process has grown and no request waits."""
 
 import ctypes
+import subprocess
+import sys
 
 import pytest
 
@@ -77,3 +79,47 @@ def test_free_memory_below_memory_in_use_is_returned() -> None:
     trim()
     assert resident_bytes() < grown - 16 * 2**20
     assert 100 == len(kept)
+
+
+IN_MANY_THREADS = """
+import sys
+from threading import Barrier, Thread
+from extproc.server.freed_memory import resident_bytes, share_arenas
+
+if sys.argv[1] == "shared":
+    share_arenas()
+met, turns = Barrier(9), [Barrier(2) for _ in range(8)]
+
+def work(turn):
+    met.wait()  # by then each thread has its arena
+    turn.wait()
+    blocks = [b"x" * 9_000 + bytes([number % 256]) for number in range(4_000)]
+    kept = blocks[::40]
+    del blocks
+    turn.wait()
+    met.wait()
+
+threads = [Thread(target=work, args=[turn]) for turn in turns]
+for thread in threads:
+    thread.start()
+met.wait()
+before = resident_bytes()
+for turn in turns:  # one after another
+    turn.wait()
+    turn.wait()
+print(resident_bytes() - before)
+met.wait()
+"""
+
+
+def test_what_one_thread_has_freed_the_next_one_uses() -> None:
+    """Work that threads do in turns takes the memory of two of them at most. This, too, requires glibc."""
+    if not (resident_bytes() and hasattr(ctypes.CDLL(None), "mallopt")):
+        pytest.skip("no /proc, or another allocator than glibc's")
+    apart, shared = (
+        int(
+            subprocess.run([sys.executable, "-c", IN_MANY_THREADS, how], stdout=subprocess.PIPE, check=True).stdout
+        )
+        for how in ("apart", "shared")
+    )
+    assert shared < apart / 2
