@@ -24,7 +24,8 @@ USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"comp
 class App(served.App):
     """A router that a test starts and stops.
 
-    Its default deadline is a minute: a test may be stalled for more than 150 ms between the parts of a request.
+    Its default deadline is a minute, and it sheds no request unless a test makes it: a test may be stalled for
+    more than 150 ms between the parts of a request, and the router's loop with it.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -32,6 +33,7 @@ class App(served.App):
             patient = replace(configuration.exchange, deadline_ms=PATIENT_MS)
             configuration = replace(configuration, exchange=patient)
         super().__init__(configuration)
+        setattr(self._streams.overload, "sheds", lambda _now_s: False)  # noqa: B010  (a method)
         self._thread = threading.Thread(target=self.run)
 
     async def start(self) -> None:
