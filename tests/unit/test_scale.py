@@ -74,3 +74,11 @@ def test_merged_sums_are_used_at_once_and_add_up() -> None:
     assert both.variance(0.01, lessons(1)[0][1]) != 0.01
     one.load(*other.sums)
     assert other.sums[1] == pytest.approx(one.sums[1])
+
+
+def test_the_sums_hold_a_thousand_responses() -> None:
+    """Older ones are forgotten, so that a scale follows its text however many responses came before."""
+    scale = LogVariance()
+    for base, factors, error in lessons(4_000):
+        scale.learn(base, factors, error)
+    assert 950 < scale.sums[0][0, 0] < 1_000

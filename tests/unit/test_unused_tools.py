@@ -64,6 +64,15 @@ def test_one_response_with_tools_ends_the_belief(estimator: ByteClassEstimator) 
     assert again > 2
 
 
+def test_only_responses_in_a_row_count(estimator: ByteClassEstimator) -> None:
+    """One with tools in between, and as many without are needed as at first."""
+    rng = random.Random(1)
+    for _ in range(20):
+        ratios = [asked(estimator, rng, left_out=True)[0] for _ in range(ENOUGH - 1)]
+        assert min(ratios) > 2
+        assert asked(estimator, rng, left_out=False)[0] > 0.7
+
+
 def test_one_client_does_not_decide_for_all(estimator: ByteClassEstimator) -> None:
     """Its tools may cost less than any estimate; those of most clients have to be left out."""
     rng = random.Random(1)
