@@ -4,6 +4,7 @@ from typing import Final
 
 import pytest
 
+from tests.unit.check_envoy_ages import PAIRS
 from tests.unit.test_check_envoy_policies import traps
 
 ROUTES: Final = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm%s}"
@@ -15,8 +16,6 @@ spec:
   targetRefs: [%s]
   %s
 """
-OLD: Final = "creationTimestamp: '2026-01-02T03:04:05Z'"
-NEW: Final = "creationTimestamp: '2026-02-02T03:04:05Z'"
 BY_BODY: Final = "extAuth: {http: {backendRefs: [{name: a, port: 80}]}, bodyToExtAuth: {maxRequestBytes: 1000}}"
 SMALL: Final = "connection: {bufferLimit: 64Ki}"
 WHOLE: Final = """connection: {bufferLimit: 32Mi}
@@ -38,20 +37,7 @@ def of_listener(name: str, section: str, spec: str) -> str:
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(
-    ("name", "other", "ours", "in_force"),
-    [
-        ("abc", "", "", True),
-        ("xyz", "", "", False),
-        ("abc", NEW, OLD, False),
-        ("xyz", OLD, NEW, True),
-        ("abc", OLD, OLD, True),
-        ("xyz", OLD, OLD, False),
-        ("abc", "", OLD, False),
-        ("xyz", OLD, "", True),
-        ("abc", "namespace: web", "", True),
-    ],
-)
+@pytest.mark.parametrize(("name", "other", "ours", "in_force"), PAIRS)
 def test_two_policies_for_the_same_routes(name: str, other: str, ours: str, in_force: bool, first: bool) -> None:  # noqa: FBT001
     """Of the same age, or where that is not known, it is the first by name, wherever it is in the input."""
     policies = [of_routes(name, other, BY_BODY), of_routes("llm", ours, "cors: {}")]

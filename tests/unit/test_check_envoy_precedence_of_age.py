@@ -4,6 +4,7 @@ from typing import Final
 
 import pytest
 
+from tests.unit.check_envoy_ages import PAIRS
 from tests.unit.test_check_envoy_policies import traps
 
 OTHER: Final = """
@@ -12,25 +13,10 @@ kind: HTTPRoute
 metadata: {name: %s, %s}
 spec: {parentRefs: [{name: llm}], rules: [{backendRefs: [{name: web, port: 80}]}]}
 """
-OLD: Final = "creationTimestamp: '2026-01-02T03:04:05Z'"
-NEW: Final = "creationTimestamp: '2026-02-02T03:04:05Z'"
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(
-    ("name", "other", "ours", "hidden"),
-    [
-        ("abc", "", "", True),
-        ("xyz", "", "", False),
-        ("abc", NEW, OLD, False),
-        ("xyz", OLD, NEW, True),
-        ("abc", OLD, OLD, True),
-        ("xyz", OLD, OLD, False),
-        ("abc", "", OLD, False),
-        ("xyz", OLD, "", True),
-        ("abc", "namespace: web", "", True),
-    ],
-)
+@pytest.mark.parametrize(("name", "other", "ours", "hidden"), PAIRS)
 def test_two_routes_for_everything(name: str, other: str, ours: str, hidden: bool, first: bool) -> None:  # noqa: FBT001
     """Of the same age, or where that is not known, it is the first by name, wherever it is in the input.
 
