@@ -114,14 +114,25 @@ def test_a_long_prompt_leaves_room_for_short_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "tokens", "sequences"),
-    [("a100-80g", 2_048, 256), ("h100-80g", 8_192, 1_024), ("mi300x", 16_384, 1_024), ("l40s", 2_048, 256)],
+    ("gpu", "older", "tokens", "sequences"),
+    [
+        ("a100-80g", 2_048, 2_048, 256),
+        ("l40s", 2_048, 2_048, 256),
+        ("h100-80g", 8_192, 8_192, 1_024),
+        ("h200", 8_192, 8_192, 1_024),
+        ("b200", 8_192, 16_384, 1_024),
+        ("gb200", 8_192, 16_384, 1_024),
+        ("b300", 8_192, 16_384, 1_024),
+        ("mi300x", 8_192, 16_384, 1_024),
+    ],
 )
-def test_batches_are_vllms_defaults_for_the_gpu(gpu: str, tokens: int, sequences: int) -> None:
-    """max_num_batched_tokens and max_num_seqs are those that vLLM's API server picks."""
-    setup = Setup("8B", gpu, Instance(built_in().model("llama-3-8b"), built_in().gpu(gpu), 1), 8192, Objective())
-    assert tokens == setup.engine.batched_tokens(setup.instance)
-    assert sequences == setup.instance.gpu.max_num_seqs
+def test_batches_are_vllms_defaults_for_the_gpu(gpu: str, older: int, tokens: int, sequences: int) -> None:
+    """max_num_batched_tokens and max_num_seqs are those that vLLM's API server picks; for GPUs of 160 GiB and more
+    it picks more tokens than version 0.18 did.
+    """
+    instance = Instance(built_in().model("llama-3-8b"), built_in().gpu(gpu), 1)
+    assert (older, tokens) == (Engine.VLLM_0_18.batched_tokens(instance), Engine.VLLM.batched_tokens(instance))
+    assert sequences == instance.gpu.max_num_seqs
 
 
 def test_an_older_engine_has_less_memory_and_no_gate() -> None:

@@ -11,6 +11,7 @@ __all__ = ["Engine"]
 
 MIB_PER_GB = 1019.5  # MiB that a program sees per GB of the data sheet: 81,559 of "80 GB", 143,771 of "141 GB"
 BYTES_PER_MIB = 2**20
+VLLM_0_18_LARGEST_BATCH = 8_192  # vllm/engine/arg_utils.py: later versions take more on GPUs of 160 GiB and more
 # SGLang 0.5.23, sglang/srt/arg_groups/memory_hook.py: (GPU memory in MiB below which it applies,
 # chunked_prefill_size)
 SGLANG_CHUNKS = ((20 * 1024, 2_048), (60 * 1024, 4_096), (160 * 1024, 8_192))
@@ -66,7 +67,9 @@ class Engine(StrEnum):
 
     def batched_tokens(self, instance: Instance) -> int:
         """Return the default of max_num_batched_tokens (vLLM) or chunked_prefill_size (SGLang)."""
-        if self is not Engine.SGLANG:
+        if self is Engine.VLLM_0_18:
+            return min(instance.gpu.max_num_batched_tokens, VLLM_0_18_LARGEST_BATCH)
+        if self is Engine.VLLM:
             return instance.gpu.max_num_batched_tokens
         mib = instance.gpu.memory_gb * MIB_PER_GB
         return next((chunk for most, chunk in SGLANG_CHUNKS if mib < most), SGLANG_LARGEST_CHUNK)
