@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,11 @@ def run(args: argparse.Namespace) -> int:
     tuning, head_room, start_minutes = tuning_of(args, catalogue), head_room_of(args), start_minutes_of(args)
     setup = setup_of(profile_options(args), catalogue)
     lengths, rate = workload_of(workload_options(args))
-    setup = reaching(lengths, rate, setup, tuning.gpus, sizes=args.tp is None)
     day = load_day(args.day_curve, lengths, as_arrived=args.arrivals == "trace")
     asked = simulation_options(args)
+    # Fleets are simulated with iteration times, whatever rates the cost model is given.
+    timed = setup if asked is None else replace(setup, measured=None)
+    setup = replace(reaching(lengths, rate, timed, tuning.gpus, sizes=args.tp is None), measured=setup.measured)
     runs = None if asked is None else runs_of(asked, lengths, rate)
     with progress_bar() as progress:
         plan = make_plan(

@@ -132,6 +132,22 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
     assert names == ["one pool of 65,536", "one pool of 16,384", "two pools at 2,048"]
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "--mean-tokens 9000,400 --rate 4 --threshold 16384 --tune none",
+        "--mean-tokens 3000,40 --rate 1 --threshold 4096 --tune parallelism --long-context 32768",
+    ],
+)
+def test_measured_rates_change_nothing_that_is_simulated(run: Run, question: str) -> None:
+    """They are the cost model's; instances and batches of the simulated fleets are chosen by iteration times."""
+    options = "--model llama-3-8b --gpu l40s --ttft 30 --times roofline --simulate --router oracle --requests 2000"
+    asked = [*question.split(), *options.split(), "--json"]
+    plain, rated = (json.loads(run(*asked, *rates)[1]) for rates in ([], ["--measured", ".5,1,.3"]))
+    assert plain["analysis"]["long"]["rate_per_instance"] != rated["analysis"]["long"]["rate_per_instance"]
+    assert (plain["searched"], plain["fleets"]) == (rated["searched"], rated["fleets"])
+
+
 def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) -> None:
     """The table and the JSON give GPUs, GPU-hours and dollars per year, which include one spare for each pool."""
     question: list[str | int | Path] = [

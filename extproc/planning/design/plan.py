@@ -77,7 +77,8 @@ def make_plan(
     fleets: tuple[FleetEstimate, ...] = ()
     not_met: list[str] = []
     if runs is not None:
-        question = Question(lengths, rate, setup, rule, runs.balancing, options.tuning, options.head_room)
+        timed = replace(setup, measured=None)  # measured rates are the cost model's alone
+        question = Question(lengths, rate, timed, rule, runs.balancing, options.tuning, options.head_room)
         designs, searched = _designs(question, analysis, options, cache, progress)
         tasks = [_task(question, design, runs) for design in designs]
         fleets, not_met = _simulated(tasks, setup, runs, cache, progress)
