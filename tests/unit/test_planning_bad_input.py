@@ -14,6 +14,7 @@ from tests.unit.planning_command import refusal_of
 Refused = Callable[..., str]
 GPU = "memory_gb: 80, bandwidth_gb_s: 2000, bf16_tflops: 300, link_gb_s: 300"
 MODEL = "params_b: 8, active_params_b: 8, weight_bytes: 2, hidden_size: 4096, layers: 32, max_context: 131072"
+YARN = "native_context: 9000, original_context: 0, rope_theta: 10000"
 HEADS = "attention: {kind: gqa, query_heads: 32, kv_heads: 8, head_dim: 128}"
 
 
@@ -54,6 +55,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (
             f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: -1}}}}",
             "mine: table_params_b -1: must not be negative",
+        ),
+        (
+            f"models: {{mine: {{{MODEL}, {HEADS}, yarn: {{{YARN}}}}}}}",
+            "mine.yarn: 0 is not allowed",
         ),
         (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: .nan}}}}", "mine: table_params_b nan"),
         (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: 4}}}}", "both tables are in active_params_b 8"),

@@ -125,6 +125,9 @@ def _check_model(catalogue: str, profile: str, model: ModelProfile) -> None:
             f"{catalogue}: {profile}: {model.layers - model.full_layers} windowed and recurrent of {model.layers} "
             "layers: at least one must have full attention"
         )
+    if (yarn := model.yarn) is not None:
+        numbers = (yarn.native_context, yarn.original_context, yarn.rope_theta)
+        _check_sizes(catalogue, f"{profile}.yarn", numbers)
     if model.routed is not None:
         _check_routed(catalogue, f"{profile}.routed", model.routed, model.params_b)
 
