@@ -164,6 +164,7 @@ def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path, t
     [
         ("1,5\n", "at least two rows"),
         ("1,0\n2,0\n", "not all of them 0"),
+        ("1,0\n1.01,5\n1.02,0\n", "all load is between two steps of 5 minutes"),
         ("1,5\n1,6\n", "line 2: '1,6': hours must ascend"),
         ("1,5\n25,6\n", "from 0 to 24"),
         ("1,5\n2,-6\n", "must not be negative"),
@@ -229,6 +230,21 @@ def test_a_trace_of_an_hour_gives_no_day() -> None:
         with pytest.raises(ConfigurationError, match="at least 20 hours"):
             load_day("trace", each)
     assert load_day(None, lengths) is None
+
+
+def test_a_silence_between_traces_is_not_a_quiet_part_of_the_day() -> None:
+    """Two mornings a week apart do not show what comes in the afternoon; a single time of year 1, as some programs
+    write a missing one, leaves a trace of an hour as short as it is.
+    """
+    mornings = np.concatenate([day * 86_400 + np.linspace(0, 4 * 3600, 3_000) for day in (0, 7)])
+    year_1 = np.concatenate([[0.0], 6.4e10 + np.linspace(0, 3600, 3_000)])
+    for times, gap in (
+        (mornings, "nothing arrives for 164 of its 172 hours"),
+        (year_1, "nothing arrives for 1.78e"),
+    ):
+        ones = np.ones(len(times), np.int64)
+        with pytest.raises(ConfigurationError, match=f"--day-curve trace: a gap: {gap}"):
+            day_of_trace(Lengths(ones, ones, "a gap", times))
 
 
 @pytest.mark.parametrize(("hours", "swings", "refused"), [(24, 0.8, True), (12, 0.8, True), (24, 0.1, False)])

@@ -9,7 +9,7 @@ from extproc.planning.workload.declared import DeclaredRule, declared_tokens
 from extproc.planning.workload.lengths import Floats, Lengths, Tokens
 from extproc.planning.workload.texts import Texts, draw_texts
 
-__all__ = ["Workload", "check_arrivals", "poisson_workload", "trace_workload"]
+__all__ = ["Workload", "check_arrivals", "check_gaps", "poisson_workload", "trace_workload"]
 
 MOST_WITHOUT = 0.5  # of a trace's time
 FEWEST_TO_TELL = 10
@@ -62,13 +62,18 @@ def check_arrivals(lengths: Lengths) -> Floats:
         raise ConfigurationError(
             f"{lengths.source}: it has no arrival times; only Poisson arrivals can be simulated"
         )
-    longest_s = float(np.diff(arrival).max())
-    if longest_s > MOST_WITHOUT * arrival[-1] and len(arrival) >= FEWEST_TO_TELL:
-        raise ConfigurationError(
-            f"{lengths.source}: nothing arrives for {longest_s / 3600:.3g} of its {arrival[-1] / 3600:.3g} hours; "
-            "to simulate its arrival times it needs requests throughout"
-        )
+    check_gaps(arrival, lengths.source, "to simulate its arrival times")
     return arrival
+
+
+def check_gaps(arrival_s: Floats, name: str, use: str) -> None:
+    """Raise ConfigurationError if nothing arrives for most of a trace's time; `use` is what the times are for."""
+    longest_s, all_s = float(np.diff(arrival_s).max()), float(arrival_s[-1])
+    if longest_s > MOST_WITHOUT * all_s and len(arrival_s) >= FEWEST_TO_TELL:
+        raise ConfigurationError(
+            f"{name}: nothing arrives for {longest_s / 3600:.3g} of its {all_s / 3600:.3g} hours; "
+            f"{use} it needs requests throughout"
+        )
 
 
 def _within_ticks(arrival_s: Floats) -> Floats:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.arrivals import check_gaps
 from extproc.planning.workload.formats import separator_of
 from extproc.planning.workload.lengths import Floats, Lengths
 
@@ -68,14 +69,18 @@ def parse_day(lines: Iterable[str], name: str) -> Day:
     if len(hours) < 2 or max(loads) <= 0:  # noqa: PLR2004  (one point is no curve)
         raise ConfigurationError(f"{name}: at least two rows of hour,load are needed, not all of them 0")
     at = np.arange(STEPS) * STEP_MINUTES / 60
-    return _day(np.interp(at, hours, loads, period=HOURS), name)
+    at_steps = np.interp(at, hours, loads, period=HOURS)
+    if at_steps.max() <= 0:
+        raise ConfigurationError(f"{name}: all load is between two steps of {STEP_MINUTES} minutes")
+    return _day(at_steps, name)
 
 
 def day_of_trace(lengths: Lengths) -> Day:
     """Count a trace's arrivals by the time since its first request.
 
     The load of the hours that a trace of less than a day lacks is interpolated between its end and its beginning.
-    Raises ConfigurationError if the trace has no times, does not cover a day, or has too few requests.
+    Raises ConfigurationError if the trace has no times, does not cover a day, has too few requests, or has none
+    for most of its time: what comes then is not known.
     """
     times = lengths.arrival_s
     hours = 0.0 if times is None else float(times[-1]) / 3600
@@ -84,12 +89,14 @@ def day_of_trace(lengths: Lengths) -> Day:
             f"--day-curve trace: {lengths.source} covers {hours:.1f} hours with {len(lengths):,} requests; at "
             f"least {SHORTEST_TRACE_H:g} hours and {FEWEST_REQUESTS:,} requests are needed"
         )
+    check_gaps(times, f"--day-curve trace: {lengths.source}", "for the load of a day")
     step_s = STEP_MINUTES * 60
     counts = np.bincount((times // step_s).astype(np.int64) % STEPS, minlength=STEPS)
     last, ends_after_s = divmod(float(times[-1]), step_s)
     # How often each step was seen: several times in longer traces, the last one in part.
-    passes = np.bincount(np.arange(int(last)) % STEPS, minlength=STEPS).astype(np.float64)
-    passes[int(last) % STEPS] += ends_after_s / step_s
+    days, at = divmod(int(last), STEPS)
+    passes = days + (np.arange(STEPS) < at).astype(np.float64)
+    passes[at] += ends_after_s / step_s
     covered = np.flatnonzero(passes >= LEAST_COVERED)
     loads = counts[covered] / passes[covered]
     return _day(np.interp(np.arange(STEPS), covered, loads, period=STEPS), lengths.source)
