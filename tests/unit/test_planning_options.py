@@ -105,7 +105,7 @@ def trace(tmp_path: Path) -> Path:
         (["--rate", "9", "--prefix-cache", "trace"], "trace.csv has no hash_ids"),
         (["--rate", "9", "--times", "measured", "--gpu", "mi300x"], "--times measured: there are none for"),
         (["--rate", "9", "--simulate", "--head-room", "0.5"], "--head-room 0.5: a factor from 1 to 16 is needed"),
-        (["--rate", "9", "--simulate", "--choice-count", "0"], "--choice-count 0: must be from 1 to 100"),
+        (["--rate", "9", "--simulate", "--choice-count", "1"], "--choice-count 1: must be from 2 to 100"),
         (["--rate", "9", "--simulate", "--apply", __file__], "is a file; a directory is needed"),
         (["--rate", "9", "--catalogue", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
     ],

@@ -148,7 +148,7 @@ def _envoy(pools: list[_Pool], balancing: Balancing, in_time: int) -> str:
         lines.append(f"  - name: pool_{pool.name}")
         lines += FULL_SCAN if balancing.rule is Balance.FULL_SCAN else [f"    lb_policy: {policy}"]
         if balancing.rule is Balance.LEAST_REQUEST:
-            lines.append(f"    least_request_lb_config: {{choice_count: {max(2, balancing.choices)}}}")
+            lines.append(f"    least_request_lb_config: {{choice_count: {balancing.choices}}}")
         limits = ", ".join(
             f"{key}: {in_flight}" for key in ("max_connections", "max_pending_requests", "max_requests")
         )

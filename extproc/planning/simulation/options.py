@@ -16,7 +16,7 @@ MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
 MAX_REQUESTS = 5_000_000  # about 1 GB of memory during a run
 DEFAULT_SECONDS = 60
 LONGEST = 16  # times the length of the first runs: the limit for runs that look for a steady state
-MAX_CHOICES = 100
+MIN_CHOICES, MAX_CHOICES = 2, 100  # Envoy takes no choice_count of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,10 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
     check_runs(requests, options.seeds, options.jobs)
     if options.spill and options.router == "oracle":
         raise ConfigurationError("--spill: needs --router byteclass or ema; the oracle ignores loads")
-    if not 1 <= options.choice_count <= MAX_CHOICES:
-        raise ConfigurationError(f"--choice-count {options.choice_count}: must be from 1 to {MAX_CHOICES}")
+    if not MIN_CHOICES <= options.choice_count <= MAX_CHOICES:
+        raise ConfigurationError(
+            f"--choice-count {options.choice_count}: must be from {MIN_CHOICES} to {MAX_CHOICES}"
+        )
     first, *also = (Balancing(Balance(name), options.choice_count) for name in dict.fromkeys(options.balance))
     return RunOptions(
         requests=requests,
