@@ -56,7 +56,7 @@ ZIPPED: dict[str, tuple[bytes, str]] = {
 }
 # Options added to a workload and a rate, and a part of the error sentence.
 OPTIONS: dict[str, str] = {
-    "--rate nan": "rate nan",
+    "--rate nan": "--rate nan: requests per second must be positive",
     "--rate x": "--rate: invalid float value: 'x'",
     "--rate 1e12": "at most 1e+09",
     "--model gpt-9": "model 'gpt-9' is not in the catalogue",
@@ -66,6 +66,7 @@ OPTIONS: dict[str, str] = {
     "--tp 99999": "must be at least 1 and at most 1,024",
     "--dp 2": "has no experts to share",
     "--long-context 10": "--long-context 10: must be at least 1,024",
+    "--long-context 200000": "--long-context 200,000: llama-3-70b takes at most 131,072 tokens",
     "--long-context 9999999": "not even 16 GPUs hold the weights and 9,999,999 tokens",
     "--weight-bytes nan": "--weight-bytes nan",
     "--kv-bytes inf": "--kv-bytes inf",
@@ -88,13 +89,15 @@ OPTIONS: dict[str, str] = {
     "--prefix-cache trace": "has no hash_ids",
     "--prefix-cache nan": "a share from 0 to below 1",
     "--declared guess": "invalid choice: 'guess'",
+    "--simulate --threshold 0": "--threshold 0: must be positive and below the long context of 65,536",
+    "--simulate --threshold 70000": "--threshold 70,000: must be positive and below the long context of 65,536",
     "--simulate --threshold x": "--threshold: invalid int value",
     "--simulate --requests 10": "at least 2000",
     "--simulate --seeds 101": "1 to 100 seeds",
     "--simulate --jobs 0": "1 process",
     "--simulate --pools 5": "argument --pools: invalid choice: ",
     "--simulate --head-room nan": "a factor from 1 to 16",
-    "--simulate --choice-count 101": "must be from 1 to 100",
+    "--simulate --choice-count 101": "must be from 2 to 100",
     "--simulate --arrivals trace": "it has no arrival times",
     "--simulate --day-curve trace": "covers 0.0 hours",
     "--simulate --day-curve /nowhere": "No such file",

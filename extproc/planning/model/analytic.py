@@ -64,9 +64,9 @@ def analyse(
     if not 0 < rate < inf:
         raise ConfigurationError(f"rate {rate:g}: requests per second must be positive")
     wrong = [t for t in thresholds if not 0 < t < setup.long_context]
-    if wrong or not thresholds:
+    if wrong:
         raise ConfigurationError(
-            f"thresholds {wrong}: must be positive and below the long context {setup.long_context:,}"
+            f"--threshold {wrong[0]:,}: must be positive and below the long context of {setup.long_context:,}"
         )
     load = served(lengths, setup)
     if load is None:

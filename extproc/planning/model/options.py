@@ -22,8 +22,8 @@ RANGES = {
     "weight_bytes": (0.25, 8),
     "kv_bytes": (0.25, 8),
     "batched_tokens": (1, MAX_BATCHED_TOKENS),
-    "price": (0.01, 1e6),
-    "spare": (0, 1e6),
+    "price": (0.01, 1_000_000),
+    "spare": (0, 1_000_000),
 }
 MEASURED_RANGE = (1e-6, 1e6)
 

@@ -82,7 +82,7 @@ class Setup:
     def __post_init__(self) -> None:
         if self.long_context > self.instance.model.max_context:
             raise ConfigurationError(
-                f"context {self.long_context:,}: {self.model_name} takes at most "
+                f"--long-context {self.long_context:,}: {self.model_name} takes at most "
                 f"{self.instance.model.max_context:,} tokens"
             )
         self.capacity.check_context(self.long_context, self.name)

@@ -41,6 +41,8 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
     if sum(map(bool, (options.trace, options.metrics, options.mean_tokens is not None))) != 1:
         raise ConfigurationError("exactly one of --trace, --metrics and --mean-tokens is needed")
     rate = options.rate
+    if rate is not None and not 0 < rate <= MAX_RATE:
+        raise ConfigurationError(f"--rate {rate:g}: requests per second must be positive and at most {MAX_RATE:g}")
     if options.trace:
         lengths = load_traces(options.trace)
     elif options.metrics:
@@ -52,8 +54,6 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
         more = "the seconds between the two scrapes, with --scrape-interval, give it, too"
         more = more if len(options.metrics) > 1 else "or two scrapes and --scrape-interval"
         raise ConfigurationError(f"--rate is needed: requests per second ({more})")
-    if not 0 < rate <= MAX_RATE:
-        raise ConfigurationError(f"rate {rate:g}: requests per second must be positive and at most {MAX_RATE:g}")
     return _with_cache(lengths, options.prefix_cache), rate
 
 
