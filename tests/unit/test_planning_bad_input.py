@@ -123,6 +123,7 @@ def test_one_file_has_no_interval(refused: Refused, metrics: Path) -> None:
     assert "is one file; a second scrape or an address is needed" in message
 
 
+@pytest.mark.parametrize("rate", ["--rate", "--scrape-interval"])
 @pytest.mark.parametrize(
     ("scrapes", "said"),
     [
@@ -131,15 +132,15 @@ def test_one_file_has_no_interval(refused: Refused, metrics: Path) -> None:
     ],
 )
 def test_two_scrapes_without_traffic_between_them_are_refused(
-    refused: Refused, tmp_path: Path, scrapes: list[int], said: str
+    refused: Refused, tmp_path: Path, scrapes: list[int], said: str, rate: str
 ) -> None:
-    """The error names both files, and which of them has to be the earlier one."""
+    """The error names both files, and which of them has to be the earlier one, whatever gives the rate."""
     paths = [tmp_path / "first", tmp_path / "second"]
     for path, count in zip(paths, scrapes, strict=True):
         names = ("prompt", "completion")
         rows = [f'dualpool_actual_{name}_tokens_bucket{{le="+Inf"}} {count}' for name in names]
         path.write_text("\n".join(rows) + "\n")
-    message = refused("--metrics", *paths, "--rate", "9")
+    message = refused("--metrics", *paths, rate, "9")
     assert f"{paths[1]}: " in message
     assert said.format(paths[0]) in message
 

@@ -4,14 +4,15 @@ invalid ones are refused in one sentence.
 
 import json
 import os
-import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload import inputs
 from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.workload.inputs import lengths_of_means, live_input, load_traces
 from extproc.planning.workload.live import lengths_between, parse_scrape, rate_between
@@ -310,8 +311,10 @@ def test_metrics_of_a_live_router_are_read_over_http() -> None:
     assert "0.0% under 2,048, 0.0% under 4,096, 100.0% under 8,192" in live.lengths.note
 
 
-def test_one_address_is_scraped_twice_for_a_rate() -> None:
-    """With an interval, a router's address yields the requests handled in it and their rate per second."""
+def test_one_address_is_scraped_twice_for_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an interval, a router's address yields the requests handled in it and their rate, per second of the
+    time that really passes between the two scrapes.
+    """
     registry = CollectorRegistry()
     requests = Counter("dualpool_requests", "requests", registry=registry)
     names = ("actual_prompt", "actual_completion")
@@ -325,19 +328,23 @@ def test_one_address_is_scraped_twice_for_a_rate() -> None:
             for histogram in histograms:
                 histogram.observe(1000)
 
+    clock = [100.0]
+
+    def sleep(seconds: float) -> None:
+        answer(30)
+        clock[0] += seconds + 0.5  # for the first scrape, and a machine that is late
+
+    monkeypatch.setattr(inputs, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
     answer(500)  # before the first scrape: not counted
     server, thread = start_http_server(0, "127.0.0.1", registry)
-    later = threading.Timer(0.5, answer, [30])
-    later.start()
     try:
         live = live_input([f"http://127.0.0.1:{server.server_port}/metrics"], 1.0)
     finally:
-        later.join()
         server.shutdown()
         server.server_close()
         thread.join()
 
-    assert (live.rate, len(live.lengths)) == (30.0, 30)
+    assert (live.rate, len(live.lengths)) == (20.0, 30)
 
 
 def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:

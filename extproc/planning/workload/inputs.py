@@ -71,13 +71,14 @@ def live_input(
         raise ConfigurationError(
             f"--scrape-interval {interval_s:g}: {sources[0]} is one file; a second scrape or an address is needed"
         )
+    started_s = time.monotonic()
     first = _scrape(sources[0], model)
-    if len(sources) == 1 and interval_s is not None:
-        time.sleep(interval_s)
-        return _between(first, _scrape(sources[0], model), interval_s if needs_rate else None)
     if len(sources) == 1:
-        return LiveInput(lengths_between(None, first), None)
-    return _between(first, _scrape(sources[1], model), interval_s if needs_rate else None)
+        if interval_s is None:
+            return LiveInput(lengths_between(None, first), None)
+        time.sleep(interval_s)
+        interval_s = time.monotonic() - started_s
+    return _between(first, _scrape(sources[-1], model), interval_s if needs_rate else None)
 
 
 def lengths_of_means(text: str) -> Lengths:
@@ -159,8 +160,8 @@ def _lines(file: TextIO, name: str) -> Iterator[str]:
 
 
 def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInput:
-    rate = None if interval_s is None else rate_between(first, second, interval_s)
-    return LiveInput(lengths_between(first, second), rate)
+    lengths = lengths_between(first, second)  # the first to see a restart, which leaves no rate either
+    return LiveInput(lengths, None if interval_s is None else rate_between(first, second, interval_s))
 
 
 def _scrape(source: str, model: str | None) -> Scrape:
