@@ -148,6 +148,18 @@ def test_measured_rates_change_nothing_that_is_simulated(run: Run, question: str
     assert (plain["searched"], plain["fleets"]) == (rated["searched"], rated["fleets"])
 
 
+def test_a_given_threshold_that_leaves_a_pool_empty_is_named(run: Run, trace: Path) -> None:
+    """Two pools are not simulated where one would get no requests; a note names the thresholds asked for."""
+    options = "--simulate --tune parallelism --router oracle --requests 2000 --times roofline --threshold 64 2048"
+    _, out, _ = run("--trace", trace, "--rate", 5, *SMALL, *options.split(), "--json")
+    plan = json.loads(out)
+    assert [[65_536], [65_536], [2_048, 65_536]] == [fleet["design"]["contexts"] for fleet in plan["fleets"]]
+    notes = [note for note in plan["notes"] if "not simulated" in note]
+    assert ["Two pools at 64 are not simulated: one of them gets fewer than 20 of the requests"] == [
+        note.partition(", or")[0] for note in notes
+    ]
+
+
 def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) -> None:
     """The table and the JSON give GPUs, GPU-hours and dollars per year, which include one spare for each pool."""
     question: list[str | int | Path] = [

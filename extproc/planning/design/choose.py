@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
+from extproc.planning.design.pool import MOST_GPUS, PoolChoice, PoolTask, Tuning, best_pool
 from extproc.planning.model.objective import LATE, LengthClass, Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balancing
@@ -17,7 +17,7 @@ from extproc.planning.simulation.task import Design
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["Question", "Sized", "sized_designs"]
+__all__ = ["Question", "Sized", "omitted_notes", "sized_designs"]
 
 BLOCK = 16
 FEWEST_OF_A_POOL = 20  # requests in the sample: too few to size a pool if below
@@ -87,6 +87,17 @@ def sized_designs(
         if all(pool is not None for pool in pools):
             sized.append(Sized(each, tuple(pool for pool in pools if pool is not None)))
     return sized
+
+
+def omitted_notes(asked: Sequence[int], designs: Sequence[Design]) -> list[str]:
+    """Name the thresholds that were asked for and that no design has, because `sized_designs` omitted them."""
+    kept = {limit for design in designs for limit in design.contexts[:-1]}
+    omitted = ", ".join(f"{each:,}" for each in asked if each not in kept)
+    text = (
+        f"Two pools at {omitted} are not simulated: one of them gets fewer than {FEWEST_OF_A_POOL} of the "
+        f"requests, or no number of instances of up to {MOST_GPUS} GPUs serves them in time."
+    )
+    return [text] if omitted else []
 
 
 @dataclass(frozen=True, slots=True)

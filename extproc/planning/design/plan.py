@@ -7,7 +7,7 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.design.answer import Plan, WorkloadFigures, searched_design
-from extproc.planning.design.choose import Question, Sized
+from extproc.planning.design.choose import Question, Sized, omitted_notes
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
 from extproc.planning.design.notes import arrival_notes, failure_notes, fleet_notes, memory_notes, workload_notes
 from extproc.planning.design.pool import Tuning
@@ -82,6 +82,7 @@ def make_plan(
         designs, searched = _designs(question, analysis, options, cache, progress)
         tasks = [_task(question, design, runs) for design in designs]
         fleets, not_met = _simulated(tasks, setup, runs, cache, progress)
+        not_met += omitted_notes(runs.thresholds, designs)
     costs = costs_of(setup)
     built = _to_build(tasks, fleets, setup)
     failure = run_with_failure(*built) if built is not None and setup.spare > 0 else None
