@@ -63,7 +63,10 @@ def _every_class_has(time: str) -> Callable[[Arguments], bool]:
 
 RULES = (
     *(Unused(each, lambda args: not args.simulate, "is only used with --simulate") for each in SIMULATION),
-    *(Unused(each, _repeats(each), "one of them is given twice") for each in ("gpu", "balance", "threshold")),
+    *(
+        Unused(each, _repeats(each), "one of them is given twice")
+        for each in ("trace", "gpu", "balance", "threshold")
+    ),
     Unused(
         "gpu",
         _several_without_search,

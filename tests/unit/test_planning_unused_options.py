@@ -44,6 +44,7 @@ DEPENDENT: list[tuple[list[str], list[str], str]] = [
     (["--gpu", "h200", "h100-80g"], [], "several are compared with --simulate and by the catalogue's prices"),
     (["--gpu", "h200", "h100-80g"], [*SIMULATE, "--tune", "none"], "several are compared with --simulate"),
     (["--gpu", "h200", "h100-80g"], [*SIMULATE, "--price", "2"], "several are compared with --simulate"),
+    (["--trace", "t.csv", "t.csv"], [], "one of them is given twice"),
     (["--gpu", "h200", "h200"], SIMULATE, "one of them is given twice"),
     (["--balance", "tokens", "tokens"], SIMULATE, "one of them is given twice"),
     (["--threshold", "4096", "4096"], SIMULATE, "one of them is given twice"),
@@ -87,7 +88,7 @@ DEPENDENT: list[tuple[list[str], list[str], str]] = [
 ]
 # Options that have an effect on every plan of their source, and those that say where the answer goes.
 ALWAYS = {
-    *("--trace", "--metrics", "--mean-tokens", "--rate", "--declared", "--model", "--catalogue", "--weight-bytes"),
+    *("--metrics", "--mean-tokens", "--rate", "--declared", "--model", "--catalogue", "--weight-bytes"),
     *("--kv-bytes", "--spare", "--price", "--engine", "--long-context", "--tp", "--dp", "--measured", "--success"),
     *("--simulate", "--json", "--report", "--help"),
 }
