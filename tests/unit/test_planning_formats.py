@@ -206,6 +206,28 @@ def test_undecided_requests_are_left_out_of_an_access_log(tmp_path: Path) -> Non
     assert LeftOut(0, 1, 2) == lengths.left_out
 
 
+def test_mooncake_s_milliseconds_may_be_texts(tmp_path: Path) -> None:
+    """A number in quotes is in the same unit as one without."""
+    rows = [{**row, "timestamp": str(row["timestamp"])} for row in MOONCAKE]
+    lengths = load(tmp_path, lines(rows))
+    assert lengths.arrival_s is not None
+    assert [0.0, 3.0, 4.5] == lengths.arrival_s.tolist()
+
+
+@pytest.mark.parametrize("missing", ["null", "NaN"])
+def test_a_trace_in_which_some_times_are_missing_has_none_and_says_so(tmp_path: Path, missing: str) -> None:
+    """Whether the others are in order, and how far apart, is not known; lengths are those of all requests."""
+    if missing == "null":
+        text = "\n".join(
+            f'{{"input_tokens": 5, "output_tokens": 2, "time": {time}}}' for time in ("1", "null", "3")
+        )
+    else:
+        text = "time,input_tokens,output_tokens\n" + "".join(f"{time},5,2\n" for time in ("1", "NaN", "3"))
+    lengths = load(tmp_path, text)
+    assert (3, None) == (len(lengths), lengths.arrival_s)
+    assert "1 of 3 requests of t have no time: the times of the others are not used." == lengths.note
+
+
 def test_dates_of_mooncake_s_rows_are_not_milliseconds(tmp_path: Path) -> None:
     """A number is in milliseconds, as in Mooncake's traces; a date is a date."""
     for times, span_s in ((("2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z"), 3_600), ((0, 3_600), 3.6)):

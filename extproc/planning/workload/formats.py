@@ -93,7 +93,7 @@ class JsonRow(msgspec.Struct):
         seconds = self._seconds()
         if self.input_length is not None and self.output_length is not None:  # Mooncake, Bailian
             prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
-            unit = MILLISECONDS if isinstance(self.timestamp, float) and self.chat_id is None else 1
+            unit = MILLISECONDS if _number_in(self.timestamp) is not None and self.chat_id is None else 1
             return Row(seconds * unit, prompt, output, self.hash_ids)
         if self.input_tokens is not None and self.output_tokens is not None:
             prompt = whole_tokens(self.input_tokens) + whole_tokens(self.cached_apart)

@@ -19,13 +19,7 @@ import msgspec
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.workload.documents import (
-    CDF_REQUESTS,
-    check_points,
-    ends_early,
-    is_document,
-    parse_document,
-)
+from extproc.planning.workload.documents import CDF_REQUESTS, check_points, ends_early, is_document, parse_document
 from extproc.planning.workload.formats import (
     KNOWN,
     JsonRow,
@@ -37,7 +31,7 @@ from extproc.planning.workload.formats import (
     spelled_row,
     whole_tokens,
 )
-from extproc.planning.workload.lengths import MAX_TOKENS, LeftOut, Lengths, Tokens, from_quantiles
+from extproc.planning.workload.lengths import MAX_TOKENS, Floats, LeftOut, Lengths, Tokens, from_quantiles
 from extproc.planning.workload.spellings import Columns, columns_of
 
 __all__ = ["parse_trace"]
@@ -153,7 +147,7 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
         np.array(output, np.int64)[order],
         name,
         arrival[order] - start_s if timed else None,
-        _note_on_empty(prompts, name),
+        f"{_note_on_empty(prompts, name)} {_note_on_untimed(arrival, name)}".strip(),
         cached=_cached(prompts, [blocks[at] for at in order]) if any(blocks) else None,
         start_s=start_s,
     )
@@ -167,6 +161,16 @@ def _note_on_empty(prompts: Tokens, name: str) -> str:
     return (
         f"{empty:,} of {len(prompts):,} requests of {name} have no input tokens, as gateways log those that fail: "
         "they count as requests of one token, which every pool serves at once. Leave them out, also of --rate."
+    )
+
+
+def _note_on_untimed(arrival_s: Floats, name: str) -> str:
+    """Return a note on requests without a time among others that have one, or "" if there are none."""
+    untimed = int(np.isnan(arrival_s).sum())
+    if untimed in {0, len(arrival_s)}:
+        return ""
+    return (
+        f"{untimed:,} of {len(arrival_s):,} requests of {name} have no time: the times of the others are not used."
     )
 
 
