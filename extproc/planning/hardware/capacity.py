@@ -7,10 +7,10 @@ count floor(N_tokens / C_max) is kept for comparison (`Capacity.slots`); the sim
 token and a sequence take is in `instance.py`.
 
 vLLM also reserves memory for the peak of its activations, some GB per GPU, which is not known here. To make up for
-it, memory is counted as on the data sheet, although a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program. For
-Llama-3-8B on one such GPU vLLM logged 53.29 GiB of KV (PR 10511); this rule gives 52.10. The rule does not hold if
-weights fill a GPU: published.py has servers that logged 4 to 8 GiB per GPU less, and a plan with such instances
-says so.
+it, memory is counted as on the data sheet, although a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program; those
+of which it sees less have fewer GB in the catalogue. For Llama-3-8B on one H100 vLLM logged 53.29 GiB of KV (PR
+10511); this rule gives 52.10. The rule does not hold if weights fill a GPU: published.py has servers that logged 4
+to 8 GiB per GPU less, and a plan with such instances says so.
 """
 
 from dataclasses import dataclass, replace

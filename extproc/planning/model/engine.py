@@ -7,9 +7,9 @@ from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import Kernels
 from extproc.planning.hardware.profiles import ACTIVATION_BYTES
 
-__all__ = ["Engine"]
+__all__ = ["MIB_PER_GB", "Engine"]
 
-MIB_PER_GB = 1019.5  # MiB that a program sees per GB of the data sheet: 81,559 of "80 GB", 143,771 of "141 GB"
+MIB_PER_GB = 1019.5  # MiB that a program sees per GB of the catalogue: 81,559 of "80 GB", 143,771 of "141 GB"
 BYTES_PER_MIB = 2**20
 VLLM_0_18_LARGEST_BATCH = 8_192  # vllm/engine/arg_utils.py: later versions take more on GPUs of 160 GiB and more
 # SGLang 0.5.23, sglang/srt/arg_groups/memory_hook.py: (GPU memory in MiB below which it applies,
@@ -58,7 +58,7 @@ class Engine(StrEnum):
         return {Engine.VLLM: 2, Engine.VLLM_0_18: 1, Engine.SGLANG: 0}[self]
 
     def utilisation(self, instance: Instance, batched_tokens: int) -> float:
-        """Return the share of a GPU's data-sheet memory that weights and KV cache may take."""
+        """Return the share of a GPU's memory, as the catalogue counts it, that weights and KV cache may take."""
         if self is Engine.SGLANG:
             mib = instance.gpu.memory_gb * MIB_PER_GB
             offered = (mib - _sglang_reserved_mib(instance, batched_tokens)) * BYTES_PER_MIB
