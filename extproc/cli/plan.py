@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     # Imported here because --help does not need the planner.
     from extproc.planning.design.plan import PlanOptions, make_plan  # noqa: PLC0415
     from extproc.planning.model.costs import costs_of  # noqa: PLC0415
-    from extproc.planning.model.options import setup_of  # noqa: PLC0415
+    from extproc.planning.model.options import first_setup  # noqa: PLC0415
     from extproc.planning.model.reach import reaching  # noqa: PLC0415
     from extproc.planning.simulation.cache import ResultCache  # noqa: PLC0415
     from extproc.planning.simulation.options import runs_of  # noqa: PLC0415
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         check_directory("--apply", args.apply)
     catalogue = load_catalogue(args.catalogue)
     tuning, head_room, start_minutes = tuning_of(args, catalogue), head_room_of(args), start_minutes_of(args)
-    setup = setup_of(profile_options(args), catalogue)
+    setup = first_setup(profile_options(args), args.gpu, catalogue)
     lengths, rate = workload_of(workload_options(args))
     day = load_day(args.day_curve, lengths, as_arrived=args.arrivals == "trace")
     asked = simulation_options(args)

@@ -180,12 +180,11 @@ def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
 
 
 def profile_options(args: argparse.Namespace) -> "ProfileOptions":
-    """Return the options that describe the model, the GPUs, the engine and the objective."""
+    """Return the options that describe the model, the engine and the objective; --gpu names the GPUs."""
     from extproc.planning.model.options import ProfileOptions  # noqa: PLC0415
 
     return ProfileOptions(
         model=args.model,
-        gpu=args.gpu[0],
         tp=args.tp,
         dp=args.dp,
         long_context=args.long_context,

@@ -10,7 +10,7 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.analytic import analyse
-from extproc.planning.model.options import ProfileOptions, setup_of
+from extproc.planning.model.options import ProfileOptions, first_setup, setup_of
 from extproc.planning.model.reach import check_reach, reaching, with_best_batch
 from extproc.planning.model.setup import Setup
 from extproc.planning.workload.declared import DeclaredRule
@@ -128,6 +128,15 @@ def test_the_first_gpu_that_reaches_the_objective_is_taken() -> None:
         objective = setup_of(options(tpot_ms=tpot_ms), catalogue).objective
         chosen = reaching(LENGTHS, 20.0, replace(setup, objective=objective), gpus)
         assert (chosen.gpu_name, chosen.price_usd_h) == (name, 1.0)
+
+
+@pytest.mark.parametrize("gpus", [("a10g", "h200"), ("h200", "a10g")])
+def test_a_gpu_that_cannot_hold_the_model_leaves_it_to_the_others(gpus: tuple[str, ...]) -> None:
+    """The order in which GPUs are named does not matter; where none holds the model, the error is the first one's."""
+    asked = options(model="deepseek-v3", objective=None)
+    assert "h200" == first_setup(asked, gpus, built_in()).gpu_name
+    with pytest.raises(ConfigurationError, match="deepseek-v3 on a10g: not even 16 GPUs hold"):
+        first_setup(asked, ("a10g", "l40s"), built_in())
 
 
 def test_measured_rates_are_of_the_instance_that_was_measured() -> None:

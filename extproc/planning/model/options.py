@@ -1,5 +1,6 @@
 """Command-line options for model, GPU, knobs, objective and prices, and the setup made from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from extproc.core.errors import ConfigurationError
@@ -11,7 +12,7 @@ from extproc.planning.model.objective import Objective, parse_objective
 from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule, Times
 from extproc.planning.workload.lengths import MAX_TOKENS
 
-__all__ = ["ProfileOptions", "setup_of"]
+__all__ = ["ProfileOptions", "first_setup", "setup_of"]
 
 # Smallest and largest value of each option, in its own unit. They cover what hardware and vLLM allow, and keep all
 # sums finite.
@@ -55,6 +56,20 @@ class ProfileOptions:
     objective: str | None = None
     times: str = "auto"
     engine: str = "vllm-0.32"
+
+
+def first_setup(options: ProfileOptions, gpus: Sequence[str], catalogue: Catalogue) -> Setup:
+    """Return the setup of the first of these GPUs that holds the model.
+
+    Raises the first one's ConfigurationError if none does.
+    """
+    refused: list[ConfigurationError] = []
+    for gpu in gpus:
+        try:
+            return setup_of(replace(options, gpu=gpu), catalogue)
+        except ConfigurationError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
