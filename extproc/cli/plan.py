@@ -131,7 +131,7 @@ def _print(plan: "Plan", costs: "Costs", *, as_json: bool) -> None:
 
     from extproc.planning.output.tables import plan_tables, plan_texts  # noqa: PLC0415
 
-    console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
+    console = Console(highlight=False, markup=False, width=max(MIN_WIDTH, Console().width))
     for renderable in (*plan_texts(plan), *plan_tables(plan, costs, full=False)):
         console.print(renderable)
         console.print()
@@ -160,7 +160,7 @@ def _paper(args: argparse.Namespace) -> int:
 
     from extproc.planning.paper.tables import replay_renderables  # noqa: PLC0415
 
-    console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
+    console = Console(highlight=False, markup=False, width=max(MIN_WIDTH, Console().width))
     for renderable in replay_renderables(result):
         console.print(renderable)
         console.print()

@@ -160,6 +160,17 @@ def test_a_given_threshold_that_leaves_a_pool_empty_is_named(run: Run, trace: Pa
     ]
 
 
+def test_brackets_in_the_names_of_profiles_are_printed_as_they_are(run: Run, tmp_path: Path) -> None:
+    """They are no styles of the terminal's, which would swallow them or end the command."""
+    gpu = "memory_gb: 80, bandwidth_gb_s: 2000, bf16_tflops: 300, link_gb_s: 300, price_usd_h: "
+    (tmp_path / "mine.yaml").write_text(f"gpus: {{'dear[/x]': {{{gpu}9}}, 'cheap[sxm]': {{{gpu}1}}}}")
+    options = "--model llama-3-8b --rate 2 --simulate --tune parallelism --router oracle --requests 2000"
+    question = ["--mean-tokens", "90,5", *options.split(), "--threshold", 512, "--long-context", 2048]
+    gpus = ["--gpu", "dear[/x]", "cheap[sxm]", "--catalogue", tmp_path / "mine.yaml"]
+    code, out, _ = run(*question, *gpus)
+    assert (code, "2 x 1 cheap[sxm] GPUs" in " ".join(out.split())) == (0, True)
+
+
 def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) -> None:
     """The table and the JSON give GPUs, GPU-hours and dollars per year, which include one spare for each pool."""
     question: list[str | int | Path] = [

@@ -132,7 +132,7 @@ def test_the_first_gpu_that_reaches_the_objective_is_taken() -> None:
 
 @pytest.mark.parametrize("gpus", [("a10g", "h200"), ("h200", "a10g")])
 def test_a_gpu_that_cannot_hold_the_model_leaves_it_to_the_others(gpus: tuple[str, ...]) -> None:
-    """The order in which GPUs are named does not matter; where none holds the model, the error is the first one's."""
+    """The order in which GPUs are named does not matter; if none holds the model, the error is the first one's."""
     asked = options(model="deepseek-v3", objective=None)
     assert "h200" == first_setup(asked, gpus, built_in()).gpu_name
     with pytest.raises(ConfigurationError, match="deepseek-v3 on a10g: not even 16 GPUs hold"):
