@@ -32,7 +32,10 @@ def test_an_objective_is_read_as_it_is_written() -> None:
         ("8192: ttft 2s; else: ttft 3s", "a class begins with '<=TOKENS:' or 'else:'"),
         ("<=8192: latency 2s; else: ttft 3s", "'ttft' or 'tpot' and a time in s or ms is needed"),
         ("<=8192: ttft 2; else: ttft 3s", "'ttft' or 'tpot' and a time in s or ms is needed"),
-        ("<=8192: ttft 0s; else: ttft 3s", "times must be positive"),
+        (
+            "<=8192: ttft 0s; else: ttft 3s",
+            "objective TTFT 0 s, TPOT 80 ms, success 0.999: times must be positive",
+        ),
         ("<=8192: ttft .s; else: ttft 3s", "'ttft .s'"),
         ("<=8192: ttft 1.2.3s; else: ttft 3s", "'ttft 1.2.3s'"),
         ("else: ttft " + "9" * 400 + "s", "times must be positive and finite"),

@@ -67,12 +67,12 @@ class Objective:
     late: float = LATE
 
     def __post_init__(self) -> None:
-        times = [(self.ttft_s, self.tpot_s), *((c.ttft_s, c.tpot_s) for c in self.shorter)]
-        if not (all(0 < ttft < inf and 0 < tpot < inf for ttft, tpot in times) and 0 <= self.success <= 1):
-            raise ConfigurationError(
-                f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
-                "times must be positive and finite, and success between 0 and 1"
-            )
+        for each in self.classes:
+            if not (0 < each.ttft_s < inf and 0 < each.tpot_s < inf and 0 <= self.success <= 1):
+                raise ConfigurationError(
+                    f"objective TTFT {each.ttft_s:g} s, TPOT {each.tpot_s * 1e3:g} ms, success {self.success:g}: "
+                    "times must be positive and finite, and success between 0 and 1"
+                )
         limits = [each.limit for each in self.shorter]
         if limits != sorted(set(limits)) or inf in limits:
             raise ConfigurationError("objective: classes must be in ascending order of length, each length once")
