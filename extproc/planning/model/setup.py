@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from math import ceil, inf
+from math import ceil
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Capacity, capacity
@@ -43,13 +43,6 @@ class MeasuredRates:
     short: float
     long: float
     right_sized: float | None = None
-
-    def __post_init__(self) -> None:
-        rates = (self.homogeneous, self.short, self.long, self.right_sized or 1.0)
-        if not all(0 < rate < inf for rate in rates):
-            raise ConfigurationError(
-                f"measured rates {self.homogeneous:g}, {self.short:g}, {self.long:g} must be positive"
-            )
 
 
 @dataclass(frozen=True)
