@@ -145,6 +145,13 @@ def test_two_scrapes_without_traffic_between_them_are_refused(
     assert said.format(paths[0]) in message
 
 
+def test_an_address_cannot_be_the_earlier_of_two_scrapes(refused: Refused, metrics: Path) -> None:
+    """It is scraped now: no time would pass until the second, whatever interval is said to be between them."""
+    for second in ("http://127.0.0.1:9/metrics", metrics):
+        message = refused("--metrics", "http://127.0.0.1:9/metrics", second, "--scrape-interval", "60")
+        assert "--metrics http://127.0.0.1:9/metrics: an address is scraped now" in message
+
+
 def test_two_scrapes_without_rate_or_seconds_are_refused(refused: Refused, metrics: Path) -> None:
     """The error says what gives the rate."""
     metrics.with_name("later").write_text(metrics.read_text().replace("} 1", "} 2"))

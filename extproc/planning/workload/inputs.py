@@ -71,6 +71,11 @@ def live_input(
         raise ConfigurationError(
             f"--scrape-interval {interval_s:g}: {sources[0]} is one file; a second scrape or an address is needed"
         )
+    if len(sources) > 1 and _is_address(sources[0]):
+        raise ConfigurationError(
+            f"--metrics {sources[0]}: an address is scraped now, and cannot be the earlier of two scrapes; alone "
+            "it is scraped twice, --scrape-interval seconds apart"
+        )
     started_s = time.monotonic()
     first = _scrape(sources[0], model)
     if len(sources) == 1:
