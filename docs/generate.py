@@ -25,10 +25,11 @@ from extproc.core.exchange.transitions import TRANSITIONS, State, Transition
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.policy import Reason
+from extproc.core.placing.stratum import Declared, Prompt, Response
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 from extproc.planning.output.schema import plan_schema
-from extproc.telemetry.labels import CountOutcome, FollowedFiles, PromptSize, Verdict
+from extproc.telemetry.labels import Attempt, CountOutcome, FollowedFiles, PromptSize, Undecided, Verdict
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.state_changes import ChangeOutcome, StateChange, StateChangeMetrics
@@ -58,16 +59,22 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`source`": Source,
     "`size`, in prompt tokens": PromptSize,
     "`verdict`": Verdict,
+    "`declared`, the output limit in tokens": Declared,
+    "`prompt`, estimated, in tokens": Prompt,
+    "`response`": Response,
     "`cause` of `dualpool_bodies_not_understood_total`": BodyFault,
     "`cause` of `dualpool_misconfigured_total`": Misconfiguration,
     "`cause` of `dualpool_refused_observations_total`": Refused,
     "`cause` of `dualpool_responses_not_learned_total`": ResponseFault,
+    "`cause` of `dualpool_streams_undecided_total`": Undecided,
     "`outcome` of `dualpool_access_log_entries_total`": Outcome,
     "`outcome` of `dualpool_config_reloads_total`": ReloadOutcome,
     "`change` of `dualpool_state_changes_total`": StateChange,
     "`outcome` of `dualpool_state_changes_total`": ChangeOutcome,
     "`cause` of `dualpool_workers_replaced_total`": Replaced,
     "`outcome` of `dualpool_exact_counts_total`": CountOutcome,
+    "`outcome` of `dualpool_state_snapshots_total`": Attempt,
+    "`outcome` of `dualpool_state_exchanges_total`": Attempt,
     "`setting`": FollowedFiles,
 }
 SETTINGS_HEAD: Final = """\
@@ -113,8 +120,8 @@ def settings() -> str:
     return "".join(_sections(Configuration, "", "Top level")).strip()
 
 
-def metrics() -> str:
-    """Return a table of the router's metrics."""
+def series() -> list[Tally]:
+    """Return the router's metrics."""
     registry = CollectorRegistry()
     made = (
         Metrics(registry, 1, 1),
@@ -122,8 +129,12 @@ def metrics() -> str:
         StateChangeMetrics(registry),
         WorkerMetrics(registry, 1),
     )
-    tallies = [tally for metrics in made for tally in metrics.tallies]
-    rows = [_metric_row(tally) for tally in (*tallies, worker_streams())]
+    return [*(tally for metrics in made for tally in metrics.tallies), worker_streams()]
+
+
+def metrics() -> str:
+    """Return a table of the router's metrics."""
+    rows = [_metric_row(tally) for tally in series()]
     head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"
     return "".join([head, *rows]).strip()
 
@@ -145,10 +156,14 @@ def _trap_section(trap: Trap) -> str:
     return f"### {trap.name} ({trap.severity})\n\n{trap.why}\n\n- Fix: {trap.fix}\n- Shown by {shown}."
 
 
+def exposed_name(metric: Tally[Any]) -> str:
+    """Return the name of a metric on /metrics."""
+    return metric.name + ("_total" if metric.kind == "counter" else "")
+
+
 def _metric_row(metric: Tally[Any]) -> str:
-    name = metric.name + ("_total" if metric.kind == "counter" else "")
     labels = ", ".join(f"`{label}`" for label in metric.labels)
-    return _row(f"`{name}`", metric.kind, labels, _unit(metric.name), metric.text)
+    return _row(f"`{exposed_name(metric)}`", metric.kind, labels, _unit(metric.name), metric.text)
 
 
 def _sections(dataclass: type, path: str, title: str, note: str = "") -> Iterator[str]:

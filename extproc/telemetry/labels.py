@@ -8,7 +8,16 @@ from bisect import bisect_left
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["OTHER", "BoundedLabels", "CountOutcome", "FollowedFiles", "PromptSize", "Undecided", "Verdict"]
+__all__ = [
+    "OTHER",
+    "Attempt",
+    "BoundedLabels",
+    "CountOutcome",
+    "FollowedFiles",
+    "PromptSize",
+    "Undecided",
+    "Verdict",
+]
 
 OTHER = "other"
 SIZE_EDGES = (256, 1024, 4096, 16384)
@@ -80,3 +89,10 @@ class CountOutcome(StrEnum):
 
     DONE = "done"
     GIVEN_UP = "given_up"  # it took too long: the estimate is used
+
+
+class Attempt(StrEnum):
+    """The outcome of an attempt to save or to share what was learned."""
+
+    DONE = "done"
+    FAILED = "failed"

@@ -17,7 +17,15 @@ from extproc.core.placing.fleet import PoolWatched
 from extproc.core.placing.policy import Pool
 from extproc.core.placing.stratum import Stratum
 from extproc.core.usage import Overflow
-from extproc.telemetry.labels import OTHER, BoundedLabels, CountOutcome, FollowedFiles, PromptSize, Verdict
+from extproc.telemetry.labels import (
+    OTHER,
+    Attempt,
+    BoundedLabels,
+    CountOutcome,
+    FollowedFiles,
+    PromptSize,
+    Verdict,
+)
 from extproc.telemetry.series import Series
 from extproc.telemetry.tallies import PLAIN
 
@@ -63,14 +71,14 @@ class Metrics(Series, Listener):
 
     def state_saved(self, *, done: bool) -> None:
         """Count an attempt to save what was learned."""
-        self.snapshots["done" if done else "failed",] += 1
+        self.snapshots[Attempt.DONE if done else Attempt.FAILED,] += 1
         self.saving_failed[PLAIN] = float(not done)
         if done:
             self.saved_at[PLAIN] = time.time()
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
         """Count an attempt to share what was learned."""
-        self.exchanges["done" if done else "failed",] += 1
+        self.exchanges[Attempt.DONE if done else Attempt.FAILED,] += 1
         self.sharing_failed[PLAIN] = float(not done)
         self.replicas[PLAIN] = replicas
         if done:

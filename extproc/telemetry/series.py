@@ -13,7 +13,7 @@ from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import Refused
 from extproc.core.listener import Misconfiguration
 from extproc.telemetry.estimate_series import EstimateSeries
-from extproc.telemetry.labels import CountOutcome, FollowedFiles, PromptSize, Undecided, Verdict
+from extproc.telemetry.labels import Attempt, CountOutcome, FollowedFiles, PromptSize, Undecided, Verdict
 from extproc.telemetry.tallies import PLAIN, Counters
 from extproc.telemetry.tally_set import SECONDS_BUCKETS, TOKEN_BUCKETS
 
@@ -185,10 +185,9 @@ class Series(EstimateSeries):
             (self.undecided, Undecided),
             (self.access_log_entries, Outcome),
             (self.counts, CountOutcome),
+            (self.snapshots, Attempt),
+            (self.exchanges, Attempt),
         )
-        for kept in (self.snapshots, self.exchanges):
-            for outcome in ("done", "failed"):
-                kept[outcome,] = 0
         for setting in FollowedFiles:
             self.files_not_in_force[setting,] = 0.0
         for gauge in (
