@@ -6,13 +6,13 @@ To the proxy that is its own 127.0.0.1, and it would be sent the router's token.
 
 import ipaddress
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-__all__ = ["RequestRefused", "fetched"]
+__all__ = ["RequestRefused", "fetched", "reason_of"]
 
 MAX_MESSAGE_BYTES = 64 << 10
 
@@ -38,6 +38,17 @@ def fetched(request: Request | str, timeout_s: float) -> Any:  # noqa: ANN401  (
         with error, suppress(OSError, HTTPException):  # the status says enough if the text does not come
             data = error.read(MAX_MESSAGE_BYTES)
         raise RequestRefused(error.code, str(error.reason), data.decode(errors="replace").strip()) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return in words why an address, or a file, did not give its content.
+
+    What a server sent instead of HTTP is left out: it may be binary, as that of a gRPC port is.
+    """
+    cause = getattr(error, "reason", None) or error
+    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+        return "no HTTP server"
+    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__
 
 
 class _ForOthers(ProxyHandler):

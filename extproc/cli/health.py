@@ -6,6 +6,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
+from extproc.fetching import reason_of
+
 __all__ = ["add"]
 
 WITHIN_S: Final = 3.0
@@ -39,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace").strip()
     except (OSError, HTTPException) as error:
-        print(f"dualpool health: {configuration.admin.address}: {error}", file=sys.stderr)
+        print(f"dualpool health: {configuration.admin.address}: {reason_of(error)}", file=sys.stderr)
         return 1
     finally:
         connection.close()

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.request import Request
 
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import RequestRefused, fetched
+from extproc.fetching import RequestRefused, fetched, reason_of
 from extproc.files import read_file, read_from
 
 __all__ = ["PAGE_ERRORS", "add_token", "authorized_request", "bearer_of", "page", "why"]
@@ -59,4 +59,4 @@ def why(error: Exception, hint: str = "") -> str:
     """Return why an admin port did not return a page: it requires a token, or else the cause with a hint."""
     if isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED:
         return "the router requires its token: give it with --token-file"
-    return (str(getattr(error, "reason", None) or error) or type(error).__name__) + hint
+    return reason_of(error) + hint

@@ -8,7 +8,7 @@ from typing import Final
 from extproc.config.loading import parse_shown
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import RequestRefused, fetched
+from extproc.fetching import RequestRefused, fetched, reason_of
 from extproc.gateways.parsing.sources import LocatedMap, read
 
 __all__ = ["dump_of", "router_configuration"]
@@ -48,7 +48,7 @@ def _get(address: str, token: str = "") -> str:
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
         asks = isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED
-        why = "it requires a token: give it with --token-file" if asks else error
+        why = "it requires a token: give it with --token-file" if asks else reason_of(error)
         raise ConfigurationError(f"{address}: {why}") from error
     if len(data) > MAX_BYTES:
         raise ConfigurationError(f"{address}: more than {MAX_BYTES:,} bytes")

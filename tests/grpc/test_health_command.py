@@ -46,6 +46,22 @@ def test_health_without_a_router(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, but not listening
         file = tmp_path / "dualpool.yaml"
-        file.write_text(f"admin: {{address: '127.0.0.1:{held.getsockname()[1]}'}}")
+        held_port = held.getsockname()[1]
+        file.write_text(f"admin: {{address: '127.0.0.1:{held_port}'}}")
         assert 1 == main(["health", "--config", str(file)])
-    assert "dualpool health: 127.0.0.1:" in capsys.readouterr().err
+    assert f"dualpool health: 127.0.0.1:{held_port}: Connection refused\n" == capsys.readouterr().err
+
+
+def test_health_at_a_port_of_another_protocol(
+    router: Router, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the configuration names the router's gRPC port by mistake, nothing binary gets to the terminal."""
+    file = tmp_path / "dualpool.yaml"
+
+    async def scenario() -> int:
+        async with router() as app:
+            file.write_text(f"admin: {{address: '{app.grpc_address}'}}")
+            return await asyncio.to_thread(main, ["health", "--config", str(file)])
+
+    assert 1 == asyncio.run(scenario())
+    assert capfd.readouterr().err.endswith(": no HTTP server\n")

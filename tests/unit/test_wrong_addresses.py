@@ -1,5 +1,7 @@
 """Invalid addresses on the command line: one sentence and exit code 2."""
 
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -42,6 +44,45 @@ def test_a_wrong_address_gives_one_sentence(
     said = capsys.readouterr().err
     assert said.startswith(f"dualpool {command[0]}: ")
     assert 1 == said.count("\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_reason_is_said_in_words(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody listens, the message has no number of an error, and no name of an exception."""
+    assert 2 == main([*command, "http://127.0.0.1:1"])
+    assert re.search(r": Connection refused\b", said := capsys.readouterr().err)
+    assert not re.search("Errno|Error|<", said)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_server_of_another_protocol_is_no_http_server(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That is said of the router's gRPC port, which is easily taken for its admin port, and not what it sent."""
+    with speaking_http2() as address:
+        assert 2 == main([*command, address])
+    said = capsys.readouterr().err
+    assert f"{address}" in said
+    assert re.search(r": no HTTP server\b", said)
+    assert 1 == said.count("\n")
+    assert "  " not in said
+
+
+@contextmanager
+def speaking_http2() -> Iterator[str]:
+    """Answer one connection as a gRPC server does a request of HTTP/1.1; yield the address."""
+    settings = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x40\x00\x00"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(settings)
+
+        thread = Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
 
 
 @contextmanager

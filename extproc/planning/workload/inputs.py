@@ -15,7 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import fetched
+from extproc.fetching import fetched, reason_of
 from extproc.files import read_file
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Catalogue
@@ -194,6 +194,4 @@ def _reason(error: Exception) -> str:
         return "not UTF-8 text"
     if isinstance(error, EOFError):
         return "the file ends too early: the rest of the gzip archive is missing"
-    if isinstance(error, HTTPException):
-        return f"no HTTP address or no HTTP server: {' '.join(str(error).split()) or type(error).__name__}"
-    return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
+    return reason_of(error)
