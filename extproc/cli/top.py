@@ -11,7 +11,7 @@ from extproc.core.errors import ConfigurationError, printable
 from extproc.fetching import fetched
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 __all__ = ["add"]
@@ -19,6 +19,7 @@ __all__ = ["add"]
 MAX_LINE_BYTES = 1024 * 1024
 SILENT_S = 10.0
 RECENT = 12
+NAME_WIDTH = 12  # with the space behind it, in a terminal that is too narrow for everything
 HINT = "; is it a router's admin address?"
 Event = dict[str, Any]  # as server/live.py sends it
 EVENT = {"about", "figures", "recent"}
@@ -106,17 +107,17 @@ def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
     )
 
 
-def _pools(pools: list[dict[str, Any]], event: Event) -> "Table":
-    table = _table("pool", "routed up to", "share", "per s")
+def _pools(pools: list[dict[str, Any]], event: Event) -> "_Table":
+    table = _Table("pool", "routed up to", "share", "per s")
     for pool, share, now in zip(pools, event["figures"]["shares"], event["by_pool"], strict=True):
         table.add_row(pool["name"], f"{pool['max_budget_tokens']:,}", f"{share:.1%}", f"{now:.1f}")
     return table
 
 
-def _models(models: list[dict[str, Any]]) -> "Table":
+def _models(models: list[dict[str, Any]]) -> "_Table":
     from rich.text import Text  # noqa: PLC0415
 
-    table = _table(
+    table = _Table(
         "model", "per s", "to smaller\npools", "error\np50", "error\np90", "bound /\nactual", "above\nit"
     )
     for each in models:
@@ -124,7 +125,7 @@ def _models(models: list[dict[str, Any]]) -> "Table":
         bound = "-" if each["bound_ratio"] is None else f"{each['bound_ratio']:.2f}"
         # Names come from clients: as Text they are not read as markup.
         table.add_row(
-            Text(printable(each["name"]) or "-"),
+            Text(printable(each["name"]) or "(unknown)"),
             f"{each['per_s']:.1f}",
             *shares,
             bound,
@@ -138,22 +139,46 @@ def _recent(recent: list[dict[str, Any]]) -> "RenderableType":
 
     if not recent:  # as always with --once: decisions are collected only while somebody watches
         return Text("no decision since this view began", style="dim")
-    table = _table("api", "bytes", "prompt", "bound", "budget", "pool", "reason")
+    table = _Table("api", "bytes", "prompt", "bound", "budget", "pool", "reason")
     for each in reversed(recent):
         tokens = ("-" if each[name] is None else f"{each[name]:,.0f}" for name in ("estimate", "bound", "budget"))
         table.add_row(each["api"], f"{each['body_bytes']:,}", *tokens, each["pool"], each["reason"])
     return table
 
 
-def _table(*columns: str) -> "Table":
-    from rich.table import Table  # noqa: PLC0415
+class _Table:
+    """Columns of which a narrow terminal shows fewer: a number that is cut would be another one.
 
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        # In a narrow terminal the first column gives way: a number that is cut would be another one.
-        first = index == 0
-        table.add_column(column, justify="left" if first else "right", no_wrap=not first, vertical="bottom")
-    return table
+    The first column has names, which give way before a whole column does.
+    """
+
+    def __init__(self, *columns: str) -> None:
+        self._columns = columns
+        self._rows: list[tuple[RenderableType, ...]] = []
+
+    def add_row(self, *cells: "RenderableType") -> None:
+        """Add a row, with a cell for each column."""
+        self._rows.append(cells)
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
+        """Yield the first columns, as many as fit beside shortened names."""
+        from rich.measure import Measurement  # noqa: PLC0415
+
+        for count in range(len(self._columns), 1, -1):
+            if Measurement.get(console, options, self._of(1, count)).maximum + NAME_WIDTH <= options.max_width:
+                break
+        yield self._of(0, count)
+
+    def _of(self, start: int, end: int) -> "Table":
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table(box=None, pad_edge=False)
+        for index, column in enumerate(self._columns[start:end], start):
+            first = index == 0
+            table.add_column(column, justify="left" if first else "right", no_wrap=not first, vertical="bottom")
+        for cells in self._rows:
+            table.add_row(*cells[start:end])
+        return table
 
 
 def _share(share: float | None) -> str:

@@ -7,7 +7,7 @@ import json
 import sys
 import tracemalloc
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -308,8 +308,8 @@ def test_top_prints_names_as_they_are(model: str, printed: str, capsys: pytest.C
     assert "\x1b" not in out
 
 
-def test_top_cuts_names_and_no_numbers() -> None:
-    """In a terminal of the usual 80 columns every figure of a model with a long name is shown whole."""
+def narrow(width: int, names: Sequence[str]) -> list[str]:
+    """Return the lines of `dualpool top` for these models in a terminal of this width."""
     figures = {
         "routed": 0.7564,
         "error_p50": 0.0123,
@@ -317,16 +317,35 @@ def test_top_cuts_names_and_no_numbers() -> None:
         "bound_ratio": 1.83,
         "under_counted": 0.009,
     }
-    models = [{"name": "meta-llama/Meta-Llama-3.1-70B-Instruct", "per_s": 1077.0, **figures}]
+    models = [{"name": name, "per_s": 1077.0, **figures} for name in names]
     event = {
         "about": {"version": "1", "mode": "enforce", "pools": []},
         "figures": {"shares": [], "models": models, "trouble": []},
         "per_s": 1.0, "by_pool": [], "since_start": True, "recent": [],
     }  # fmt: skip
     out = io.StringIO()
-    Console(file=out, width=80).print(screen(event, []))
-    [line] = [line for line in out.getvalue().splitlines() if line.startswith("meta-llama")]
+    Console(file=out, width=width).print(screen(event, []))
+    return out.getvalue().splitlines()
+
+
+def test_top_cuts_names_and_no_numbers() -> None:
+    """In a terminal of the usual 80 columns every figure of a model with a long name is shown whole."""
+    [line] = [
+        line for line in narrow(80, ["meta-llama/Meta-Llama-3.1-70B-Instruct"]) if line.startswith("meta-llama")
+    ]
     assert ["1077.0", "75.6%", "1.2%", "12.5%", "1.83", "0.9%"] == line.split()[1:]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_top_in_a_narrow_terminal_says_whose_figures_it_shows(width: int) -> None:
+    """Columns that do not fit are left out from the right; names of models stay, and no number is cut."""
+    lines = narrow(width, ["m", "gpt-oss-120b"])
+    rows = [line.split() for line in lines if line.startswith(("m ", "gpt-oss"))]
+    assert 2 == len(rows)
+    whole = ["1077.0", "75.6%", "1.2%", "12.5%", "1.83", "0.9%"]
+    for row in rows:
+        assert row[1:]
+        assert whole[: len(row) - 1] == row[1:]
 
 
 def test_top_prints_one_screen_after_the_other_into_a_pipe(
