@@ -47,6 +47,7 @@ def test_unknown_values_are_not_shown(router: Router, tmp_path: Path) -> None:
             page.on("pageerror", lambda error: messages.append(str(error)))
             await page.goto(f"http://{app.admin_address}/")
             await page.locator("#gauges", has_text="streams open").wait_for(timeout=60_000)
+            assert "No responses read yet." == await page.inner_text("#c-errors")
             assert "state saved" not in await page.inner_text("#gauges")
             assert "null" not in await page.inner_text("body")
             assert [] == messages
@@ -115,7 +116,7 @@ def test_a_browser_shows_the_page_and_axe_finds_no_violation(router: Router, cal
             assert max(await page.evaluate(captions)) < 390  # of a table that has to be scrolled, too
             width = await page.evaluate("document.documentElement.scrollWidth")
             assert width <= 390
-            for table in ("models", "recent"):  # a long name leaves room for the figures beside it
+            for table in ("pools", "models", "recent"):  # a long name leaves room for the figures beside it
                 name = f"document.querySelector('#{table} .name')"
                 assert await page.evaluate(f"{name}.textContent = 'x'.repeat(99), {name}.offsetWidth") < 200
             await page.focus("#threshold")
