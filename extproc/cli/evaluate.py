@@ -6,6 +6,7 @@ import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from extproc.cli.folders import cache_folder
 from extproc.core.errors import ConfigurationError
@@ -132,10 +133,17 @@ def _check_outputs(options: argparse.Namespace) -> None:
     for name, file in (("report", options.report), ("plot", options.plot)):
         if file is not None and not file.absolute().parent.is_dir():
             raise ConfigurationError(f"--{name} {file}: there is no folder {file.parent} to write it to")
+        if file is not None and file.is_dir():
+            raise ConfigurationError(f"--{name} {file}: a file is needed, and this is a folder")
     if options.plot and options.only:
         raise ConfigurationError("--plot shows the whole comparison; it cannot be combined with --only")
     if options.plot and find_spec("matplotlib") is None:
         raise ConfigurationError("--plot needs `pip install dualpool[plots]`")
+    try:
+        options.cache.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=options.cache).close()
+    except OSError as error:
+        raise ConfigurationError(f"--cache {options.cache}: no folder to write to ({error.strerror})") from error
 
 
 def _command(options: argparse.Namespace) -> str:

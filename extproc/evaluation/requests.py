@@ -55,6 +55,8 @@ def read_lengths(trace: Path) -> Lengths:
         if missing := {"ContextTokens", "GeneratedTokens"} - {*(rows.fieldnames or ())}:
             raise ConfigurationError(f"lengths: {trace} has no column {' and no column '.join(sorted(missing))}")
         lengths = [(_tokens(rows, row["ContextTokens"]), _tokens(rows, row["GeneratedTokens"])) for row in rows]
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"lengths: {trace}: not UTF-8 text") from error
     except (OSError, ValueError, csv.Error) as error:
         raise ConfigurationError(f"lengths: {trace}: {getattr(error, 'strerror', None) or error}") from error
     if not lengths:

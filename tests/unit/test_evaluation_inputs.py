@@ -39,7 +39,7 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
         (b"ContextTokens,GeneratedTokens\n1,2\n1\n", "line 3: '' is not a number of tokens"),
         (b"ContextTokens,GeneratedTokens\n1,-2\n", "line 2: '-2' is not a number of tokens"),
         (b"ContextTokens,GeneratedTokens\n1.5,2\n", "line 2: '1.5' is not a number of tokens"),
-        (b"ContextTokens\xff", "'utf-8' codec"),
+        (b"ContextTokens\xff", "not UTF-8 text"),
     ],
 )
 def test_what_is_wrong_with_a_trace_is_said_in_words(content: bytes | None, said: str, tmp_path: Path) -> None:
@@ -56,7 +56,12 @@ def test_what_is_wrong_with_a_trace_is_said_in_words(content: bytes | None, said
     ("arguments", "said"),
     [
         (["--report", "no/such/folder/r.md"], "--report no/such/folder/r.md: there is no folder no/such/folder"),
-        (["--texts", "no/such/folder"], "holds no .txt file"),
+        (["--report", "."], "--report .: a file is needed, and this is a folder"),
+        (["--cache", __file__], f"--cache {__file__}: no folder to write to (File exists)"),
+        (["--cache", f"{__file__}/cache"], f"--cache {__file__}/cache: no folder to write to (Not a directory)"),
+        (["--cache", "/proc/self"], "--cache /proc/self: no folder to write to ("),
+        (["--texts", "no/such/folder"], "no/such/folder: there is no such folder"),
+        (["--texts", __file__], f"{__file__}: there is no such folder"),
         (["--tokenizers", "llama"], "'llama' is unknown; known are"),
         (["--only", "kinds", "--plot", "plot.png"], "--plot shows the whole comparison"),
     ],
