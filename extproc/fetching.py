@@ -6,13 +6,14 @@ To the proxy that is its own 127.0.0.1, and it would be sent the router's token.
 
 import ipaddress
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import BadStatusLine, HTTPException, RemoteDisconnected
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-__all__ = ["RequestRefused", "fetched", "reason_of"]
+__all__ = ["RequestRefused", "about_token", "fetched", "reason_of"]
 
 MAX_MESSAGE_BYTES = 64 << 10
 
@@ -49,6 +50,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
         return "no HTTP server"
     return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__
+
+
+def about_token(error: Exception, token: str) -> str:
+    """Return what to say of a router that wants its token, or another one than was sent; "" of any other error."""
+    if not isinstance(error, RequestRefused) or error.status != HTTPStatus.UNAUTHORIZED:
+        return ""
+    if token:
+        return "the router has another token than the file of --token-file"
+    return "the router requires its token: give it with --token-file"
 
 
 class _ForOthers(ProxyHandler):

@@ -223,4 +223,5 @@ def _fetch(url: str, path: str, token: str) -> bytes:
     try:
         return page(url.rstrip("/") + path, token)
     except PAGE_ERRORS as error:
-        raise ConfigurationError(f"--admin {url}{path}: {why(error, ' (use the admin address)')}") from error
+        reason = why(error, token, " (use the admin address)")
+        raise ConfigurationError(f"--admin {url}{path}: {reason}") from error

@@ -204,4 +204,4 @@ def _as_table(state: "LearnedState") -> str:
         responses = model.observations if model else sum(row.observations for row in rows)
         of_model = f"{model.weight:>10,.0f}{model.q:>8.2f}{model.generation:>14}" if model else f"{'':32}"
         lines.append(f"{printable(name[:39]):40}{responses:>12,}{of_model}{len(rows):>16}")
-    return "\n".join([*lines, f"estimator {state.estimator_kind}, {len(models)} models with prices"])
+    return "\n".join([*lines, f"estimator {state.estimator_kind}; models with prices: {len(models)}"])

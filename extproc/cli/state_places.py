@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extproc.cli.token import PAGE_ERRORS, authorized_request, page, why
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import RequestRefused, fetched
+from extproc.fetching import RequestRefused, about_token, fetched
 
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
@@ -78,10 +77,10 @@ def changed(url: str, token: str, data: bytes) -> str:
         with fetched(request, CHANGES_WITHIN_S) as response:
             body: bytes = response.read()
     except RequestRefused as error:
-        message = "" if error.status == HTTPStatus.UNAUTHORIZED else error.text
-        raise ConfigurationError(f"{url}: {message or why(error)}") from error
+        message = about_token(error, token) or error.text or why(error, token)
+        raise ConfigurationError(f"{url}: {message}") from error
     except PAGE_ERRORS as error:
-        raise ConfigurationError(f"{url}: {why(error)}") from error
+        raise ConfigurationError(f"{url}: {why(error, token)}") from error
     return body.decode(errors="replace").strip()
 
 
@@ -89,4 +88,4 @@ def _fetch(url: str, token: str) -> bytes:
     try:
         return page(url, token)
     except PAGE_ERRORS as error:
-        raise ConfigurationError(f"{url}: {why(error)}") from error
+        raise ConfigurationError(f"{url}: {why(error, token)}") from error

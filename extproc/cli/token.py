@@ -1,14 +1,13 @@
 """Access to a router's admin pages for the commands that read them, with the router's token if it requires one."""
 
 import argparse
-from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 from urllib.request import Request
 
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import RequestRefused, fetched, reason_of
+from extproc.fetching import about_token, fetched, reason_of
 from extproc.files import read_file, read_from
 
 __all__ = ["PAGE_ERRORS", "add_token", "authorized_request", "bearer_of", "page", "why"]
@@ -33,12 +32,17 @@ def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> No
 
 
 def bearer_of(options: argparse.Namespace) -> str:
-    """Return the token, "" if no file was given. Raises ConfigurationError if the file cannot be read."""
+    """Return the token, "" if no file was given. Raises ConfigurationError if there is none in the file."""
     path: Path | None = options.token_file
+    if path is None:
+        return ""
     try:
-        return "" if path is None else read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
+        token = read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"--token-file: {error}") from error
+    if not token:
+        raise ConfigurationError(f"--token-file {path}: no token in its first line")
+    return token
 
 
 def authorized_request(url: str, token: str) -> Request:
@@ -55,8 +59,6 @@ def page(url: str, token: str) -> bytes:
         return read_from(response, MAX_PAGE_BYTES, url)
 
 
-def why(error: Exception, hint: str = "") -> str:
-    """Return why an admin port did not return a page: it requires a token, or else the cause with a hint."""
-    if isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED:
-        return "the router requires its token: give it with --token-file"
-    return reason_of(error) + hint
+def why(error: Exception, token: str, hint: str = "") -> str:
+    """Return why an admin port did not return a page: it wants another token, or else the cause with a hint."""
+    return about_token(error, token) or reason_of(error) + hint

@@ -82,7 +82,7 @@ def _events(address: str, token: str) -> Iterator[Event]:
                         raise ValueError("not the figures of a router")
                     yield event
     except PAGE_ERRORS as error:
-        raise ConfigurationError(f"{url}: {why(error, HINT)}") from error
+        raise ConfigurationError(f"{url}: {why(error, token, HINT)}") from error
     raise ConfigurationError(f"{url}: the router has closed the stream")
 
 

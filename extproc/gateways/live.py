@@ -1,14 +1,13 @@
 """Reading the live configuration from the admin ports of an Envoy and of the router."""
 
 import urllib.request
-from http import HTTPStatus
 from http.client import HTTPException
 from typing import Final
 
 from extproc.config.loading import parse_shown
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
-from extproc.fetching import RequestRefused, fetched, reason_of
+from extproc.fetching import about_token, fetched, reason_of
 from extproc.gateways.parsing.sources import LocatedMap, read
 
 __all__ = ["dump_of", "router_configuration"]
@@ -47,9 +46,7 @@ def _get(address: str, token: str = "") -> str:
         with fetched(request, TIMEOUT_S) as response:
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
-        asks = isinstance(error, RequestRefused) and error.status == HTTPStatus.UNAUTHORIZED
-        why = "it requires a token: give it with --token-file" if asks else reason_of(error)
-        raise ConfigurationError(f"{address}: {why}") from error
+        raise ConfigurationError(f"{address}: {about_token(error, token) or reason_of(error)}") from error
     if len(data) > MAX_BYTES:
         raise ConfigurationError(f"{address}: more than {MAX_BYTES:,} bytes")
     return data.decode("utf-8", "replace")

@@ -100,5 +100,5 @@ def _summary(state: LearnedState, change: Change, skipped: Change) -> str:
     done = {each.model for each in change.models} - {each.model for each in skipped.models}
     left = sorted(each.model for each in state.models if each.observations and each.model not in done)
     rows = len(change.categories) + len(change.outputs) - len(skipped.categories) - len(skipped.outputs)
-    summary = f"added {len(done)} models, and {rows} rows of categories and output lengths"
+    summary = f"models added: {len(done)}, with {rows} rows of categories and output lengths"
     return f"{summary}; {left_out(left)}" if left else summary

@@ -123,7 +123,8 @@ def test_a_router_whose_token_file_holds_no_token_does_not_start(tmp_path: Path,
 
 def test_commands_send_the_token(token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`top`, `state`, `estimate --admin` and `check envoy` work with --token-file, and ask for it if missing."""
-    body, exported = tmp_path / "body.json", tmp_path / "state"
+    body, exported, former = tmp_path / "body.json", tmp_path / "state", tmp_path / "former"
+    former.write_text("former\n")
     body.write_text('{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}')
 
     def commands(url: str) -> list[list[str]]:
@@ -144,12 +145,21 @@ def test_commands_send_the_token(token_file: Path, tmp_path: Path, capsys: pytes
                 asked = capsys.readouterr().err
                 assert "--token-file" in asked
                 assert "admin address" not in asked
+                assert 0 != await asyncio.to_thread(main, [*command, "--token-file", str(former)]), command
+                assert "the router has another token than the file of --token-file\n" in capsys.readouterr().err
                 with_token = [*command, "--token-file", str(token_file)]
                 await asyncio.to_thread(main, with_token)
                 assert "--token-file" not in capsys.readouterr().err, command
             assert "127.0.0.1:0" == (await asyncio.to_thread(router_configuration, url, TOKEN)).admin.address
 
     asyncio.run(scenario())
+
+
+def test_an_empty_token_file_of_a_command_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No request is sent without the token that was to be in it."""
+    (tmp_path / "token").write_text("\n")
+    assert 2 == main(["state", "show", "http://127.0.0.1:9", "--token-file", str(tmp_path / "token")])
+    assert f"--token-file {tmp_path / 'token'}: no token in its first line\n" in capsys.readouterr().err
 
 
 def test_a_missing_token_file_of_a_command_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

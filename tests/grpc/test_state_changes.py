@@ -90,7 +90,7 @@ def test_a_running_router_takes_a_state_and_forgets_a_model(
 
             await learn_once(app, call)
             await eventually(lambda: known(app) == 1)
-            assert "added 2 models" in await command("import", str(file), url)
+            assert "models added: 2" in await command("import", str(file), url)
             assert 1 + 7 + 5 == known(app)
             assert "forgot model 'other'\n" == await command("reset", url, "--model", "other")
             assert "nothing was learned about model 'x y&z'\n" == await command("reset", url, "--model", "x y&z")

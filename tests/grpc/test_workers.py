@@ -324,7 +324,7 @@ def test_commands_read_and_change_a_running_supervisor(
         assert 0 == main(estimate)
         capsys.readouterr()
         assert 0 == main(["state", "import", str(file), url, *shown])
-        assert 2 == capsys.readouterr().out.count("added 1 models")
+        assert 2 == capsys.readouterr().out.count("models added: 1")
         assert [7, 7] == [each.observations for slot in router.slots for each in slot.state().models]
         assert ["14"] == learned()
         file.write_bytes(file.read_bytes()[:-1])
