@@ -140,7 +140,7 @@ def _error_lines(summary: Summary) -> list[Text]:
         error, p90 = f"{summary.median_abs_error:.0%}", f"{summary.p90_abs_error:.0%}"
         text = (
             f"The likeliest count was {error} off at the median, {p90} at p90; requests were placed\n"
-            f"by an upper bound, which {summary.undercounted} prompts exceeded (under-counted)."
+            f"by an upper bound; prompts above it (under-counted): {summary.undercounted}."
         )
         lines.append(Text(text))
     return lines

@@ -65,9 +65,10 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
         found += gateways_of(resources, router, flavour)
         unchecked += resources.unchecked
     if not found:
-        sources = ", ".join(dict.fromkeys(each.place.source for each in documents)) or "nothing"
+        sources = ", ".join(dict.fromkeys(each.place.source for each in documents))
+        lacking = f"no ext_proc filter in {sources}" if sources else "the input is empty"
         raise ConfigurationError(
-            f"no ext_proc filter in {sources}: give all files of one gateway (for Istio its EnvoyFilter, for "
+            f"{lacking}: give all files of one gateway (for Istio its EnvoyFilter, for "
             "Envoy Gateway its EnvoyExtensionPolicy or EnvoyPatchPolicy, each with its routes)",
             *(f"not checked: {said}" for said in _unknown_types_last(unchecked)),
         )

@@ -308,7 +308,7 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("a: &a [*a]", "nested too deeply"),
         ('{"a":' * 101 + "1" + "}" * 101, "nested too deeply; at most 100 levels are allowed"),
         ("{" + "[" * 100_000, "file.yaml"),
-        ("", "no ext_proc filter in nothing"),
+        ("", "the input is empty: give all files of one gateway"),
     ],
 )
 def test_unreadable_input_is_reported(text: str, said: str) -> None:

@@ -49,7 +49,7 @@ def test_the_summary_says_what_happened_in_words(console: Console, outcomes: lis
         "39 served by the short pool",
         "fits 40",
         "The likeliest count was 500% off at the median, 500% at p90",
-        f"placed by an upper bound, which {summary.undercounted} prompts exceeded",
+        f"placed by an upper bound; prompts above it (under-counted): {summary.undercounted}.",
         "1.50 ms at the median",
         "503",
     ):

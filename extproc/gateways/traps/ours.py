@@ -13,7 +13,7 @@ __all__ = ["TRAPS"]
 def _spoofable_header(gateway: Gateway, router: Router) -> Iterator[Hit]:
     missing = [name for name in router.sets if name not in gateway.stripped]
     if missing:
-        yield Hit(gateway.place, f"{', '.join(missing)} from clients are not removed")
+        yield Hit(gateway.place, f"from what clients send this is not removed: {', '.join(missing)}")
 
 
 TRAPS: Final = (
