@@ -60,7 +60,8 @@ class Category:
 class Placement:
     """The judgement of one outcome by true counts: the pool's prompt tokens, and the output declared or produced.
 
-    `misrouted`: sent to the short pool although it did not fit there (it was refused, or cut by the context).
+    `misrouted`: sent to the short pool although it did not fit there: it was refused, or its output had less room
+    than it declared, or was cut by the context.
     `repaired`: served by the long pool after Envoy's retry, as it was misrouted or the short pool failed.
     `over_counted`: sent to the long pool although it was within the short pool's threshold.
     `failed`: not served although a pool could hold it, or served although none could.
@@ -74,8 +75,9 @@ class Placement:
         cut_by_context = outcome.cut_by_length and ask.output_tokens is None
         self.refused_rightly = ask.no_pool_holds_it and outcome.status == 400  # noqa: PLR2004
         fits = needed is not None and needed <= short.context_tokens
+        had_less_room = cut_by_context or (served and not fits)
         belongs = needed is not None and needed <= short.max_budget_tokens
-        self.misrouted = not fits if outcome.attempts > 1 else outcome.pool == "short" and cut_by_context
+        self.misrouted = not fits if outcome.attempts > 1 else outcome.pool == "short" and had_less_room
         self.repaired = outcome.attempts > 1 and served
         self.over_counted = belongs and outcome.pool == "long" and outcome.attempts == 1
         self.failed = served == ask.no_pool_holds_it or not (served or self.refused_rightly)

@@ -52,6 +52,8 @@ def judged(outcome: Outcome) -> set[str]:
         (answered(ask=ask(limit=None), pool="long", completion_tokens=30), {"over_counted"}),
         (answered(ask=ask(limit=None), completion_tokens=8142, cut_by_length=True), {"misrouted"}),
         (answered(ask=ask(limit=10), completion_tokens=10, cut_by_length=True), set()),
+        (answered(ask=ask(limit=141), prompt_tokens=10_100), {"misrouted"}),
+        (answered(ask=ask(limit=140), prompt_tokens=10_100), set()),
     ],
 )
 def test_an_outcome_is_judged_by_true_counts(outcome: Outcome, said: set[str]) -> None:
