@@ -28,7 +28,10 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
         "--trace", nargs="+", metavar="FILE", help="files of requests; see docs/planner.md for the formats"
     )
     group.add_argument(
-        "--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics"
+        "--metrics",
+        nargs="+",
+        metavar="URL|FILE",
+        help="one or two scrapes of a router: its admin address, or files",
     )
     group.add_argument(
         "--metrics-model", metavar="NAME", help="plan for this model of the scrapes (default: all, as one)"

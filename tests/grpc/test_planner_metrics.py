@@ -102,12 +102,13 @@ def test_requests_that_a_router_decided_early_are_counted(router: Router, call: 
         assert (2, LeftOut(early=1, undecided=0, requests=requests)) == (len(lengths), lengths.left_out)
 
 
-def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> None:
+@pytest.mark.parametrize("path", ["/metrics", "", "/"])
+def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any], path: str) -> None:
     """An address works as well as a file; a router without any response yet gets an error that says so."""
 
     async def scenario() -> None:
         async with router("mode: shadow") as app:
-            address = f"http://{app.admin_address}/metrics"
+            address = f"http://{app.admin_address}{path}"
             with pytest.raises(ConfigurationError, match="dualpool_actual_prompt_tokens has counted no response"):
                 await asyncio.to_thread(live_input, [address], None)
             await exchange(app, call, *EXCHANGES[0])

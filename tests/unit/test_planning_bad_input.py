@@ -230,3 +230,9 @@ def pour(pipe: Path, text: str) -> None:
                 file.write(text)
     except BrokenPipeError:
         pass
+
+
+def test_an_address_without_a_scheme_is_no_file(refused: Refused) -> None:
+    """The error says how an address begins, since it would otherwise only name a file that nobody meant."""
+    message = refused("--metrics", "localhost:9090", "--rate", "9")
+    assert message.endswith("localhost:9090: No such file or directory; an address begins with http://\n")

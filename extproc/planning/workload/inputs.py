@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from math import inf
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -172,7 +173,9 @@ def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInp
 def _scrape(source: str, model: str | None) -> Scrape:
     try:
         if _is_address(source):
-            with fetched(source, SCRAPE_TIMEOUT_S) as answer:
+            # The address of the admin port is enough, as for all other commands.
+            address = source if urlsplit(source).path.strip("/") else f"{source.rstrip('/')}/metrics"
+            with fetched(address, SCRAPE_TIMEOUT_S) as answer:
                 data = answer.read(MAX_SCRAPE_BYTES + 1)
         else:
             with Path(source).open("rb") as file:
@@ -180,6 +183,8 @@ def _scrape(source: str, model: str | None) -> Scrape:
         if len(data) > MAX_SCRAPE_BYTES:
             raise ConfigurationError(f"{source}: more than {MAX_SCRAPE_BYTES // 2**20} MiB of metrics")
         text = data.decode("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{source}: {_reason(error)}; an address begins with http://") from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: not UTF-8, or an invalid address
         raise ConfigurationError(f"{source}: {_reason(error)}") from error
     return parse_scrape(text, source, model)
