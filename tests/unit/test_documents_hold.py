@@ -90,3 +90,13 @@ def test_the_sizing_and_the_readme_have_the_measured_cpu(exchange: str, sized: s
     two_digits_us = round(int(measured[1]), -1)
     assert two_digits_us == int(planned_with[1])
     assert f"| {two_digits_us / 1000:.2f} ms (" in row[0]
+
+
+def test_the_admin_port_of_a_pod_is_forwarded_in_one_way() -> None:
+    """Whoever follows one document after another finds its pages at localhost:9090, as without Kubernetes."""
+    chart, manifests = ROOT / "deploy" / "helm" / "dualpool" / "templates", ROOT / "deploy" / "kubernetes"
+    files = [*(ROOT / "docs").glob("*.md"), *chart.glob("*"), *manifests.glob("*.yaml")]
+    texts = [each.read_text("utf-8") for each in files]
+    ports = [port for text in texts for port in re.findall(r"port-forward -n .* ([\d:]+)\b", text)]
+    assert {"9090:9091"} == set(ports)
+    assert [] == [text for text in texts if "localhost:9091" in text]
