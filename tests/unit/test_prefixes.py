@@ -185,6 +185,27 @@ def test_reasoning_that_is_dropped_later_is_another_beginning() -> None:
     assert not is_known(estimator.estimate(second, ""))
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 1_500])
+def test_earlier_reasoning_that_is_no_longer_sent_takes_nothing_off(kept_bytes: int) -> None:
+    """A turn with less of the earlier reasoning than its beginning had costs as much as one with all of it."""
+
+    def asked(reasoning: str, *later: str) -> RequestFacts:
+        messages = [
+            {"role": "user", "content": TEXT[:900]},
+            {"role": "assistant", "content": "Let me look.", "reasoning": reasoning},
+            *({"role": "user", "content": content} for content in ("Go on.", *later)),
+        ]
+        return read_request(Api.CHAT, json.dumps({"model": "m", "messages": messages}).encode())
+
+    estimator = ByteClassEstimator(EstimatorSettings())
+    first = asked(TEXT[:3_000])
+    observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    less, equal = (estimator.estimate(asked(TEXT[:size], TEXT[:80]), "") for size in (kept_bytes, 3_000))
+    assert is_known(less)
+    assert equal.prompt_tokens == pytest.approx(less.prompt_tokens)
+    assert equal.prompt_bound == pytest.approx(less.prompt_bound)
+
+
 def test_what_was_recalled_does_not_change_before_the_response() -> None:
     """The features of a known beginning stay the same if the table forgets it for another conversation."""
     memory, turns = PrefixMemory(1), [("user", "hello"), ("user", "there")]

@@ -47,6 +47,8 @@ and no sums to merge.
 from collections.abc import Callable, Mapping
 from math import exp, log
 
+import numpy as np
+
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.clipping import WILD
@@ -241,7 +243,9 @@ class ByteClassEstimator:
         new_bytes = recalled.messages_bytes - known.messages_bytes
         continued, voice = model.continued, model.voices.known.get(source, SMALL)
         residual = voice.adjusted(continued.residual or model.residual)
-        return believe(x - known.x, new_bytes, continued, residual, more_q=voice.q)
+        # Clients may stop sending earlier reasoning, whose tokens are part of the known ones if the template kept it.
+        new = np.maximum(x - known.x, 0)
+        return believe(new, new_bytes, continued, residual, more_q=voice.q)
 
 
 # The kind of a text as a category: Latin, markup, or the script of most of the text.
