@@ -87,3 +87,29 @@ def test_a_reset_of_a_base_forgets_its_adapters_residuals() -> None:
     rows = {row.category.model: row.observations for row in estimator.state().categories}
     assert 1 == estimator.state().models[0].generation
     assert "m:polite" not in rows
+
+
+def test_the_bases_of_adapters_do_not_evict_models_in_use() -> None:
+    """If all places are in use, adapters of bases without a place share the model of all other names."""
+    estimator = ByteClassEstimator(EstimatorSettings(max_models=3))
+    estimator.know_parents({f"adapter {number}": f"base {number}" for number in range(4)})
+    learned(estimator, "adapter 0", 0)
+    for turn in range(30):
+        for name in ("busy", "busier", "adapter 1", "adapter 2", "adapter 3"):
+            learned(estimator, name, turn)
+    responses = {model.model: model.observations for model in estimator.state().models}
+    assert {"busy": 30, "busier": 30, OTHERS: 90} == responses
+
+
+def test_a_model_without_a_place_has_no_previous_prices() -> None:
+    """What stands in for models without a place does not take the place of one whose prices were replaced."""
+    estimator = ByteClassEstimator(EstimatorSettings(max_models=2))
+    teach(estimator, 200)
+    teach(estimator, 40, ratio=1.5)
+    assert 1 == estimator.state().models[0].generation
+    for name in ("busy", "new", "busy"):
+        for turn in range(40):
+            learned(estimator, name, turn)
+    assert {"busy", "new"} == models_of(estimator)
+    assert not estimator.undo("m")
+    assert {"busy", "new"} == models_of(estimator)

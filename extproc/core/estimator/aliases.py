@@ -50,13 +50,11 @@ class Aliases:
         """Return the name whose prices apply."""
         if self._models.get(name) is not None:
             return name
-        parent = self.parents.get(name)
-        if parent:
-            return parent
-        base, colon, _ = name.partition(":")
-        if colon and self._models.get(base) is not None:
-            return base
-        return OTHERS if self._is_full() else name
+        base = self.parents.get(name)
+        if not base:
+            before, colon, _ = name.partition(":")
+            base = before if colon and self._models.get(before) is not None else name
+        return base if self._models.get(base) is not None or not self._is_full() else OTHERS
 
     def _is_full(self) -> bool:
         if len(self._models) < self._max_models:

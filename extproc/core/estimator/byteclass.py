@@ -243,7 +243,7 @@ class ByteClassEstimator:
         new_bytes = recalled.messages_bytes - known.messages_bytes
         continued, voice = model.continued, model.voices.known.get(source, SMALL)
         residual = voice.adjusted(continued.residual or model.residual)
-        # Clients may stop sending earlier reasoning, whose tokens are part of the known ones if the template kept it.
+        # Clients may stop sending earlier reasoning; the known tokens include it only if the template kept it.
         new = np.maximum(x - known.x, 0)
         return believe(new, new_bytes, continued, residual, more_q=voice.q)
 

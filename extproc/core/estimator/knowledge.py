@@ -111,10 +111,10 @@ class Knowledge:
         reverts the first; and neither replaces the other on its own for a thousand responses.
         """
         key = self.aliases.key(name)
-        contest = self._contests.get(key)
-        if contest is None or contest.aside is None:
+        model, contest = self.models.get(key), self._contests.get(key)
+        if model is None or contest is None or contest.aside is None:
             return False
-        undone = self.model(key).generation
+        undone = model.generation
         self._switch(key, contest, contest.aside)
         contest.hold(undone)
         return True
