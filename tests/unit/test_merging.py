@@ -162,8 +162,10 @@ def test_a_bounded_state_has_the_weight_of_one_router_and_the_same_means(
     """However many states were merged, the weight is bounded and means are kept; bounding is idempotent."""
     whole = merged([learned(kind, *part) for part in parts] * 40, terms(kind))
     small = bounded(whole, terms(kind))
+    of_prices, of_scale = terms(kind).model_memories
     for model in small.models:
-        assert model.weight <= terms(kind).model_memory + 1e-6
+        assert model.weight <= of_prices + 1e-6
+        assert unpacked(model.scale_a)[0] <= of_scale + 1e-6
     for row, before in zip(
         sorted(small.categories, key=lambda r: r.category),
         sorted(whole.categories, key=lambda r: r.category),

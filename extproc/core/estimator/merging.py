@@ -8,15 +8,17 @@ and only the newest version is used (sharing.py).
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.ageing import scaled
 from extproc.core.estimator.change import is_of
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
 from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.tables import Bounds, K, Models, Table, Tables, added
-from extproc.core.estimator.terms import Terms
+from extproc.core.estimator.terms import Terms, kept_within
 
 __all__ = ["bounded", "merged", "only", "without_model"]
 
@@ -52,17 +54,11 @@ def merged(states: Sequence[LearnedState], terms: Terms) -> LearnedState:
 def bounded(state: LearnedState, terms: Terms) -> LearnedState:
     """Return a state with at most the weight of one router: the sums of many are scaled down, means are kept."""
     tables = tables_of(state, terms)
-    sums, outputs = tables.models.sums, tables.outputs
-    models = Models(
-        _at_most(sums, terms.model_memory),
-        tables.models.bounds,
-        tables.models.generations,
-        tables.models.counters,
-    )
+    sums = tables.models.sums
+    models = replace(tables.models, sums=scaled(sums, terms.kept_of_own_models(sums)))
     categories = _at_most(tables.categories, terms.category_memory)
-    return state_of(
-        Tables(tables.kind, tables.features, models, categories, _at_most(outputs, terms.output_memory))
-    )
+    outputs = _at_most(tables.outputs, terms.output_memory)
+    return state_of(replace(tables, models=models, categories=categories, outputs=outputs))
 
 
 def without_model(state: LearnedState, model: str) -> LearnedState:
@@ -99,8 +95,7 @@ def _without(table: Table[CategoryKey], models: Collection[str]) -> Table[Catego
 
 
 def _at_most(table: Table[K], memory: float) -> Table[K]:
-    keep = np.minimum(1.0, memory / np.maximum(table.weights, 1e-300))
-    return Table(table.index, table.counts, keep * table.weights, keep[:, None] * table.values)
+    return scaled(table, kept_within(memory, table.weights))
 
 
 def _heaviest_generations(tables: Sequence[Tables]) -> dict[str, int]:

@@ -36,7 +36,7 @@ class Terms:
         return 1 / (1 - self.forgetting)
 
     def kept_of_own_models(self, everything: Table[str]) -> Numbers:
-        """Return the share kept of a replica's own sums of models, by column, given the sums of all replicas.
+        """Return the share kept of sums of models, by column: those of all replicas stay within one's memory.
 
         Prices and scale forget at different rates. The scale's weight is the first of its sums, that of its
         constant.
