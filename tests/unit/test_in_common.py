@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.in_common import in_common
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
 from tests.unit.test_state_file import taught
 
 
@@ -13,6 +15,7 @@ def test_what_is_the_same_by_itself_is_not_in_common() -> None:
     of which a merge keeps one.
     """
     assert in_common([LearnedState("")] * 2) is None
+    assert in_common([ByteClassEstimator(EstimatorSettings()).state()] * 2) is None
     exact = [
         replace(state, models=tuple(replace(row, scores=packed([0.0] * 100), scored=100) for row in state.models))
         for state in (taught(30, seed).state() for seed in range(2))
