@@ -47,7 +47,7 @@ def base_in(data: bytes, terms: Terms) -> Base | None:
         message = state_pb2.Published.FromString(unframed(data))
         base = Base(from_message(message.state), tuple(message.folded))
         outputs = tables_of(base.state, terms).outputs  # raises for sums or numbers that no exchange could use
-    except (ConfigurationError, DecodeError, OverflowError):
+    except (ConfigurationError, DecodeError):
         return None
     return None if outputs.index and outputs.values.shape[1] != 2 * BINS else base
 

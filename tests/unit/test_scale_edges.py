@@ -1,8 +1,9 @@
 """The effect of an error of zero on the scale."""
 
+import numpy as np
 import pytest
 
-from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
+from extproc.core.estimator.scale import RIDGE, SCALE_FACTORS, LogVariance
 
 
 @pytest.mark.parametrize("error", [0.0, 0.0001, -0.002])
@@ -16,3 +17,15 @@ def test_a_negligible_error_counts_as_a_small_one(error: float) -> None:
             scale.learn(0.01, [1.0] * SCALE_FACTORS, each)
     lucky, small = (scale.variance(0.01, [1.0] * SCALE_FACTORS) for scale in scales)
     assert 0 < lucky == small < 0.01
+
+
+@pytest.mark.parametrize(("place", "number"), [((0, 0), -RIDGE), ((0, 2), 1e6)])
+def test_sums_that_no_responses_make_change_nothing(place: tuple[int, int], number: float) -> None:
+    """Sums from elsewhere that have no solution, or a leverage beyond all numbers, leave the scale as it is."""
+    scale, a = LogVariance(), np.zeros((SCALE_FACTORS, SCALE_FACTORS))
+    for _ in range(8):
+        scale.learn(0.01, [1.0] * SCALE_FACTORS, 0.05)
+    before = scale.variance(0.01, [1.0] * SCALE_FACTORS), scale.usual_leverage
+    a[place] = number
+    scale.load(a, np.ones(SCALE_FACTORS))
+    assert before == (scale.variance(0.01, [1.0] * SCALE_FACTORS), scale.usual_leverage)

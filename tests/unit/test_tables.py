@@ -190,10 +190,12 @@ def test_only_the_last_scores_are_read_and_without_any_q_began_at_its_value() ->
         (learned(model("m", scale_b=packed([1.0]))), "not over 1 features"),
         (learned(model("m", scores=packed([np.nan]))), "bounds are not finite"),
         (learned(outputs=(OutputState(CategoryKey("m", ""), packed([-1.0]), packed([0.5])),)), "not finite"),
+        (learned(model("m", observations=2**63)), "too large"),
+        (learned(model("m", spread=1e200)), "too large"),
     ],
 )
 def test_an_impossible_state_is_refused(state: LearnedState, says: str) -> None:
-    """Duplicate names, numbers that are not finite, negative weights, sums of the wrong size."""
+    """Duplicate names, numbers that are too large or not finite, negative weights, sums of the wrong size."""
     with pytest.raises(ConfigurationError, match=says):
         tables_of(state, TERMS)
 

@@ -116,8 +116,12 @@ class LogVariance:
 
     def _solve(self) -> None:
         self._sum_up()
-        self._t = np.linalg.solve(self._a + _RIDGE, self._b).tolist()
-        self.usual_leverage = USUAL_LEVERAGE * exp(self._a[0, OF_LEVERAGE] / (self._a[0, 0] + RIDGE))
+        try:
+            t = np.linalg.solve(self._a + _RIDGE, self._b)
+            self.usual_leverage = USUAL_LEVERAGE * exp(self._a[0, OF_LEVERAGE] / (self._a[0, 0] + RIDGE))
+        except (np.linalg.LinAlgError, OverflowError):
+            return  # sums from elsewhere that no responses make
+        self._t = t.tolist()
 
 
 _RIDGE = RIDGE * np.eye(SCALE_FACTORS)

@@ -34,16 +34,19 @@ RESIDUAL, VARIANCE = 2, 3  # columns of a category
 def tables_of(state: LearnedState, terms: Terms) -> Tables:
     """Return a state as tables.
 
-    Raises ConfigurationError if sums do not have the size that the state's features require, or a number is not
-    finite.
+    Raises ConfigurationError if sums do not have the size that the state's features require, or a number is too
+    large or not finite.
     """
-    return Tables(
-        state.estimator_kind,
-        tuple(state.features),
-        _models_of(state),
-        _categories_of(state, terms),
-        _outputs_of(state),
-    )
+    try:
+        return Tables(
+            state.estimator_kind,
+            tuple(state.features),
+            _models_of(state),
+            _categories_of(state, terms),
+            _outputs_of(state),
+        )
+    except OverflowError as error:
+        raise ConfigurationError(f"learned state holds a number that is too large: {error}") from error
 
 
 def state_of(tables: Tables) -> LearnedState:
