@@ -149,3 +149,19 @@ def test_a_change_is_undone_for_all_when_most_have_undone_it() -> None:
     assert 1 == len({fleet.published[i].models[0].generation for i in range(3)})
     assert 0 < fleet.published[0].models[0].observations < 1_000
     assert not fleet.estimators[2].undo("m")
+
+
+@pytest.mark.parametrize("models", [("m",), ("m", "another")])
+def test_a_change_from_before_the_first_exchange_can_be_undone(models: tuple[str, ...]) -> None:
+    """A replica that replaced a model before the store could be reached shares what it knows after an undo."""
+    fleet, rng = Fleet(2), np.random.default_rng(9)
+    for ratio, responses in ((4.0, 60), (1.2, 40)):
+        for _ in range(responses):
+            for model in models:
+                lesson(rng, fleet.estimators[:1], ratio=ratio, model=model)
+    fleet.exchange(0)
+    published = {model.model: model.observations for model in fleet.published[0].models}
+    assert fleet.estimators[0].undo("m")
+    fleet.exchange(0, 1)
+    assert published | {"m": 73} == {model.model: model.observations for model in fleet.published[0].models}
+    assert 73 == {model.model: model.observations for model in fleet.estimators[1].state().models}["m"]

@@ -93,7 +93,7 @@ class Others(Generic[K]):
 
     def joined(self, other: "Others[K]") -> "Others[K]":
         """Return the rows of both, which have no key in common."""
-        columns = other.part.values.shape[1]
+        columns = max(each.keep.shape[1] for each in (self, other))  # a table that was always empty has none
         keep = [np.broadcast_to(each.keep, (len(each.keep), columns)) for each in (self, other)]
         tables = added([self.part, other.part]), added([self.whole, other.whole])
         told = {
