@@ -190,6 +190,16 @@ def test_only_what_is_too_heavy_is_scaled_down(kind: str) -> None:
     assert all(terms(kind).model_memory == pytest.approx(model.weight) for model in heavy.models)
 
 
+def test_a_ratio_that_was_forgotten_is_not_merged() -> None:
+    """A category without responses, as after others forgot theirs, has no mean that a router could load."""
+    state = learned("ema", 1, 60)
+    first, *rest = state.categories
+    forgotten = replace(state, categories=(replace(first, observations=0), *rest))
+    whole = merged([forgotten, forgotten], terms("ema"))
+    make_estimator(EstimatorSettings(kind="ema")).load(whole)
+    assert {row.category for row in rest} == {row.category for row in whole.categories}
+
+
 def test_of_two_generations_the_one_with_more_responses_is_kept() -> None:
     """Sums of two tokenizers are not added; the categories of the dropped generation are dropped, too."""
     old, new = learned("byteclass", 1, 60), learned("byteclass", 2, 7)

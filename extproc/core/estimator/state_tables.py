@@ -176,6 +176,8 @@ def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategorySt
         row = table.index[key]
         bpt, deviation, residual, variance = means[row].tolist()
         count, weight = int(table.counts[row]), float(table.weights[row])
+        if not weight:
+            continue  # it has no means
         rows.append(CategoryState(key, bpt, deviation, count, residual, max(variance, 0.0) ** 0.5, weight))
     return rows
 
