@@ -1,15 +1,20 @@
 """Knowledge of replicas that are gone, or that came from a file: the base that the others share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.length_counts import FADING
 from extproc.core.estimator.merging import merged
 from extproc.core.estimator.packing import unpacked
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of
+from extproc.core.estimator.terms import Terms
 from tests.unit.byteclass_lessons import teach
 from tests.unit.sharing_fleet import SETTINGS, TERMS, lesson
 from tests.unit.test_sharing_changes import restart
@@ -75,6 +80,27 @@ def test_the_base_of_former_routers_fades_as_own_knowledge_does() -> None:
     assert ended[0] * FADING**10 == pytest.approx(ended[1])
     assert (10, 70) == (state_of(exchanged.own).models[0].observations, estimator.state().models[0].observations)
     assert share.exchange(estimator.state(), []).base is None
+
+
+@pytest.mark.parametrize("kind", ["byteclass", "ema"])
+def test_a_base_that_has_faded_away_does_not_come_back(kind: str) -> None:
+    """However many responses have come since, its means keep a weight, from which nothing more follows."""
+    settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
+    taught, estimator, share = make_estimator(settings), make_estimator(settings), Share(Terms.of(settings))
+    rng = np.random.default_rng(12)
+    for _ in range(60):
+        lesson(rng, [taught, estimator])
+    base, view = taught.state(), estimator.state()
+    share.exchange(view, [], base)
+    for _ in range(3):
+        rows = tuple(replace(row, observations=row.observations + 40_000) for row in view.categories)
+        view = replace(view, categories=rows)
+        exchanged = share.exchange(view, [], base)
+        assert exchanged.base is not None
+        base = exchanged.base
+        assert all(0 < row.weight < 1e-9 for row in base.categories if row.category.key)
+        assert all(np.abs(row.values[0]) < 1e-6 for row in exchanged.change.categories if row.key.key)
+    make_estimator(settings).load(base)
 
 
 def test_knowledge_that_was_handed_over_is_no_longer_own() -> None:

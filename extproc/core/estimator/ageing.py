@@ -152,10 +152,14 @@ class Others(Generic[K]):
             self.part = added([self.part, told], list(self.part.index))
         self.told, self.latest = {}, b""
 
-    def scaled(self, table: Table[K]) -> Table[K]:
-        """Age a table that belongs to no replica as much as own knowledge has aged since the last exchange."""
+    def scaled(self, table: Table[K], least_weight: float = 0.0) -> Table[K]:
+        """Age a table that belongs to no replica as much as own knowledge has aged since the last exchange.
+
+        Its rows keep at least this weight.
+        """
         rows = [self.part.index[key] for key in table.index]
-        return scaled(table, self.keep[rows]) if rows else table
+        least = least_weight / np.maximum(table.weights, TINY)
+        return scaled(table, np.maximum(self.keep[rows], least[:, None])) if rows else table
 
 
 @dataclass(frozen=True, slots=True)
