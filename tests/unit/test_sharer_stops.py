@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from extproc.core.estimator.protocol import LearnedState
 from extproc.state.in_store import InStore
 from extproc.state.settings import StoreSettings
 from tests.unit.redis_server import RedisServer
+from tests.unit.sharing_fleet import lesson
 from tests.unit.sharing_replica import SETTINGS, Replica, cut_off
 
 
@@ -27,6 +29,22 @@ def test_the_last_changes_are_published_at_shutdown(server: RedisServer) -> None
     asyncio.run(one.sharer.leave())
     new.exchange()
     assert 17 == new.responses
+
+
+def test_what_a_former_replica_knew_of_another_tokenizer_is_no_obstacle(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base has a tenant of a model whose prices were replaced since; the replicas go on sharing."""
+    (_, one), new, rng = cut_off(server, monkeypatch), Replica(server.url, 3), np.random.default_rng(4)
+    while not one.estimator.state().models[0].generation:
+        lesson(rng, [one.estimator], ratio=1.2)
+    for replica in (one, new, one):
+        replica.exchange()
+    assert ([True] * 4, [True]) == (one.done, new.done)
+    lesson(rng, [one.estimator], ratio=1.2)
+    for replica in (one, new):
+        replica.exchange()
+    assert one.responses == new.responses > 0
 
 
 class _CutShort(Replica):

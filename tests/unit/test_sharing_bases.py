@@ -11,6 +11,7 @@ from extproc.core.estimator.change import Change
 from extproc.core.estimator.length_counts import FADING
 from extproc.core.estimator.merging import merged
 from extproc.core.estimator.packing import unpacked
+from extproc.core.estimator.protocol import CategoryState, LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of
@@ -101,6 +102,31 @@ def test_a_base_that_has_faded_away_does_not_come_back(kind: str) -> None:
         assert all(0 < row.weight < 1e-9 for row in base.categories if row.category.key)
         assert all(np.abs(row.values[0]) < 1e-6 for row in exchanged.change.categories if row.key.key)
     make_estimator(settings).load(base)
+
+
+def test_a_base_of_an_earlier_tokenizer_is_no_obstacle() -> None:
+    """A base from before a model was replaced may have tenants that nobody has seen since: they stay in it, count
+    for nothing, and keep nothing from being shared.
+    """
+    former, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    rng = np.random.default_rng(13)
+    for _ in range(60):
+        lesson(rng, [former, estimator])
+    restart(estimator, "m")
+    base = merged([former.state()], TERMS)
+
+    def unseen(state: LearnedState) -> list[CategoryState]:
+        return [row for row in state.categories if row.category.key == "tenant 1"]
+
+    estimator._known.residuals.drop(lambda key: key.key == "tenant 1")
+    for responses in (10, 20):
+        teach(estimator, 10)
+        exchanged = share.exchange(estimator.state(), [], base)
+        assert exchanged.base is not None
+        assert unseen(base) == unseen(exchanged.base)
+        assert responses == state_of(exchanged.own).models[0].observations
+        assert Change() == estimator.shift(exchanged.change)
+        assert responses == estimator.state().models[0].observations
 
 
 def test_knowledge_that_was_handed_over_is_no_longer_own() -> None:
