@@ -1,5 +1,7 @@
 """Replicas agree on whether a model has changed, and harm nobody but themselves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -165,3 +167,16 @@ def test_a_change_from_before_the_first_exchange_can_be_undone(models: tuple[str
     fleet.exchange(0, 1)
     assert published | {"m": 73} == {model.model: model.observations for model in fleet.published[0].models}
     assert 73 == {model.model: model.observations for model in fleet.estimators[1].state().models}["m"]
+
+
+def test_a_replica_may_forget_all_output_lengths() -> None:
+    """If a replica's view has no output lengths any more, it takes those of others again."""
+    fleet, rng = Fleet(2), np.random.default_rng(10)
+    for _ in range(20):
+        lesson(rng, fleet.estimators[:1])
+    for _ in range(2):
+        fleet.exchange()
+    view = replace(fleet.estimators[1].state(), outputs=())
+    exchanged = fleet.shares[1].exchange(view, [fleet.published_tables[0]])
+    lengths = {output.category: output.observations for output in fleet.published[0].outputs}
+    assert lengths == {change.key: change.responses for change in exchanged.change.outputs}

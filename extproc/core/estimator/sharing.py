@@ -235,9 +235,5 @@ class Share:
             mine, others, self._outputs, fading, lambda table: kept_within(memory, table.weights)
         )
         self._outputs = self._outputs.later(part, target, keep, mine.old)
-        view = (
-            now.aligned(list(target.index))
-            if now.index
-            else Table.zeros(list(target.index), target.values.shape[1])
-        )
+        view = now.aligned(list(target.index), target.values.shape[1])
         return own, row_changes(target, view, target.values - view.values)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import KEPT_SCORES
 from extproc.core.estimator.change import residual_key
+from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
 from extproc.core.estimator.tables import (
@@ -154,7 +155,7 @@ def _outputs_of(state: LearnedState) -> Table[CategoryKey]:
     sizes = {len(part) for part in parts}
     if len(sizes) > 1:
         raise ConfigurationError("learned output lengths have different numbers of bins")
-    columns = 2 * (sizes.pop() // DOUBLE_BYTES) if sizes else 0
+    columns = 2 * (sizes.pop() // DOUBLE_BYTES if sizes else BINS)
     values = unpacked(b"".join(parts)).reshape(len(rows), columns)
     keys = [row.category for row in rows]
     return _table(keys, [row.observations for row in rows], values.sum(axis=1), values, columns)
