@@ -18,7 +18,7 @@ from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.facts import Api, MediaCount, RequestFacts
-from extproc.core.usage import Usage
+from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, teach
 
 TEXT = (WORDS * 30).decode()
@@ -204,6 +204,22 @@ def test_earlier_reasoning_that_is_no_longer_sent_takes_nothing_off(kept_bytes: 
     assert is_known(less)
     assert equal.prompt_tokens == pytest.approx(less.prompt_tokens)
     assert equal.prompt_bound == pytest.approx(less.prompt_bound)
+
+
+def test_a_refused_turn_says_nothing_about_the_bound_of_whole_prompts() -> None:
+    """A turn that was routed on the bound of its new part moves that of whole prompts by a refusal as little as by
+    its usage.
+    """
+    estimator = taught()
+    first = chat(TALK[:2])
+    observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    before = estimator.state().models[0]
+    turn = estimator.estimate(chat(TALK), "")
+    assert is_known(turn)
+    estimator.observe_overflow(turn, Overflow(round(3 * turn.prompt_tokens)))
+    after = estimator.state().models[0]
+    assert before.observations + 1 == after.observations
+    assert (before.q, before.scored, before.scale_b) == (after.q, after.scored, after.scale_b)
 
 
 def test_what_was_recalled_does_not_change_before_the_response() -> None:

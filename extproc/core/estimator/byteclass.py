@@ -166,11 +166,9 @@ class ByteClassEstimator:
         if evidence.other_tokens:
             self._known.aliases.use(estimate.category.model).unused_tools.observe(evidence, usage)
         if evidence.x is not None and lesson.refused is None:
-            recalled = evidence.recalled
-            on_bound = recalled is None or recalled.known is None
             model = self._known.aliases.use(estimate.category.model)
-            lesson = teach(self._known, model, estimate.category, evidence, actual, on_bound=on_bound)
-            recalled = self._prefixes.at_hand(recalled)
+            lesson = teach(self._known, model, estimate.category, evidence, actual)
+            recalled = self._prefixes.at_hand(evidence.recalled)
             if recalled is not None and not (lesson.started_anew or lesson.returned):
                 self._learn_prefix(model, recalled, evidence, actual, clipped=lesson.clipped)
         return Learning(

@@ -33,21 +33,15 @@ class Lesson(msgspec.Struct, frozen=True, gc=False):
 
 
 def teach(
-    known: Knowledge,
-    model: ServedModel,
-    category: CategoryKey,
-    evidence: Evidence,
-    actual: float,
-    *,
-    on_bound: bool = True,
+    known: Knowledge, model: ServedModel, category: CategoryKey, evidence: Evidence, actual: float
 ) -> Lesson:
     """Take in one response.
 
-    `on_bound` is False if the request was not routed on the bound of its whole prompt; then that bound's q does
-    not change.
+    The bound's q does not change if the request was routed on another one, that of a conversation's new part.
     """
     x, text_bytes, source, of_tenant = evidence.x, evidence.text_bytes, evidence.source, evidence.of_tenant
     assert x is not None, "what is learned from was looked at"
+    on_bound = evidence.recalled is None or evidence.recalled.known is None
     voice = model.voices.observe(source)
     share = voice.weight
     now = known.believe(model, category, x, text_bytes, source)
