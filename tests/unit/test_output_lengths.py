@@ -126,17 +126,30 @@ def test_requests_with_and_without_a_limit_have_separate_lengths() -> None:
 def test_the_first_responses_are_not_taken_as_typical() -> None:
     """While the longest responses may still be under way, the default is used, or twice the longest one seen."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    first = learned.estimates
     for _ in range(100):
         learned.tokens(None, CATEGORY)
-    for number in range(1, 51):
-        learned.observe(CATEGORY, 20, cut=False, number=number)  # the first of them was under way for 99 requests
+    for number in range(1, 51):  # the first of them was under way for 99 requests
+        learned.observe(CATEGORY, 20, cut=False, number=first + number)
     for _ in range(98):
         assert 1_024 == learned.tokens(None, CATEGORY)
-    learned.observe(CATEGORY, 2_000, cut=False, number=120)
+    learned.observe(CATEGORY, 2_000, cut=False, number=first + 120)
     assert 4_096 <= learned.expected(CATEGORY) <= 2 * 2_000 * 2 ** (1 / 4)
     assert 1_024 > learned.tokens(None, CATEGORY)
-    learned.observe(CATEGORY, 20, cut=False, number=1)
+    learned.observe(CATEGORY, 20, cut=False, number=first + 1)
     assert 1_024 > learned.expected(CATEGORY)  # however long others take, the tail was seen
+
+
+def test_numbers_of_other_processes_say_nothing() -> None:
+    """Responses to requests that another process estimated, as its log entries bring them, delay nothing."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    first = learned.estimates
+    for number in range(1, 61):
+        learned.tokens(None, CATEGORY)
+        learned.observe(CATEGORY, 20, cut=False, number=first + max(1, number - 9))
+        learned.observe(CATEGORY, 20, cut=False, number=first - 1_000 + number)
+        learned.observe(CATEGORY, 20, cut=False, number=first + 1_000 + number)
+    assert 23 == learned.expected(CATEGORY)
 
 
 def test_lengths_learned_by_others_are_used_at_once() -> None:
@@ -146,12 +159,13 @@ def test_lengths_learned_by_others_are_used_at_once() -> None:
         other.observe(CATEGORY, 20, cut=False)
     learned.load(states_of(other.rows()))
     learned.tokens(None, CATEGORY)
-    learned.observe(CATEGORY, 20, cut=False, number=1)
+    learned.observe(CATEGORY, 20, cut=False, number=learned.estimates)
     assert 23 == learned.expected(CATEGORY)
+    first = young.estimates
     for _ in range(9):
         young.tokens(None, CATEGORY)
     for number in range(1, 10):
-        young.observe(CATEGORY, 20, cut=False, number=number)
+        young.observe(CATEGORY, 20, cut=False, number=first + number)
     counts = np.zeros(2 * BINS)
     counts[18] = 30.0
     assert 1_024 == young.expected(CATEGORY)

@@ -60,9 +60,9 @@ def test_a_change_that_takes_more_than_there_is_leaves_nothing() -> None:
 def test_a_change_of_others_moves_the_expected_length_at_once() -> None:
     """What was looked up before is looked up again."""
     lengths = OutputLengths(EstimatorSettings())
-    for number in range(1, 2_001):
+    for _ in range(2_000):
         lengths.tokens(100, KEY)
-        lengths.observe(KEY, 50, cut=False, number=number)
+        lengths.observe(KEY, 50, cut=False, number=lengths.estimates)
     assert 54 == lengths.expected(KEY)
     counts = np.zeros(2 * BINS)
     counts[40] = 1_000.0

@@ -24,6 +24,7 @@ from extproc.core.estimator.length_counts import BINS, LengthCounts
 from extproc.core.estimator.packing import DOUBLE_BYTES, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sources import MOST
 from extproc.core.estimator.voices import Voices
 
 __all__ = ["OutputLengths", "Outputs", "states_of"]
@@ -34,6 +35,9 @@ DECLARED = "declared" + RESERVED
 MOST_WITH_SOURCES = 256
 # So many sources together count as a share epsilon of the responses, if there are enough others.
 SOURCES_WITHIN_EPSILON = 8
+# Where the numbers of estimates begin. Through the access log come responses to requests that other processes
+# estimated, too, whose numbers say nothing here: they begin elsewhere, as hash() differs from process to process.
+FIRST = hash("estimates") & MOST
 
 
 class OutputLengths:
@@ -41,7 +45,7 @@ class OutputLengths:
 
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
-        self.estimates = 0  # number of estimates so far: the clock for responses in flight
+        self.estimates = FIRST  # the number of the last estimate: the clock for responses in flight
         # Fewer responses than this say nothing about an event of probability epsilon.
         self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
@@ -105,6 +109,8 @@ class OutputLengths:
         """
         if tokens <= 0:
             return
+        if not FIRST < number <= self.estimates:
+            number = 0
         of_category, of_model, *_ = _keys(category, declared=declared)
         for key in (of_model, of_category):
             voices, lengths = self._voices.use(key), self._lengths.use(key)

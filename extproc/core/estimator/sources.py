@@ -9,7 +9,7 @@ if there is only one source, it decides. This belongs to one process and is not 
 
 from collections import OrderedDict
 
-__all__ = ["Sources", "source_of"]
+__all__ = ["MOST", "Sources", "source_of"]
 
 HEAD_BYTES = 128  # of the prompt: they identify the source if no tenant is given
 MOST = 0xFFFFFFFF  # what the access log has room for
