@@ -242,12 +242,48 @@ def test_what_only_the_server_knows_is_unseen(api: Api, body: dict[str, Any], *,
     assert unseen == is_unseen(api, body)
 
 
-@pytest.mark.parametrize("field", ["image_url", "image_embeds", "audio_url", "input_audio", "video_url"])
-def test_media_without_a_type_count_next_to_a_text(field: str) -> None:
+MEDIA = [
+    *((field, "images") for field in ("image_url", "image_pil", "image_embeds")),
+    *((field, "audio") for field in ("audio_url", "audio_embeds", "input_audio")),
+    *((field, "video") for field in ("video_url", "video_embeds")),
+]
+
+
+@pytest.mark.parametrize(("field", "kind"), MEDIA)
+def test_media_without_a_type_count_next_to_a_text(field: str, kind: str) -> None:
     """Servers look for media before it looks for text; both are counted."""
-    part = {"text": "Hi", field: "x" * 100}
+    assert {kind: 1} == media_of({"text": "Hi", field: "x" * 100})
+
+
+@pytest.mark.parametrize("value", ["x" * 100, None])
+@pytest.mark.parametrize(("field", "kind"), MEDIA)
+def test_media_with_an_id_count_whatever_their_type(field: str, kind: str, value: str | None) -> None:
+    """With a `uuid` vLLM goes by the field alone; a null one stands for media that the server has cached."""
+    for given in ({}, {"type": "text"}, {"type": field}):
+        assert {kind: 1} == media_of({"text": "Hi", field: value, "uuid": "1"} | given)
+    assert {} == media_of({"type": "text", "text": "Hi", field: value, "uuid": None})
+
+
+def media_of(part: dict[str, Any]) -> dict[str, int]:
+    """Return how many media of each kind a part of a message with the text "Hi" counts as, without zeros."""
     facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part]}]}).encode())
-    assert (1, b"Hi") == (facts.media.images + facts.media.audio + facts.media.video, facts.text)
+    assert (b"Hi", False) == (facts.text, facts.unseen_history)
+    counts = {"images": facts.media.images, "audio": facts.media.audio, "video": facts.media.video}
+    return {kind: count for kind, count in counts.items() if count}
+
+
+@pytest.mark.parametrize("field", ["prompt_embeds", "tool_reference"])
+def test_parts_that_stand_for_a_prompt_of_unknown_length_need_no_type(field: str) -> None:
+    """Embeddings of a prompt, and a tool that the template looks up, are not in the text."""
+    for more in ({}, {"type": "text", "uuid": "1"}, {"type": field}):
+        assert is_unseen(Api.CHAT, {"messages": [{"content": [{field: "x"} | more]}]}), more
+
+
+def test_a_video_may_bring_its_sound() -> None:
+    """Embeddings of a video may have those of its sound next to them, which vLLM adds to the prompt as well."""
+    part = {"type": "video_embeds", "text": "Hi", "video_embeds": "x", "audio_embeds": "y"}
+    assert {"video": 1, "audio": 1} == media_of(part)
+    assert {"video": 1} == media_of(part | {"audio_embeds": None})
 
 
 def test_a_null_in_place_of_media_is_none() -> None:

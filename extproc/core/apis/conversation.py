@@ -22,27 +22,37 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     text: str | None = None
     refusal: str | None = None
     thinking: str | None = None
-    # vLLM accepts media without a `type`, too, and prefers them to a text.
-    image_embeds: msgspec.Raw = msgspec.Raw()
+    uuid: msgspec.Raw = msgspec.Raw()
+    # What _FIELDS names.
     image_url: msgspec.Raw = msgspec.Raw()
+    image_pil: msgspec.Raw = msgspec.Raw()
+    image_embeds: msgspec.Raw = msgspec.Raw()
+    video_embeds: msgspec.Raw = msgspec.Raw()
+    audio_embeds: msgspec.Raw = msgspec.Raw()
+    prompt_embeds: msgspec.Raw = msgspec.Raw()
     audio_url: msgspec.Raw = msgspec.Raw()
     input_audio: msgspec.Raw = msgspec.Raw()
     video_url: msgspec.Raw = msgspec.Raw()
+    tool_reference: msgspec.Raw = msgspec.Raw()
 
     def kind(self) -> str:
-        if self.type:
+        """Return the type or, as vLLM does without a type and with a `uuid`, the first field of _FIELDS.
+
+        A null one next to a `uuid` stands for media that the server has cached; elsewhere it is none.
+        """
+        by_field = bool(self.uuid) and is_set(self.uuid)  # most parts have none, and are spared the call
+        if self.type and not by_field:
             return self.type
-        if self.image_url and is_set(self.image_url):
-            return "image_url"
-        if self.image_embeds and is_set(self.image_embeds):
-            return "image_embeds"
-        if self.audio_url and is_set(self.audio_url):
-            return "audio_url"
-        if self.input_audio and is_set(self.input_audio):
-            return "input_audio"
-        if self.video_url and is_set(self.video_url):
-            return "video_url"
-        return "text"
+        holds = len if by_field else is_set
+        return next((name for name in _FIELDS if holds(getattr(self, name))), self.type or "text")
+
+
+# Those that make a part more than text; each is a type, too. The order is vLLM's, but for a video, which comes
+# before the sound that is counted with it.
+_FIELDS: Final = (
+    *("image_url", "image_pil", "image_embeds", "video_embeds", "audio_embeds"),
+    *("prompt_embeds", "audio_url", "input_audio", "video_url", "tool_reference"),
+)
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -174,6 +184,7 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         case "video_url" | "video_embeds":
             prompt.add(part.text)
             prompt.video += 1
+            prompt.audio += is_set(part.audio_embeds)  # the video's sound
             prompt.unseen = prompt.unseen or _has_settings(part.video_url)
         case _:
             prompt.unseen = True
