@@ -25,6 +25,7 @@ def is_unseen(kind: str, media: dict[str, Any] | None = None, **settings: object
         {"max_dynamic_patch": 40},
         {"min_dynamic_patch": 12},
         {"images_config": {"max_pixels": 1}},
+        {"video_config": {"fps": 8}},
         {"use_audio_in_video": True},
     ],
 )
@@ -37,12 +38,19 @@ def test_a_setting_for_all_media_is_of_unknown_effect(kind: str, setting: dict[s
 
 
 @pytest.mark.parametrize("kind", MEDIA)
-@pytest.mark.parametrize("key", ["max_dynamic_patch", "min_dynamic_patch"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("max_dynamic_patch", "min_dynamic_patch", "max_long_side_pixel"),
+        *("fps", "max_frames", "max_tokens_per_frame", "max_image_tokens"),
+    ],
+)
 def test_an_image_or_a_video_may_have_one_of_its_own(kind: str, key: str) -> None:
     """It is before or behind the URL, however long that is."""
     assert is_unseen(kind, {"url": DATA, key: 40})
     assert is_unseen(kind, {key: 40, "url": DATA})
     assert not is_unseen(kind, {"url": DATA, key: None})
+    assert not is_unseen(kind, {"url": f"http://x?{key}=40"})
 
 
 def test_what_clients_send_by_default_is_no_setting() -> None:

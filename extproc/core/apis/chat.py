@@ -66,6 +66,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     max_dynamic_patch: msgspec.Raw = msgspec.Raw()  # SGLang's settings for media
     min_dynamic_patch: msgspec.Raw = msgspec.Raw()
     images_config: msgspec.Raw = msgspec.Raw()
+    video_config: msgspec.Raw = msgspec.Raw()
     use_audio_in_video: msgspec.Raw = msgspec.Raw()
     tool_prompt: str | None = None  # TGI's texts for the template
     guideline: str | None = None
@@ -76,8 +77,8 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     def media_settings(self) -> tuple[msgspec.Raw, ...]:
         """Return what decides how many tokens media take."""
         return (
-            *(self.mm_processor_kwargs, self.media_io_kwargs, self.images_config, self.use_audio_in_video),
-            *(self.max_dynamic_patch, self.min_dynamic_patch),
+            *(self.mm_processor_kwargs, self.media_io_kwargs, self.images_config, self.video_config),
+            *(self.max_dynamic_patch, self.min_dynamic_patch, self.use_audio_in_video),
         )
 
     def has_more_than_messages(self) -> bool:

@@ -191,16 +191,18 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
 
 
 def _has_settings(source: msgspec.Raw) -> bool:
-    """Return whether an image or a video sets the number of tiles that it is cut into, as SGLang allows.
+    """Return whether an image or a video sets its number of tiles, frames, pixels or tokens, as SGLang allows.
 
     The bytes of the media, which are its URL, are not searched.
     """
     view = memoryview(source)
-    return any(map(_TILES.search, (view[:SETTINGS_WITHIN], view[-SETTINGS_WITHIN:])))
+    return any(map(_SETTING.search, (view[:SETTINGS_WITHIN], view[-SETTINGS_WITHIN:])))
 
 
 SETTINGS_WITHIN: Final = 256  # bytes of the beginning, and of the end
-_TILES: Final = re.compile(rb'"(?:max|min)_dynamic_patch"\s*:\s*[^\sn]')
+_SETTING: Final = re.compile(
+    rb'"(?:(?:max|min)_dynamic_patch|max_(?:long_side_pixel|frames|tokens_per_frame|image_tokens)|fps)"\s*:\s*[^\sn]'
+)
 
 
 def _add_call(prompt: Prompt, function: _Function | None) -> None:
