@@ -420,7 +420,7 @@ def test_a_limit_of_0_is_a_prompt_without_output_elsewhere(api: Api, body: dict[
     "field",
     [
         *("input_embeds", "image_data", "video_data", "audio_data"),
-        *("features", "session_params", "kv_transfer_params"),
+        *("features", "content_parts", "session_params", "kv_transfer_params"),
     ],
 )
 def test_what_a_generate_request_has_besides_its_text(field: str) -> None:

@@ -195,6 +195,7 @@ def test_generate(fields: dict[str, Any], expected: tuple[bytes, int | None, int
         {"text": "a", "image_data": "https://x/y.png"},
         {"input_embeds": [[0.5]]},
         {"token_ids": [1], "features": {"mm_hashes": {"image": ["x"]}}},
+        {"token_ids": [1], "content_parts": [{"type": "image_url", "url": "https://x/y.png"}]},
         {"token_ids": [1], "kv_transfer_params": {"do_remote_decode": True}},
         {"text": "a", "session_params": {"id": "s"}},
     ],

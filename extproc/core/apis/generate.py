@@ -61,6 +61,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     video_data: msgspec.Raw = msgspec.Raw()
     audio_data: msgspec.Raw = msgspec.Raw()
     features: msgspec.Raw = msgspec.Raw()
+    content_parts: msgspec.Raw = msgspec.Raw()
     session_params: msgspec.Raw = msgspec.Raw()
     kv_transfer_params: msgspec.Raw = msgspec.Raw()
 
@@ -84,7 +85,7 @@ def read_request(body: bytes) -> RequestFacts:
     stream = read_flag(request.stream, "stream")
     unseen = (
         *(request.input_embeds, request.image_data, request.video_data, request.audio_data),
-        *(request.features, request.session_params, request.kv_transfer_params),
+        *(request.features, request.content_parts, request.session_params, request.kv_transfer_params),
     )
     return RequestFacts(
         api=Api.GENERATE,
