@@ -188,6 +188,16 @@ def test_it_can_be_configured_what_streams_report(policy: UsageInStreams, *, is_
             router.learner.not_learned(decision, ResponseFault.NO_USAGE)
 
 
+@pytest.mark.parametrize("policy", [UsageInStreams.AUTO, UsageInStreams.ALWAYS])
+def test_streams_that_are_not_read_are_not_kept(policy: UsageInStreams) -> None:
+    """Those of the native generate APIs: what their events report is not read, so that none is tried either."""
+    router = auto_router(policy)
+    for stream in (True, False):
+        body = json.dumps({"text": "Hi", "stream": stream, "sampling_params": {"max_new_tokens": 9}}).encode()
+        decision = router.decide(Api.GENERATE, RequestHead("POST", "/generate"), body)
+        assert router.learner.keeps(decision, 0.0) is not stream
+
+
 @pytest.mark.parametrize("per_s", [20, 100])
 def test_clients_that_declare_much_are_learned_from_under_load(per_s: int) -> None:
     """Streams that declare 8,192 tokens and use 200 come to reserve 200.

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+from extproc.core.apis import FAMILIES
 from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.estimator.categories import CappedMap
@@ -67,7 +68,8 @@ class Learner:
         estimate = decision.estimate
         if estimate is None or not self._reads_responses:
             return False
-        if not (decision.learnable or self.unasked.is_expected(decision.model)):
+        may_report_unasked = FAMILIES[decision.api].events is not None  # others' streams are not read
+        if not (decision.learnable or (may_report_unasked and self.unasked.is_expected(decision.model))):
             return False
         if self._would_be_too_large(decision):
             return False
