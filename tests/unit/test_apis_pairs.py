@@ -171,7 +171,8 @@ def test_pairs_without_usage_do_not_teach() -> None:
         ({"input_ids": [1, 2, 3]}, (b"", 3, None, 1, True)),
         ({"text": "abc", "stream": True}, (b"abc", None, None, 1, False)),
         ({"inputs": "abc", "parameters": {"max_new_tokens": 5, "best_of": 3}}, (b"abc", None, 5, 3, False)),
-        ({"token_ids": [1, 2], "sampling_params": {"max_tokens": 4}}, (b"", 2, 4, 1, False)),
+        ({"token_ids": [1, 2], "sampling_params": {"max_tokens": 4}}, (b"", 2, 4, 1, True)),
+        ({"token_ids": [1, 2], "stream": True}, (b"", 2, None, 1, False)),
     ],
 )  # fmt: skip
 def test_generate(fields: dict[str, Any], expected: tuple[bytes, int | None, int | None, int, bool]) -> None:
@@ -228,5 +229,19 @@ def test_usage_of_sglang() -> None:
     """SGLang reports usage in meta_info."""
     response = b'{"text": "x", "meta_info": {"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 4}}'
     assert Usage(9, 3, 4) == FAMILIES[Api.GENERATE].read_response(response)
-    with pytest.raises(ResponseNotUnderstood):
+
+
+@pytest.mark.parametrize(("reason", "cut"), [("length", True), ("stop", False)])
+def test_usage_of_vllms_generate(reason: str, *, cut: bool) -> None:
+    """It is reported as for completions."""
+    choice = {"index": 0, "token_ids": [7, 8, 9], "finish_reason": reason}
+    tokens = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+    response = json.dumps({"request_id": "r", "choices": [choice], "usage": tokens}).encode()
+    assert Usage(9, 3, 0, cut) == FAMILIES[Api.GENERATE].read_response(response)
+
+
+def test_tgi_reports_no_usage() -> None:
+    """Its response is the text alone."""
+    with pytest.raises(ResponseNotUnderstood) as raised:
         FAMILIES[Api.GENERATE].read_response(b'{"generated_text": "x"}')
+    assert ResponseFault.NO_USAGE is raised.value.fault

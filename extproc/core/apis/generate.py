@@ -1,8 +1,8 @@
 """The servers' native generate APIs: SGLang's and TGI's `/generate`, and vLLM's `/inference/v1/generate`.
 
 The prompt is `text` or `input_ids` in SGLang, `inputs` in TGI, and `token_ids` in vLLM. The output limit is
-max_new_tokens in SGLang and TGI and max_tokens in vLLM, in `sampling_params` (TGI: `parameters`). Only SGLang
-reports usage, in `meta_info`; its streams repeat it in every event and are not read.
+max_new_tokens in SGLang and TGI and max_tokens in vLLM, in `sampling_params` (TGI: `parameters`). SGLang reports
+usage in `meta_info`, vLLM as for completions, TGI not. Streams are not read: SGLang's repeat it in every event.
 """
 
 from typing import Final
@@ -22,9 +22,10 @@ from extproc.core.apis.bodies import (
 )
 from extproc.core.apis.chat import read_sequences
 from extproc.core.apis.chunks import CUTS
+from extproc.core.apis.chunks import read_response as read_completion
 from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import read_prompts
-from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
+from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.usages import Cached, checked_usage, decode_response
 from extproc.core.usage import Usage
@@ -72,7 +73,6 @@ _REQUEST = msgspec.json.Decoder(_Request)
 def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a generate request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
-    is_sglang = is_set(request.text) or is_set(request.input_ids)
     found = [each for each in (request.text, request.input_ids, request.inputs, request.token_ids) if is_set(each)]
     prompts = read_prompts(found[0] if found else msgspec.Raw())
     is_tgi = is_set(request.inputs)
@@ -96,7 +96,7 @@ def read_request(body: bytes) -> RequestFacts:
         max_output_tokens=None if None in limits else max(limit for limit in limits if limit is not None),
         sequences=max(read_sequences(one.n, one.best_of) for one in each) * prompts.count,
         stream=stream,
-        usage_in_response=is_sglang and not stream,
+        usage_in_response=not (is_tgi or stream),
         truncate_prompt_tokens=read_number(each[0].truncate, "truncate", 0),
         # With several forms of prompt, or none, only the server knows which one it uses.
         unseen_history=len(found) != 1
@@ -134,10 +134,10 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 
 
 def read_response(body: bytes | bytearray) -> Usage:
-    """Read the usage of SGLang's response to one prompt. Raises ResponseNotUnderstood."""
+    """Read the usage of SGLang's response to one prompt, or of vLLM's. Raises ResponseNotUnderstood."""
     meta = decode_response(_RESPONSE, body).meta_info
     if meta is None:
-        raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
+        return read_completion(body)
     return checked_usage(
         meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens, cut_by_length=meta.was_cut()
     )
