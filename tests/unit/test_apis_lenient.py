@@ -87,6 +87,9 @@ def test_flags_are_parsed_as_by_pydantic(value: object) -> None:
         (Api.MESSAGES, {"mcp_servers": [{"type": "url", "url": "https://tools.example"}]}, True),
         (Api.MESSAGES, {"mcp_servers": []}, False),
         (Api.MESSAGES, {"container": "container_1"}, True),
+        (Api.MESSAGES, {"compaction": {"type": "summarize"}}, True),
+        (Api.MESSAGES, {"compaction": None}, False),
+        (Api.MESSAGES, {"tools": [{"type": "computer_toolset_20260801"}]}, True),
     ],
 )
 def test_tools_that_the_pool_runs_make_the_prompt_grow_unseen(
@@ -145,3 +148,19 @@ def test_whether_a_chat_is_stored_depends_on_the_request(store: object, stored: 
 def test_whether_a_response_is_stored_depends_on_the_request(fields: dict[str, Any], stored: bool | None) -> None:  # noqa: FBT001
     """A request asks for storage, declines it, or leaves it to the server; to continue one implies storage."""
     assert stored == read_request(Api.RESPONSES, json.dumps({"input": "Hi"} | fields).encode()).stored
+
+
+@pytest.mark.parametrize(
+    ("thread", "stored", "unseen"),
+    [
+        (None, False, False),
+        ({"type": "create"}, True, False),
+        ({"type": "continue", "previous_message_id": "msg_1"}, True, True),
+    ],
+)
+def test_a_thread_of_messages_is_held_by_its_server(
+    thread: dict[str, str] | None, *, stored: bool, unseen: bool
+) -> None:
+    """A request begins one, or continues it with its new turn alone."""
+    facts = read_request(Api.MESSAGES, json.dumps(CHAT | {"thread": thread}).encode())
+    assert (stored, unseen) == (facts.stored, facts.unseen_history)

@@ -16,6 +16,7 @@ from extproc.core.apis.bodies import (
     decode_body,
     forbids_tools,
     holds_any,
+    is_set,
     model_key,
     read_flag,
     read_limit,
@@ -58,6 +59,12 @@ class _Message(msgspec.Struct, frozen=True, gc=False):
     content: _Content = None
 
 
+class _Thread(msgspec.Struct, frozen=True, gc=False):
+    """A conversation that the server holds: one that begins, or, with an id, one that goes on."""
+
+    previous_message_id: msgspec.Raw = msgspec.Raw()
+
+
 class _Request(msgspec.Struct, frozen=True, gc=False):
     messages: list[_Message]
     system: _Content = None
@@ -68,7 +75,17 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     stream: Flag = msgspec.Raw()
     mcp_servers: msgspec.Raw = msgspec.Raw()
     container: msgspec.Raw = msgspec.Raw()
+    compaction: msgspec.Raw = msgspec.Raw()  # asks for a summary, whose instructions are the server's
+    thread: _Thread | None = None
     chat_template_kwargs: msgspec.Raw = msgspec.Raw()  # vLLM's
+
+    def has_more_than_messages(self) -> bool:
+        """Return whether the server adds to the prompt: results of tools, its instructions, or earlier turns."""
+        return (
+            any(map(holds_any, (self.mcp_servers, self.container, self.compaction)))
+            or (self.thread is not None and is_set(self.thread.previous_message_id))
+            or adds_to_prompt(self.chat_template_kwargs)
+        )
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -107,10 +124,8 @@ def read_request(body: bytes) -> RequestFacts:
         media=prompt.media(),
         max_output_tokens=read_limit(request.max_tokens, "max_tokens"),
         stream=read_flag(request.stream, "stream"),
-        unseen_history=prompt.unseen
-        or holds_any(request.mcp_servers)
-        or holds_any(request.container)
-        or adds_to_prompt(request.chat_template_kwargs),
+        unseen_history=prompt.unseen or request.has_more_than_messages(),
+        stored=request.thread is not None,
         unused_tools_bytes=prompt.unused_tools_bytes,
     )
 

@@ -1,5 +1,6 @@
 """Collection of one request's prompt: its texts, and everything in it that is not text."""
 
+import re
 from typing import Final
 
 import msgspec
@@ -216,11 +217,11 @@ _TOOLS: Final = msgspec.json.Decoder(list[_Tool])
 _CLIENT_TOOLS: Final = frozenset(
     {None, "", "function", "custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview"}
 )
-_DATED_CLIENT_TOOLS: Final = ("bash_", "computer_", "memory_", "text_editor_")
+_DATED_CLIENT_TOOLS: Final = re.compile("(?:bash|computer|memory|text_editor)_[0-9]{8}")
 
 
 def _is_run_by_client(kind: str | None) -> bool:
-    return kind in _CLIENT_TOOLS or (kind is not None and kind.startswith(_DATED_CLIENT_TOOLS))
+    return kind in _CLIENT_TOOLS or (kind is not None and _DATED_CLIENT_TOOLS.fullmatch(kind) is not None)
 
 
 def _unescaped(arguments: str) -> str:
