@@ -118,9 +118,26 @@ def test_documents_of_text_are_text() -> None:
     facts = read_blocks(
         {"type": "document", "title": "A", "context": "B", "source": {"type": "text", "data": "C"}},
         {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "D"}]}},
-        {"type": "search_result", "source": "https://x", "title": "E", "content": [{"type": "text", "text": "F"}]},
     )
-    assert (facts.text, facts.unseen_history) == (b"ABCDEF", False)
+    assert (facts.text, facts.unseen_history) == (b"ABCD", False)
+
+
+@pytest.mark.parametrize("source", ["https://example.org/a", {"type": "text", "text": "word " * 9}])
+def test_where_a_search_result_comes_from_is_text(source: object) -> None:
+    """SGLang renders its title, its source and its content, by itself and in the result of a tool."""
+    found = {"type": "search_result", "title": "T", "source": source, "content": [{"type": "text", "text": "C"}]}
+    for block in (found, {"type": "tool_result", "content": [found]}):
+        facts = read_blocks(block)
+        assert (f"T{json.dumps(source, separators=(',', ':'))}C", False) == (
+            facts.text.decode(),
+            facts.unseen_history,
+        )
+
+
+@pytest.mark.parametrize("field", ["tool_name", "name"])
+def test_a_reference_to_a_tool_is_its_name(field: str) -> None:
+    """Anthropic's field has another name than OpenAI's, which servers take as well."""
+    assert b"get_weather" == read_blocks({"type": "tool_reference", field: "get_weather"}).text
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ _SAID: Final = (None, "", "text", "thinking", "redacted_thinking")
 def _add_block(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
     match block.type or "text":
         case "text" | "tool_reference":
-            prompt.add(block.text, block.tool_name)
+            prompt.add(block.text, block.tool_name or block.name)
         case "thinking":
             thoughts += filter(None, (block.thinking,))
         case "redacted_thinking":
@@ -211,9 +211,11 @@ def _add_block(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
             prompt.step(1)  # in all it costs as much as two other blocks
             prompt.add_id(block.id)
             prompt.add_call(block.name, prompt.json_text(block.input))
-        case "tool_result" | "mcp_tool_result" | "search_result":
+        case "tool_result" | "mcp_tool_result":
             prompt.add_id(block.tool_use_id)
-            prompt.add(block.title)
+            _add_content(prompt, block.content, thoughts)
+        case "search_result":
+            prompt.add(block.title, prompt.json_text(block.source))
             _add_content(prompt, block.content, thoughts)
         case "document":
             _add_document(prompt, block, thoughts)
