@@ -57,3 +57,16 @@ def test_what_clients_send_by_default_is_no_setting() -> None:
     """Sounds stay out of videos, and `detail` is not observed by the servers."""
     assert not is_unseen("video_url", use_audio_in_video=False)
     assert not is_unseen("image_url", {"url": DATA, "detail": "high"})
+
+
+@pytest.mark.parametrize("key", ["max_dynamic_patch", "min_dynamic_patch", "max_long_side_pixel"])
+def test_an_image_of_the_responses_api_has_them_next_to_its_url(key: str) -> None:
+    """SGLang takes them there, and with the URL as in a chat."""
+
+    def is_unseen_there(**image: object) -> bool:
+        body = {"input": [{"role": "user", "content": [{"type": "input_image"} | image]}]}
+        return read_request(Api.RESPONSES, json.dumps(body).encode()).unseen_history
+
+    assert is_unseen_there(image_url=DATA, **{key: 40})
+    assert is_unseen_there(image_url={"url": DATA, key: 40})
+    assert not is_unseen_there(image_url=DATA, detail="high", **{key: None})

@@ -5,13 +5,13 @@ inside plain text stays, since the model reads it as text. The size of files, em
 cannot be determined here.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from extproc.core.apis.bodies import decode_body, is_set
+from extproc.core.apis.media_settings import has_settings
 from extproc.core.apis.prompt import MAX_ROLE_CHARS, Prompt
 
 __all__ = ["Message", "add_messages"]
@@ -177,7 +177,6 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
             prompt.add(part.text)
             prompt.add_image(part.image_url)
-            prompt.unseen = prompt.unseen or _has_settings(part.image_url)
         case "input_audio" | "audio_url" | "audio_embeds":
             prompt.add(part.text)
             prompt.audio += 1
@@ -185,24 +184,9 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
             prompt.add(part.text)
             prompt.video += 1
             prompt.audio += is_set(part.audio_embeds)  # the video's sound
-            prompt.unseen = prompt.unseen or _has_settings(part.video_url)
+            prompt.unseen = prompt.unseen or has_settings(part.video_url)
         case _:
             prompt.unseen = True
-
-
-def _has_settings(source: msgspec.Raw) -> bool:
-    """Return whether an image or a video sets its number of tiles, frames, pixels or tokens, as SGLang allows.
-
-    The bytes of the media, which are its URL, are not searched.
-    """
-    view = memoryview(source)
-    return any(map(_SETTING.search, (view[:SETTINGS_WITHIN], view[-SETTINGS_WITHIN:])))
-
-
-SETTINGS_WITHIN: Final = 256  # bytes of the beginning, and of the end
-_SETTING: Final = re.compile(
-    rb'"(?:(?:max|min)_dynamic_patch|max_(?:long_side_pixel|frames|tokens_per_frame|image_tokens)|fps)"\s*:\s*[^\sn]'
-)
 
 
 def _add_call(prompt: Prompt, function: _Function | None) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from extproc.core.apis.bodies import compact_json, costly_numbers, decode_body, holds_any, is_set
 from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
+from extproc.core.apis.media_settings import has_settings
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
@@ -152,6 +153,7 @@ class Prompt(msgspec.Struct):
         """Add an image; `source` is the JSON that holds it or its URL, empty if there is none."""
         measured = len(self.images) < MAX_MEASURED_IMAGES
         self.images.append(image_pixels(source) if measured else pixels_by_bytes(len(source)))
+        self.unseen = self.unseen or has_settings(source)
 
     def add_id(self, call_id: str | None) -> None:
         """Add the id of a tool call if it is long, since some templates render it as it is."""

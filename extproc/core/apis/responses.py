@@ -36,6 +36,9 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     text: str | None = None
     refusal: str | None = None
     image_url: msgspec.Raw = msgspec.Raw()
+    max_dynamic_patch: msgspec.Raw = msgspec.Raw()  # SGLang's settings for an image
+    min_dynamic_patch: msgspec.Raw = msgspec.Raw()
+    max_long_side_pixel: msgspec.Raw = msgspec.Raw()
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
@@ -240,6 +243,7 @@ def _add_part(prompt: Prompt, part: _Part) -> None:
             prompt.add(part.text, part.refusal)
         case "input_image" | "computer_screenshot":
             prompt.add_image(part.image_url)
+            prompt.see_media_settings(part.max_dynamic_patch, part.min_dynamic_patch, part.max_long_side_pixel)
         case "input_audio":
             prompt.audio += 1
         case _:

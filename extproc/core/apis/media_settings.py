@@ -1,0 +1,22 @@
+"""Settings of one image or video, next to its URL, that decide how many tokens it takes, as SGLang has them."""
+
+import re
+from typing import Final
+
+import msgspec
+
+__all__ = ["has_settings"]
+
+WITHIN: Final = 256  # bytes of the beginning, and of the end
+_SETTING: Final = re.compile(
+    rb'"(?:(?:max|min)_dynamic_patch|max_(?:long_side_pixel|frames|tokens_per_frame|image_tokens)|fps)"\s*:\s*[^\sn]'
+)
+
+
+def has_settings(source: msgspec.Raw) -> bool:
+    """Return whether an image or a video sets its number of tiles, frames, pixels or tokens.
+
+    The bytes of the media, which are its URL, are not searched.
+    """
+    view = memoryview(source)
+    return any(map(_SETTING.search, (view[:WITHIN], view[-WITHIN:])))
