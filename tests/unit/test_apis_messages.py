@@ -86,24 +86,6 @@ def test_thinking_in_a_conversation_without_a_question_is_text() -> None:
     assert (facts.text, facts.dropped_text) == (b"Two", b"")
 
 
-HEADER = "x-anthropic-billing-header: cc_version=2.1.100.7b4; cc_entrypoint=cli; cch={:05x};"
-
-
-def test_a_conversation_of_claude_code_begins_with_the_same_text_in_each_turn() -> None:
-    """The hash that Claude Code puts in front of its system prompt does not count; vLLM drops it, too."""
-    turns = [
-        read(system=[{"type": "text", "text": HEADER.format(turn)}, {"type": "text", "text": "A"}], messages=[])
-        for turn in range(2)
-    ]
-    assert [turn.text for turn in turns] == [b"A", b"A"]
-
-
-def test_a_long_text_that_begins_like_the_header_counts() -> None:
-    """Only vLLM would drop it."""
-    text = HEADER.format(1) + " " * 200
-    assert read(system=[{"type": "text", "text": text}], messages=[]).text == text.encode()
-
-
 def test_images_are_counted() -> None:
     """An image is one item of its size, even inside a tool result; its bytes are not text."""
     data = b64encode(b"GIF89a" + struct.pack("<HH", 1000, 1000) + bytes(30)).decode()

@@ -96,7 +96,7 @@ def read_request(body: bytes) -> RequestFacts:
     """Read the facts of a messages request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
-    _add_system(prompt, request.system)
+    _add_content(prompt, request.system, prompt.texts)
     texts_before = len(prompt.texts)
     prompt.marks.append(("system", texts_before))
     prompt.step(len(request.messages))
@@ -147,26 +147,6 @@ def _asks(message: _Message) -> bool:
 
 # All others are the user's, such as Claude Code's `ctx`.
 _ANSWERING: Final = ("assistant", "system")
-
-
-def _add_system(prompt: Prompt, system: _Content) -> None:
-    """Add the system text, without the header of Claude Code, whose hash differs in every request.
-
-    vLLM drops it. With it, no conversation would be known from its turn before, and each request would have a
-    source of its own.
-    """
-    if isinstance(system, list):
-        system = [block for block in system if not _is_header(block.text)]
-    _add_content(prompt, system, prompt.texts)
-
-
-def _is_header(text: str | None) -> bool:
-    return text is not None and text.startswith(HEADER) and len(text) <= MAX_HEADER_CHARS
-
-
-HEADER: Final = "x-anthropic-billing-header"
-# It has about 100. Other servers keep it, so a long one is counted.
-MAX_HEADER_CHARS: Final = 256
 
 
 def _add_content(prompt: Prompt, content: _Content, thoughts: list[str]) -> None:

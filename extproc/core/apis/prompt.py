@@ -33,6 +33,11 @@ MAX_ID_CHARS: Final = 64
 # The tag of Qwen3 and DeepSeek-R1, which stays in the content if the server runs no reasoning parser. The opening
 # tag need not be there: many templates put it into the prompt.
 END_OF_THOUGHT: Final = "</think>"
+# Claude Code puts a line in front of its system prompt, with a hash of its own in each request: with it no
+# conversation would be known from its turn before. vLLM drops it. Others keep it, so a line that is longer than
+# usual (about 100 characters) counts.
+HEADER: Final = b"x-anthropic-billing-header"
+MAX_HEADER_BYTES: Final = 256
 
 
 class Prompt(msgspec.Struct):
@@ -178,8 +183,15 @@ class Prompt(msgspec.Struct):
             self.opening = self.texts[texts_before]
 
     def text_and_turns(self) -> tuple[bytes, tuple[tuple[str, int], ...]]:
-        """Return all text as UTF-8, and the role of each marked message with its end in the text, in bytes."""
+        """Return all text as UTF-8, and the role of each marked message with its end in the text, in bytes.
+
+        Of a system text in front the header of Claude Code is left out.
+        """
         texts = list(map(str.encode, self.texts))
+        has_system_text = self.marks and self.marks[0][0] == "system" and self.marks[0][1]
+        if has_system_text and texts[0].startswith(HEADER):
+            header, _, rest = texts[0].partition(b"\n")
+            texts[0] = rest if len(header) <= MAX_HEADER_BYTES else texts[0]
         turns, first, end = [], 0, 0
         for role, last in self.marks:
             end += len(texts[first]) if last == first + 1 else sum(map(len, texts[first:last]))
