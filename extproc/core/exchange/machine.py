@@ -233,9 +233,6 @@ class Exchange:
             kept.not_learned(error.fault)
         return NEUTRAL[ResponseBody] if self._duplex is None else neutral_replies(event, self._modes)
 
-    def _miss_body(self, _event: Deadline, _now_s: float) -> Replies:
-        return ()
-
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
         self._complete()
         return neutral_replies(event, self._modes)
@@ -250,7 +247,7 @@ class Exchange:
         self.state = State.PASSING
         return neutral_replies(event, self._modes)
 
-    def _pass_trailers(self, event: RequestTrailers, _now_s: float) -> Replies:
+    def _forward(self, event: Event, _now_s: float) -> Replies:
         return neutral_replies(event, self._modes)
 
     def _drain(self, _event: Drain, _now_s: float) -> Replies:
