@@ -67,7 +67,7 @@ class Recorder(Listener):
 class StrictGateway:
     """One exchange seen from Envoy: sends events, rejects replies that Envoy would reject, records what passes.
 
-    Each rejection is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py. So
+    Each rejection is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/__init__.py. So
     is a reply that never comes: Envoy would wait for it until its timeout.
     """
 
