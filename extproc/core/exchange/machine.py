@@ -46,7 +46,7 @@ class Exchange:
     """The state of one stream. `modes` comes from the gateway's first message."""
 
     __slots__ = (
-        *("_closes", "_draining", "_duplex", "_held", "_holds", "_holds_response", "_kept", "_modes", "_router"),
+        *("_closes", "_draining", "_duplex", "_held", "_holds_response", "_kept", "_modes", "_router"),
         "state",
     )
 
@@ -55,7 +55,7 @@ class Exchange:
         self._router = router
         self._modes = modes
         self._duplex = DuplexBodies(modes) if modes.full_duplex else None
-        self._draining = self._holds = self._holds_response = False
+        self._draining = self._holds_response = False
         self._closes = router.closes_streams
         self._held: Held | None = None
         self._kept: Kept | None = None
@@ -63,7 +63,7 @@ class Exchange:
     @property
     def holding(self) -> bool:
         """Whether headers wait for us, so that they need a Deadline in case their body does not arrive."""
-        return self._holds or self._holds_response
+        return self._holds_response or (self._held is not None and self._modes.holds_headers)
 
     @property
     def undecided(self) -> bool:
@@ -82,7 +82,7 @@ class Exchange:
             replies = self._untouched(event)
         if held_response:
             replies = [*NEUTRAL[ResponseHeaders], *replies]
-        is_over = self.state is State.PASSING or (self._draining and not self._holds)
+        is_over = self.state is State.PASSING or (self._draining and not self.holding)
         if is_over and (self._closes or isinstance(event, Broken)):
             return closing(replies, self._duplex)
         return replies
@@ -115,7 +115,6 @@ class Exchange:
             router.listener.misconfigured(doubt)
         self.state = State.COLLECTING
         self._held = Held(api, event.head, router.placer.early)
-        self._holds = modes.holds_headers
         return () if modes.holds_headers else neutral_replies(event, modes)
 
     def _open_headless(self, event: Event, now_s: float) -> Replies:
@@ -138,7 +137,7 @@ class Exchange:
         return ()
 
     def _collect_trailers(self, event: RequestTrailers, now_s: float) -> Replies:
-        if not self._holds:
+        if not self._modes.holds_headers:
             return self._pass(event, now_s)
         return [*self._decide(now_s), *neutral_replies(event, self._modes)]
 
@@ -153,7 +152,7 @@ class Exchange:
         return self._release(decision)
 
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> Replies:
-        return self._give_up(Reason.DEADLINE) if self._holds else ()
+        return self._give_up(Reason.DEADLINE) if self._modes.holds_headers else ()
 
     def _shed(self, _event: Shed, _now_s: float) -> Replies:
         return self._give_up(Reason.SHED)
@@ -172,17 +171,18 @@ class Exchange:
 
     def _send_held(self, decision: Decision | None, state: State) -> Replies:
         """Reply to all held messages, in order; the decision goes with the held headers, else with the body."""
-        pieces = () if self._held is None else self._held.pieces
+        held, holds_headers = self._held, self._modes.holds_headers
+        pieces = () if held is None else held.pieces
         replies: list[Reply] = []
-        if self._holds:
+        if held is not None and holds_headers:
             replies.append(ContinueHeaders(Phase.REQUEST, decision))
-        if pieces and decision is not None and not self._holds:
+        if pieces and decision is not None and not holds_headers:
             replies.append(ContinueBody(Phase.REQUEST, decision))
         # Without full duplex, a close replaces the replies to all body messages.
         elif state is not State.PASSING or self._duplex is not None or not self._closes:
             for piece in pieces:
                 replies += neutral_replies(piece, self._modes)
-        self.state, self._holds, self._held = state, False, None
+        self.state, self._held = state, None
         return replies
 
     # AWAITING, READING
@@ -242,7 +242,7 @@ class Exchange:
 
     def _break(self, event: Broken, _now_s: float) -> Replies:
         self._router.listener.failed(event.error)
-        self.state, self._holds, self._held = State.PASSING, False, None
+        self.state, self._held = State.PASSING, None
         return (Abort(),) if self._duplex is not None and self._duplex.loses(event) else ()
 
     def _untouched(self, event: Event) -> Replies:
