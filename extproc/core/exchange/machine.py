@@ -1,10 +1,9 @@
 """One HTTP exchange, request and response, as a state machine: events in, replies out, no I/O.
 
-transitions.py has the table that says which action is taken when; the actions are here. `rule 4` and the like are
-those of the package (`__init__.py`).
+transitions.py has the table that says which action is taken when; the rules are the package's (`__init__.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
@@ -14,23 +13,18 @@ from extproc.core.exchange.events import (
     Broken,
     ContinueBody,
     ContinueHeaders,
-    Deadline,
-    Drain,
     Event,
     Modes,
     Phase,
     Reply,
     RequestBody,
     RequestHeaders,
-    RequestTrailers,
     ResponseBody,
     ResponseHeaders,
-    ResponseTrailers,
-    Shed,
 )
 from extproc.core.exchange.held import Held
 from extproc.core.exchange.kept import Kept
-from extproc.core.exchange.replies import NEUTRAL, DuplexBodies, closing, neutral_replies
+from extproc.core.exchange.replies import NEUTRAL, DuplexBodies, Replies, closing, neutral_replies
 from extproc.core.exchange.transitions import TRANSITIONS, State
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.decision import Decision
@@ -38,8 +32,6 @@ from extproc.core.placing.policy import Reason
 from extproc.core.router.router import Router
 
 __all__ = ["Exchange"]
-
-Replies = Sequence[Reply]
 
 
 class Exchange:
@@ -136,7 +128,7 @@ class Exchange:
             return self._give_up(Reason.EARLY)
         return ()
 
-    def _collect_trailers(self, event: RequestTrailers, now_s: float) -> Replies:
+    def _collect_trailers(self, event: Event, now_s: float) -> Replies:
         if not self._modes.holds_headers:
             return self._pass(event, now_s)
         return [*self._decide(now_s), *neutral_replies(event, self._modes)]
@@ -151,10 +143,10 @@ class Exchange:
             return self._send_held(decision, State.AWAITING)
         return self._release(decision)
 
-    def _miss_deadline(self, _event: Deadline, _now_s: float) -> Replies:
+    def _miss_deadline(self, _event: Event, _now_s: float) -> Replies:
         return self._give_up(Reason.DEADLINE) if self._modes.holds_headers else ()
 
-    def _shed(self, _event: Shed, _now_s: float) -> Replies:
+    def _shed(self, _event: Event, _now_s: float) -> Replies:
         return self._give_up(Reason.SHED)
 
     def _responded_by_others(self, event: ResponseHeaders, now_s: float) -> Replies:
@@ -219,7 +211,7 @@ class Exchange:
             kept.not_learned(error.fault)
         return NEUTRAL[ResponseBody] if self._duplex is None else neutral_replies(event, self._modes)
 
-    def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
+    def _read_trailers(self, event: Event, _now_s: float) -> Replies:
         self._complete()
         return neutral_replies(event, self._modes)
 
@@ -236,7 +228,7 @@ class Exchange:
     def _forward(self, event: Event, _now_s: float) -> Replies:
         return neutral_replies(event, self._modes)
 
-    def _drain(self, _event: Drain, _now_s: float) -> Replies:
+    def _drain(self, _event: Event, _now_s: float) -> Replies:
         self._draining = True
         return ()
 

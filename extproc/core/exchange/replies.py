@@ -24,13 +24,15 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 
-__all__ = ["ECHO_PIECE_BYTES", "NEUTRAL", "DuplexBodies", "closing", "neutral_replies"]
+__all__ = ["ECHO_PIECE_BYTES", "NEUTRAL", "DuplexBodies", "Replies", "closing", "neutral_replies"]
+
+Replies = Sequence[Reply]
 
 # Envoy rejects a streamed_response chunk over 64 KiB minus its framing.
 ECHO_PIECE_BYTES: Final = 62 * 1024
 
 
-def neutral_replies(event: Event, modes: Modes) -> Sequence[Reply]:
+def neutral_replies(event: Event, modes: Modes) -> Replies:
     """Return the replies that change nothing; none for an event that needs no reply."""
     if modes.full_duplex:
         match event:
@@ -53,7 +55,7 @@ NEUTRAL: Final[dict[type, tuple[Reply, ...]]] = {
 }
 
 
-def closing(replies: Sequence[Reply], duplex: "DuplexBodies | None") -> Sequence[Reply]:
+def closing(replies: Replies, duplex: "DuplexBodies | None") -> Replies:
     """Return the last replies of a stream, with a close at the end; with `duplex`, only if no byte would be lost.
 
     Without `duplex` the close replaces all replies except the one that carries a decision.
