@@ -45,13 +45,14 @@ _FULL_MESSAGE: Final = (
     b'[{"function":{"name":"f","arguments":"g"},"custom":{"name":"h","input":"i"}}],"function_call":{"name":"j"}},'
 )
 _FULL_PART: Final = (
-    b'{"type":"","refusal":"b","thinking":"c","image_url":null,"audio_url":null,"input_audio":null,'
-    b'"video_url":"h"},'
+    b'{"type":"","refusal":"b","thinking":"c","image_url":null,"image_pil":null,"image_embeds":null,'
+    b'"audio_embeds":null,"prompt_embeds":null,"audio_url":null,"input_audio":null,"video_url":{"url":"h"}},'
 )
 _FULL_BLOCK: Final = (
     b'{"type":"tool_result","text":"a","thinking":"b","name":"c","tool_name":"d","title":"e","context":"f",'
     b'"input":"g","source":"h","content":[{"type":"text","text":"i"}]},'
 )
+_FOUND: Final = rb'{"type":"search_result","title":"a","source":"\u0041","content":[{"text":"b"}]},'
 _FULL_ITEM: Final = (
     b'{"type":"reasoning","role":"b","content":[{"text":"c"}],"name":"d","arguments":"e","input":"f",'
     b'"output":[{"text":"g"}],"summary":[{"text":"h"}],"encrypted_content":"i"},'
@@ -227,6 +228,7 @@ _BODIES: Final = (
         b"{}",
         b"]}]}",
     ),
+    ("results of searches", Api.MESSAGES, b'{"messages":[{"content":[', _FOUND, b"{}", b"]}]}"),
     ("blocks with all keys", Api.MESSAGES, b'{"messages":[{"content":[', _FULL_BLOCK, b"{}", b"]}]}"),
     (
         "results of tools",

@@ -23,7 +23,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     refusal: str | None = None
     thinking: str | None = None
     uuid: msgspec.Raw = msgspec.Raw()
-    # What _FIELDS names.
+    # These make a part more than text, and are types, too.
     image_url: msgspec.Raw = msgspec.Raw()
     image_pil: msgspec.Raw = msgspec.Raw()
     image_embeds: msgspec.Raw = msgspec.Raw()
@@ -36,23 +36,28 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     tool_reference: msgspec.Raw = msgspec.Raw()
 
     def kind(self) -> str:
-        """Return the type or, as vLLM does without a type and with a `uuid`, the first field of _FIELDS.
+        """Return the type or, as vLLM does without a type and with a `uuid`, the first field that tells it.
 
         A null one next to a `uuid` stands for media that the server has cached; elsewhere it is none.
         """
-        by_field = bool(self.uuid) and is_set(self.uuid)  # most parts have none, and are spared the call
+        by_field = self.uuid and self.uuid != _NULL
         if self.type and not by_field:
             return self.type
-        holds = len if by_field else is_set
-        return next((name for name in _FIELDS if holds(getattr(self, name))), self.type or "text")
-
-
-# Those that make a part more than text; each is a type, too. The order is vLLM's, but for a video, which comes
-# before the sound that is counted with it.
-_FIELDS: Final = (
-    *("image_url", "image_pil", "image_embeds", "video_embeds", "audio_embeds"),
-    *("prompt_embeds", "audio_url", "input_audio", "video_url", "tool_reference"),
-)
+        for name, value in (  # in vLLM's order, but for a video, which comes before the sound that counts with it
+            ("image_url", self.image_url),
+            ("image_pil", self.image_pil),
+            ("image_embeds", self.image_embeds),
+            ("video_embeds", self.video_embeds),
+            ("audio_embeds", self.audio_embeds),
+            ("prompt_embeds", self.prompt_embeds),
+            ("audio_url", self.audio_url),
+            ("input_audio", self.input_audio),
+            ("video_url", self.video_url),
+            ("tool_reference", self.tool_reference),
+        ):
+            if value and (by_field or value != _NULL):
+                return name
+        return self.type or "text"
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):

@@ -11,12 +11,15 @@ WITHIN: Final = 256  # bytes of the beginning, and of the end
 _SETTING: Final = re.compile(
     rb'"(?:(?:max|min)_dynamic_patch|max_(?:long_side_pixel|frames|tokens_per_frame|image_tokens)|fps)"\s*:\s*[^\sn]'
 )
+_OBJECT: Final = ord("{")
 
 
 def has_settings(source: msgspec.Raw) -> bool:
     """Return whether an image or a video sets its number of tiles, frames, pixels or tokens.
 
-    The bytes of the media, which are its URL, are not searched.
+    Only an object does. The bytes of the media, which are its URL, are not searched.
     """
     view = memoryview(source)
-    return any(map(_SETTING.search, (view[:WITHIN], view[-WITHIN:])))
+    if not view or view[0] != _OBJECT:
+        return False
+    return bool(_SETTING.search(view[:WITHIN]) or (len(view) > WITHIN and _SETTING.search(view[-WITHIN:])))

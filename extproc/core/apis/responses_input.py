@@ -151,7 +151,8 @@ def _add_part(prompt: Prompt, part: _Part) -> None:
             prompt.add(part.text, part.refusal)
         case "input_image" | "computer_screenshot":
             prompt.add_image(part.image_url)
-            prompt.see_media_settings(part.max_dynamic_patch, part.min_dynamic_patch, part.max_long_side_pixel)
+            if part.max_dynamic_patch or part.min_dynamic_patch or part.max_long_side_pixel:
+                prompt.see_media_settings(part.max_dynamic_patch, part.min_dynamic_patch, part.max_long_side_pixel)
         case "input_audio":
             prompt.audio += 1
         case _:
