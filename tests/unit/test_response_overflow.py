@@ -15,6 +15,13 @@ MESSAGES = [
     ("prompt is too long: 208310 tokens > 200000 maximum", 208310),
     ("input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease input length", 188240),
     ("Input length (9000 tokens) exceeds the maximum allowed length (8192 tokens).", 9000),
+    (
+        (
+            "Multimodal prompt is too long after expanding multimodal tokens. After expanding "
+            "len(req.origin_input_ids_unpadded)=31 => 9214 >= 8186."
+        ),
+        9214,
+    ),
     ("The input (61709 tokens) is longer than the model's context length (40960 tokens).", 61709),
     (
         (

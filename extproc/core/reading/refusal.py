@@ -87,7 +87,7 @@ _OVERFLOW: Final = re.compile(
     r"|exceeds the max_model_len [0-9]|exceeds the maximum allowed (?:input )?length"
     r"|exceeds? the available context size|[Cc]ontext size has been exceeded"
     r"|`inputs` must have less than [0-9]|`max_new_tokens` must be <= [0-9]"
-    r"|prompt is too long: [0-9]|exceed context limit: [0-9]"
+    r"|prompt is too long: [0-9]|exceed context limit: [0-9]|prompt is too long after expanding"
     r"|should not exceed max_(?:seq_len|num_tokens) \([0-9]"
     r"|[Pp]rompt length \([0-9]+\) exceeds maximum (?:input|sequence) length"
 )
@@ -101,5 +101,5 @@ _PROMPT_TOKENS: Final = re.compile(
     r"|\b(?:input|request) \(([0-9]{1,9}) tokens\)|([0-9]{1,9}) tokens from the input messages"
     r"|Given: ([0-9]{1,9})\b|prompt length ([0-9]{1,9}) exceeds|[Ii]nput length \(?([0-9]{1,9})\b"
     r"|prompt is too long: ([0-9]{1,9}) tokens|exceed context limit: ([0-9]{1,9}) \+"
-    r"|[Pp]rompt length \(([0-9]{1,9})(?:\.[0-9]+)?\)"
+    r"|[Pp]rompt length \(([0-9]{1,9})(?:\.[0-9]+)?\)|=> ([0-9]{1,9}) >= [0-9]"
 )
