@@ -257,11 +257,19 @@ def test_media_without_a_type_count_next_to_a_text(field: str, kind: str) -> Non
 
 @pytest.mark.parametrize("value", ["x" * 100, None])
 @pytest.mark.parametrize(("field", "kind"), MEDIA)
-def test_media_with_an_id_count_whatever_their_type(field: str, kind: str, value: str | None) -> None:
-    """With a `uuid` vLLM goes by the field alone; a null one stands for media that the server has cached."""
-    for given in ({}, {"type": "text"}, {"type": field}):
+def test_media_with_an_id_count_also_if_they_are_cached(field: str, kind: str, value: str | None) -> None:
+    """With a `uuid` a null one stands for media that vLLM has cached."""
+    for given in ({}, {"type": field}):
         assert {kind: 1} == media_of({"text": "Hi", field: value, "uuid": "1"} | given)
     assert {} == media_of({"type": "text", "text": "Hi", field: value, "uuid": None})
+
+
+@pytest.mark.parametrize("kind", ["text", "thinking", "video_url"])
+def test_a_part_with_an_id_may_be_two_things(kind: str) -> None:
+    """With a `uuid` vLLM goes by the field alone, other servers by the type."""
+    part = {"type": kind, kind: "x", "uuid": "1"}
+    assert not is_unseen(Api.CHAT, {"messages": [{"content": [part]}]})
+    assert is_unseen(Api.CHAT, {"messages": [{"content": [part | {"image_url": None}]}]})
 
 
 def media_of(part: dict[str, Any]) -> dict[str, int]:
@@ -275,7 +283,7 @@ def media_of(part: dict[str, Any]) -> dict[str, int]:
 @pytest.mark.parametrize("field", ["prompt_embeds", "tool_reference"])
 def test_parts_that_stand_for_a_prompt_of_unknown_length_need_no_type(field: str) -> None:
     """Embeddings of a prompt, and a tool that the template looks up, are not in the text."""
-    for more in ({}, {"type": "text", "uuid": "1"}, {"type": field}):
+    for more in ({}, {"uuid": "1"}, {"type": field}):
         assert is_unseen(Api.CHAT, {"messages": [{"content": [{field: "x"} | more]}]}), more
 
 

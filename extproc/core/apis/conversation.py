@@ -36,9 +36,9 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     tool_reference: msgspec.Raw = msgspec.Raw()
 
     def kind(self) -> str:
-        """Return the type or, as vLLM does without a type and with a `uuid`, the first field that tells it.
+        """Return the type or, without one, the first field that tells it; "" if it may be two things.
 
-        A null one next to a `uuid` stands for media that the server has cached; elsewhere it is none.
+        With a `uuid` vLLM goes by the field, also if it is null, for media that it has cached; others by the type.
         """
         by_field = self.uuid and self.uuid != _NULL
         if self.type and not by_field:
@@ -56,7 +56,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
             ("tool_reference", self.tool_reference),
         ):
             if value and (by_field or value != _NULL):
-                return name
+                return name if self.type in (None, "", name) else ""
         return self.type or "text"
 
 
@@ -176,17 +176,15 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
     if isinstance(part, str):
         prompt.texts.append(part)
         return
+    prompt.add(part.text, part.refusal, part.thinking)
     match part.kind():
         case "text" | "input_text" | "output_text" | "refusal" | "thinking" | "reasoning":
-            prompt.add(part.text, part.refusal, part.thinking)
+            pass
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
-            prompt.add(part.text)
             prompt.add_image(part.image_url)
         case "input_audio" | "audio_url" | "audio_embeds":
-            prompt.add(part.text)
             prompt.audio += 1
         case "video_url" | "video_embeds":
-            prompt.add(part.text)
             prompt.video += 1
             prompt.audio += is_set(part.audio_embeds)  # the video's sound
             prompt.unseen = prompt.unseen or has_settings(part.video_url)
