@@ -15,6 +15,7 @@ from extproc.access_log.counts import FINE_BYTES, SIZE, counts_from, packed_coun
 from extproc.access_log.payload import Payloads
 from extproc.access_log.seal import MAX_SEALED_BYTES, Keys, Seal, Unsealed, Untrusted
 from extproc.core.apis import read_request
+from extproc.core.apis.bodies import MAX_NUMBER
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.counting import Counted
@@ -58,6 +59,22 @@ def refusal(evidence: str, seal: Seal | None = None, now_s: float = NOW_S) -> Un
     with pytest.raises(Unsealed) as raised:
         (seal or make_seal()).open(evidence, now_s)
     return raised.value.why
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.COMPLETIONS, {"prompt": ["a"] * 2_048, "n": MAX_NUMBER, "max_tokens": MAX_NUMBER}),
+        (
+            Api.GENERATE,
+            {"text": ["a"] * 2_048, "sampling_params": {"n": MAX_NUMBER, "max_new_tokens": MAX_NUMBER}},
+        ),
+    ],
+)
+def test_the_largest_numbers_that_are_read_can_be_sealed(api: Api, body: dict[str, object]) -> None:
+    """Outputs of each of many prompts are a product, which the evidence has to hold."""
+    decision = make_router().decide(api, HEAD, json.dumps(body).encode())
+    assert decision.budget == make_seal().open(sealed(decision), NOW_S).budget
 
 
 def test_a_decision_survives_sealing_and_opening() -> None:

@@ -133,3 +133,12 @@ def test_a_number_beyond_what_json_numbers_hold_is_not_read(limit: object) -> No
     else:
         with pytest.raises(BodyNotUnderstood):
             read_request(Api.CHAT, body)
+
+
+@pytest.mark.parametrize("field", ["n", "best_of"])
+@pytest.mark.parametrize(("asked", "read_as"), [(1 << 20, 1 << 20), ((1 << 20) + 1, 1 << 20), (1 << 53, 1 << 20)])
+def test_more_outputs_than_any_server_generates_count_as_that_many(field: str, asked: int, read_as: int) -> None:
+    """The outputs of all prompts of a request then stay a number that can be passed on."""
+    facts = read(Api.COMPLETIONS, prompt=["a", "b"], **{field: asked})
+    assert isinstance(facts, RequestFacts)
+    assert 2 * read_as == facts.sequences

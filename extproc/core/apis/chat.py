@@ -32,6 +32,10 @@ from extproc.core.facts import Api, RequestFacts
 __all__ = ["FAMILY", "StreamOptions", "read_sequences", "reports_usage"]
 
 
+# More than any server generates for one prompt. It bounds the outputs of all prompts of a request.
+MAX_OUTPUTS: Final = 1 << 20
+
+
 class StreamOptions(msgspec.Struct, frozen=True, gc=False):
     """The options of a stream; in vLLM their presence alone requests usage.
 
@@ -160,8 +164,8 @@ def _limit(request: _Request) -> int | None:
 
 
 def read_sequences(n: Number, best_of: Number) -> int:
-    """Return the number of outputs per prompt. Raises BodyNotUnderstood."""
-    return max(read_number(n, "n", 1) or 1, read_number(best_of, "best_of", 1) or 1)
+    """Return the number of outputs per prompt, at most MAX_OUTPUTS. Raises BodyNotUnderstood."""
+    return min(max(read_number(n, "n", 1) or 1, read_number(best_of, "best_of", 1) or 1), MAX_OUTPUTS)
 
 
 def reports_usage(options: StreamOptions | None) -> bool:
