@@ -25,6 +25,7 @@ __all__ = [
     "forces_output",
     "holds_any",
     "is_set",
+    "larger_limit",
     "model_key",
     "pads_prompt",
     "prompt_cap",
