@@ -78,8 +78,11 @@ class Trust:
 
     @property
     def holds(self) -> bool:
-        """Whether the files are still the same."""
-        return _stamps(self.tls) == self.stamps
+        """Whether it is still what the files say: they could be used, and are the same.
+
+        What kept them from being used may pass without a change of a file: descriptors had run out.
+        """
+        return not self.fault and _stamps(self.tls) == self.stamps
 
 
 def _context(tls: EndpointTls) -> ssl.SSLContext:

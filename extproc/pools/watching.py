@@ -86,9 +86,13 @@ class PoolWatch:
         while True:
             trust = await asyncio.to_thread(Trust.of, self.where.tls)
             async with make_client(trust.context) as client:
+                await self._next_round(client, trust.fault)
                 while trust.holds:
-                    await self.round(client, trust.fault)
-                    await asyncio.sleep(self.settings.every_s * self.random.uniform(0.9, 1.1))
+                    await self._next_round(client)
+
+    async def _next_round(self, client: httpx.AsyncClient, fault: str = "") -> None:
+        await self.round(client, fault)
+        await asyncio.sleep(self.settings.every_s * self.random.uniform(0.9, 1.1))
 
     async def round(self, client: httpx.AsyncClient, fault: str = "") -> PoolReport:
         """Ask every server once, at most MAX_AT_ONCE at a time; publish and return what is known afterwards.

@@ -1,7 +1,8 @@
 """Credentials from PEM files, re-read when they change: certificates are renewed without a restart.
 
 gRPC asks for the certificates at each handshake. Files that cannot be used are logged, and never replace good
-ones. Since a gateway's connections may last for days, changed files are also tried without a handshake.
+ones. Since a gateway's connections may last for days, changed files are also tried without a handshake, and those
+that could not be used again and again: descriptors may have run out, which no change of a file shows.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ log = logging.getLogger("dualpool")
 
 
 class Certificates:
-    """The credentials in the configured files, and the files' stamps at the last check.
+    """The credentials in the configured files, and the stamps of the files in use.
 
     `report` is called with whether the files have become such that cannot be used, each time `follow` has looked.
     `validity` is that of the certificate in use.
@@ -63,24 +64,26 @@ class Certificates:
             await asyncio.to_thread(self.look)
 
     def look(self) -> None:
-        """Try the files if they have changed; what only one look has seen may still be being written."""
+        """Try the files if they have changed, or could not be used; what only one look has seen may still be being
+        written.
+        """
         stamps = self._stamps()
         if stamps == self._looked:
-            self._try(stamps)
+            self._try(stamps, again=self._fault is not None)
         self._looked = stamps
         self._report(self._fault is not None)
 
-    def _try(self, stamps: list[Stamp | None]) -> ConfigurationError | None:
-        """Return why the files cannot be used, if so; it is logged once for each change of the files."""
+    def _try(self, stamps: list[Stamp | None], *, again: bool = False) -> ConfigurationError | None:
+        """Return why the files cannot be used, if so; each reason is logged once in a row."""
         with self._trying:
-            if stamps != self._tried:
-                self._tried, self._fault = stamps, _fault_of(self._files)
-                if self._fault is not None:
+            if again or stamps != self._tried:
+                before, self._tried, self._fault = self._fault, stamps, _fault_of(self._files)
+                if self._fault is None:
+                    self.validity = _validity(self._files)
+                elif str(self._fault) != str(before):
                     log.error(
                         "the TLS files have changed and cannot be used; the old ones stay in use: %s", self._fault
                     )
-                else:
-                    self.validity = _validity(self._files)
             return self._fault
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -88,13 +91,13 @@ class Certificates:
         stamps = self._stamps()
         if stamps == self._seen:
             return None
-        self._seen = stamps
         if self._try(stamps) is not None:
             return None
         try:
             configuration = _content(self._files)
-        except ConfigurationError:  # they have just changed again, which the next handshake sees
+        except ConfigurationError:  # they have just changed again; the next handshake tries them
             return None
+        self._seen = stamps
         log.info("the TLS files have changed and are in use")
         return configuration
 

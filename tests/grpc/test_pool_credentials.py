@@ -1,6 +1,7 @@
 """Servers that require a key or speak TLS: they get the credentials of their pool, and nobody else does."""
 
 import asyncio
+import errno
 import io
 import logging
 import os
@@ -288,6 +289,34 @@ def test_renewed_tls_files_are_read_again(tmp_path: Path, authority: trustme.CA)
             task.cancel()
 
     run(scenario)
+
+
+def test_tls_files_that_could_not_be_read_for_a_while_are_used_afterwards(
+    tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What keeps them from being read may pass without a change of the files: descriptors that have run out."""
+    published: asyncio.Queue[PoolReport] = asyncio.Queue()
+    make, tried = ssl.create_default_context, list[str]()
+
+    def context(cafile: str) -> ssl.SSLContext:
+        tried.append(cafile)
+        if len(tried) < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return make(cafile=cafile)
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        url = await stack.enter_async_context(Server().serving(server_context(authority, "127.0.0.1")))
+        monkeypatch.setattr(ssl, "create_default_context", context)
+        where = Endpoints((url,), tls=EndpointTls(str(tmp_path / "ca.pem")))
+        task = asyncio.create_task(watching(where, published.put_nowait).run())
+        try:
+            async with asyncio.timeout(30):
+                assert [0, 0, 1, 1] == [(await published.get()).answered for _ in range(4)]
+        finally:
+            task.cancel()
+
+    run(scenario)
+    assert 3 == len(tried)
 
 
 def test_an_encrypted_private_key_is_a_fault_without_a_prompt(tmp_path: Path, authority: trustme.CA) -> None:

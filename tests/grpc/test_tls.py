@@ -1,4 +1,8 @@
+"""TLS on the gateway's port: who is served, which files are refused, and how renewed ones come into use."""
+
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_followed
 from extproc.server import tls
 from extproc.server.tls import Certificates
 from tests.grpc.served import App
@@ -256,6 +261,53 @@ def test_other_tls_files_are_used_after_a_reload(
             await app.stop()
 
     assert ([True, False], [False, True]) == asyncio.run(scenario())
+
+
+def test_files_that_could_not_be_read_for_a_while_are_used_afterwards(
+    call: type[Any],
+    tmp_path: Path,
+    authority: trustme.CA,
+    eventually: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What keeps a renewed file from being read may pass without a change of the file: descriptors have run out,
+    or its permissions are wrong until somebody corrects them.
+    """
+    monkeypatch.setattr(tls, "LOOKS_EVERY_S", 0.01)
+    looks, unreadable = list[str](), True
+
+    def reads(path: str, most_bytes: int) -> bytes:
+        looks.append(path)
+        if unreadable:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+        return read_followed(path, most_bytes)
+
+    async def scenario() -> None:
+        nonlocal unreadable
+        app = App(parse(settings(tmp_path, client_ca=False)))
+        await app.start()
+
+        def shown() -> float | None:
+            return app.registry.get_sample_value("dualpool_files_not_in_force", {"setting": "listen.tls"})
+
+        try:
+            renewed = trustme.CA()
+            root = grpc.ssl_channel_credentials(renewed.cert_pem.bytes())
+            server = renewed.issue_cert("localhost")
+            monkeypatch.setattr("extproc.server.tls.read_followed", reads)
+            server.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+            server.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+            await eventually(lambda: shown() == 1)
+            assert not await decided(call, app.grpc_address, root)
+            looks.clear()
+            await eventually(lambda: len(looks) > 2)
+            unreadable = False
+            await eventually(lambda: shown() == 0)
+            assert await decided(call, app.grpc_address, root)
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
 
 
 def test_the_validity_of_the_certificate_in_use_is_shown(
