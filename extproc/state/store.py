@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.exceptions import RedisError, WatchError
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded, merged, without_model
@@ -29,6 +29,7 @@ from extproc.core.estimator.terms import Terms
 from extproc.state.columns import Indexes
 from extproc.state.connection import connection_to
 from extproc.state.frame import HEAD_BYTES
+from extproc.state.replies import commit, name_of, part_of, value_of
 from extproc.state.settings import StoreSettings
 from extproc.state.values import NO_BASE, Base, base_in, bytes_of, own_in, versioned
 
@@ -40,8 +41,6 @@ FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError, ValueE
 MAX_FOLDED: Final = 2_000  # two for each replica
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
-CLIENTS_WORDS: Final = "of pipeline caused error: "
-FOREIGN: Final = b"?"  # the head of a value that is not a string, such as another program's list or hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Store:
         """Return what all replicas except `excluding` have published; it writes nothing, which may be refused."""
         client = self._connected()
         self._indexes.next_round()
-        names = [_text(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
+        names = [name_of(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
         names = sorted(name for name in names if name != excluding)[:MAX_REPLICAS]
         keys = [self._key("base"), *(self._replica(name) for name in names)]
         pipe = client.pipeline(transaction=False)
@@ -93,13 +92,13 @@ class Store:
             pipe.pttl(key)
         pipe.getrange(self._replica(excluding), 0, HEAD_BYTES - 1)
         *results, own_head = await pipe.execute(raise_on_error=False)
-        heads = dict(zip(keys, map(_part, results[::2]), strict=True))
+        heads = dict(zip(keys, map(part_of, results[::2]), strict=True))
         changed = [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]
         # In one round trip: with one for each key, a first exchange over a slow network would not end in time.
         for key in changed:
             pipe.getrange(key, 0, MAX_BLOB_BYTES)
         for key, result in zip(changed, await pipe.execute(raise_on_error=False), strict=True):
-            if data := _part(result):  # else it was folded in the meantime, and the next look shows the base
+            if data := part_of(result):  # else it was folded in the meantime, and the next look shows the base
                 self._take(key, data)
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
         expired = tuple(name for name in names if not heads[self._replica(name)])
@@ -113,7 +112,7 @@ class Store:
             {name: silent[name] for name in names if name not in expired},
             tuple(key for key, (_, value) in self._read.items() if value is None),
             expired,
-            _part(own_head),
+            part_of(own_head),
         )
 
     async def drop_names(self, names: Sequence[str]) -> None:
@@ -133,7 +132,7 @@ class Store:
 
     async def base(self) -> Base | None:
         """Return the base, or None if there is none, or none that can be read."""
-        data = await _blob(self._connected(), self._key("base"))
+        data = await value_of(self._connected(), self._key("base"))
         return base_in(data, self.terms) if data else None
 
     async def begin_base(self, base: Base) -> None:
@@ -149,7 +148,7 @@ class Store:
                 pipe.multi()  # type: ignore[no-untyped-call]
                 pipe.set(self._key("base"), bytes_of(base), px=round(self._settings.keep_s * 1e3))
                 with suppress(WatchError):
-                    await _commit(pipe)
+                    await commit(pipe)
 
     async def fold(
         self, names: Sequence[str], *, dead_s: float, added: Base = NO_BASE, without: str = "",
@@ -169,7 +168,7 @@ class Store:
             silent = [self._settings.keep_s - await cast("Any", pipe.pttl(key)) / 1e3 for key in keys]
             if any(each < dead_s for each in silent):
                 return False
-            blobs = [await _blob(pipe, key) for key in (base_key, *keys)]
+            blobs = [await value_of(pipe, key) for key in (base_key, *keys)]
             if any(blob is None for blob in blobs[1:]):
                 return False
             before = (base_in(blobs[0], self.terms) if blobs[0] else None) or NO_BASE
@@ -189,7 +188,7 @@ class Store:
                 pipe.delete(*keys)
                 pipe.srem(self._key("replicas"), *names)
             try:
-                await _commit(pipe)
+                await commit(pipe)
             except WatchError:
                 return False
             return True
@@ -208,35 +207,3 @@ class Store:
         if self._client is None:
             self._client = connection_to(self._settings)
         return self._client
-
-
-async def _commit(pipe: Any) -> None:  # noqa: ANN401  (a pipeline of the client)
-    """Execute a transaction. What it raises has the store's own words, without the client's copy of the command: a
-    part of the state, which is binary and begins with names of models.
-    """
-    try:
-        await pipe.execute()
-    except ResponseError as error:
-        said = str(error).rpartition(CLIENTS_WORDS)[2].strip("(),'\"")
-        error.args = (said,)
-        raise
-
-
-def _part(result: bytes | Exception) -> bytes:
-    """Return a part of a key's value, or FOREIGN if that is not a string. Raises any other error."""
-    if isinstance(result, ResponseError) and str(result).startswith("WRONGTYPE"):
-        return FOREIGN
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-async def _blob(pipe: redis.Redis, key: str) -> bytes | None:
-    try:
-        return cast("bytes | None", await cast("Any", pipe.get(key)))
-    except ResponseError as error:
-        return _part(error)
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else name
