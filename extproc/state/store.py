@@ -29,7 +29,7 @@ from extproc.core.estimator.terms import Terms
 from extproc.state.columns import Indexes
 from extproc.state.connection import connection_to
 from extproc.state.frame import HEAD_BYTES
-from extproc.state.replies import commit, name_of, part_of, value_of
+from extproc.state.replies import commit, members_of, milliseconds_in, part_in, parts_of, value_of
 from extproc.state.settings import StoreSettings
 from extproc.state.values import NO_BASE, Base, base_in, bytes_of, own_in, versioned
 
@@ -83,36 +83,36 @@ class Store:
         """Return what all replicas except `excluding` have published; it writes nothing, which may be refused."""
         client = self._connected()
         self._indexes.next_round()
-        names = [name_of(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
-        names = sorted(name for name in names if name != excluding)[:MAX_REPLICAS]
+        names = [name for name in await members_of(client, self._key("replicas")) if name != excluding]
+        names = sorted(names)[:MAX_REPLICAS]
         keys = [self._key("base"), *(self._replica(name) for name in names)]
         pipe = client.pipeline(transaction=False)
         for key in keys:
             pipe.getrange(key, 0, HEAD_BYTES - 1)
             pipe.pttl(key)
         pipe.getrange(self._replica(excluding), 0, HEAD_BYTES - 1)
-        *results, own_head = await pipe.execute(raise_on_error=False)
-        heads = dict(zip(keys, map(part_of, results[::2]), strict=True))
+        *results, own_head = await parts_of(pipe)
+        heads = dict(zip(keys, map(part_in, results[::2]), strict=True))
         changed = [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]
         # In one round trip: with one for each key, a first exchange over a slow network would not end in time.
         for key in changed:
             pipe.getrange(key, 0, MAX_BLOB_BYTES)
-        for key, result in zip(changed, await pipe.execute(raise_on_error=False), strict=True):
-            if data := part_of(result):  # else it was folded in the meantime, and the next look shows the base
+        for key, result in zip(changed, await parts_of(pipe), strict=True):
+            if data := part_in(result):  # else it was folded in the meantime, and the next look shows the base
                 self._take(key, data)
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
         expired = tuple(name for name in names if not heads[self._replica(name)])
-        silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, results[3::2], strict=True)}
+        left_ms = dict(zip(names, map(milliseconds_in, results[3::2]), strict=True))
         base = self._read.get(keys[0], (b"", None))
         published = {name: self._read.get(self._replica(name), (b"", None))[1] for name in names}
         return Found(
             base[1],
             base[0],
             {name: each for name, each in published.items() if each is not None},
-            {name: silent[name] for name in names if name not in expired},
+            {name: self._silent_s(left_ms[name]) for name in names if name not in expired},
             tuple(key for key, (_, value) in self._read.items() if value is None),
             expired,
-            part_of(own_head),
+            part_in(own_head),
         )
 
     async def drop_names(self, names: Sequence[str]) -> None:
@@ -165,8 +165,8 @@ class Store:
         base_key, keys = self._key("base"), [self._replica(name) for name in names]
         async with self._connected().pipeline() as pipe:
             await pipe.watch(base_key, *keys)
-            silent = [self._settings.keep_s - await cast("Any", pipe.pttl(key)) / 1e3 for key in keys]
-            if any(each < dead_s for each in silent):
+            left_ms = [milliseconds_in(await cast("Any", pipe.pttl(key))) for key in keys]
+            if any(self._silent_s(each) < dead_s for each in left_ms):
                 return False
             blobs = [await value_of(pipe, key) for key in (base_key, *keys)]
             if any(blob is None for blob in blobs[1:]):
@@ -196,6 +196,10 @@ class Store:
     def _take(self, key: str, data: bytes) -> None:
         value = base_in(data, self.terms) if key == self._key("base") else own_in(data, self._indexes)
         self._read[key] = data[:HEAD_BYTES], value
+
+    def _silent_s(self, left_ms: int) -> float:
+        """Return how long ago a key was published that has so much of its time left."""
+        return self._settings.keep_s - left_ms / 1e3
 
     def _key(self, what: str) -> str:
         return self._prefix + what
