@@ -50,7 +50,7 @@ __all__ = ["App"]
 # After the drain time only streams that would lose bytes are still open: bodies in full duplex. They get this long
 # to end by themselves, and are then cancelled, which the gateway answers with a 500.
 LAST_STREAMS_S: Final = 10.0
-# More than enough: a server whose calls have all ended closes its connections at once.
+# More than enough for connections without calls. Threads are waited for last: one may wait for a slow disk.
 CANCELLED_WITHIN_S = 5.0
 JUDGES_EVERY_S: Final = 1.0
 FREES_EVERY_S: Final = 1.0
@@ -206,8 +206,7 @@ class App:
         self._streams.metrics.drains(drain_s + LAST_STREAMS_S)
         log.info("draining", extra={"fields": {"drain_s": drain_s}})
         self._health.set_ready(ready=False)
-        ends_s = time.monotonic() + drain_s
-        self.loop.run(lambda: self._at_once or time.monotonic() >= ends_s)
+        self._serve_until(time.monotonic() + drain_s, lambda: self._at_once)
 
     def _stop(self) -> None:
         self._reloader.stop()
@@ -217,14 +216,14 @@ class App:
         # the gateway sends to a closed socket resets it, and the kernel drops what the gateway has not read.
         # Without streams the gateway answers gRPC's GOAWAY first, and has then read everything before it.
         ending = self._streams.drain()
-        self.loop.run(lambda: ending.isdisjoint(self._streams.open) or time.monotonic() >= ends_s)
+        self._serve_until(ends_s, lambda: ending.isdisjoint(self._streams.open))
         self._core.stop_accepting()
         self._health.end()
         self._access_logs.drain()
-        self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
+        self._serve_until(ends_s, lambda: self._core.done)
         self._core.cancel_calls()
         ends_s = time.monotonic() + CANCELLED_WITHIN_S
-        self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
+        self._serve_until(ends_s, lambda: self._core.done and self._reloader.stopped and self._background.stopped)
         self._core.close()
         self._keeping.end()
         for admin in self._admins:
@@ -232,6 +231,9 @@ class App:
         for traces in self._traces:
             traces.close()
         log.info("stopped")
+
+    def _serve_until(self, ends_s: float, ended: Callable[[], bool]) -> None:
+        self.loop.run(lambda: ended() or time.monotonic() >= ends_s)
 
     def _judge(self, now_s: float) -> None:
         """Turn unready while most requests cannot be decided in time, and ready again when they can."""

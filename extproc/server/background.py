@@ -17,7 +17,6 @@ __all__ = ["Background", "Job"]
 
 # A failed job is restarted after this long: it must not spin, and nothing waits for it.
 AGAIN_AFTER_S: Final = 1.0
-STOPS_WITHIN_S: Final = 5.0
 
 Job = Callable[[], Awaitable[None]]
 """Runs until it is cancelled, and then cleans up after itself."""
@@ -26,7 +25,7 @@ log = logging.getLogger("dualpool")
 
 
 class Background:
-    """Runs jobs from `start` to `stop`.
+    """Runs jobs from `start` until `stop` has ended them, which `stopped` tells.
 
     An exception in a job is logged and passed to `failed`, on the thread of the jobs; then the job is restarted.
     """
@@ -45,10 +44,14 @@ class Background:
             self._thread.start()
 
     def stop(self) -> None:
-        """Cancel all jobs and wait a while for them to clean up."""
+        """Have all jobs cancelled, which then clean up."""
         if self._thread.is_alive():
             self._runner.get_loop().call_soon_threadsafe(self._ending.set)
-            self._thread.join(STOPS_WITHIN_S)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all jobs have ended."""
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         with self._runner:

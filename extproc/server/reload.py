@@ -27,7 +27,6 @@ from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 __all__ = ["Reloader"]
 
 LOOKS_EVERY_S: Final = 0.5
-STOPS_WITHIN_S: Final = 5.0
 _READ_NOW, _STOP = True, False
 
 log = logging.getLogger("dualpool")
@@ -65,10 +64,13 @@ class Reloader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following the file."""
-        if self._thread.is_alive():
-            self._orders.put(_STOP)
-            self._thread.join(STOPS_WITHIN_S)
+        """Have it stop following the file, after a reload that is in progress."""
+        self._orders.put(_STOP)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has stopped, so that nothing else is put in force."""
+        return not self._thread.is_alive()
 
     def ask(self) -> None:
         """Have the file read at once; may be called from a signal handler."""

@@ -1,8 +1,10 @@
 """What a stop does to open streams: each ends, and a body is cut only if it goes on for too long."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from extproc.config.loading import parse
 from extproc.server import app as app_module
 from tests.grpc.messages import Router, chat, echo, mutation
-from tests.grpc.served import App
+from tests.grpc.served import WITHIN_S, App
 from tests.grpc.slow_reader import SlowReader
 
 
@@ -84,6 +86,41 @@ def test_a_stop_returns_cleanly_from_waiting_streams(
             await eventually(lambda: any(each.waits for each in app._streams.open))
             await app.stop()
             assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("busy", ["extproc.state.keeper.Saver.save", "extproc.server.reload.Reloader.look"])
+def test_a_stop_answers_requests_while_other_threads_end(
+    busy: str, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A save to a slow disk, or a reload, ends when it can: no request waits for it."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        begun.set()
+        ended.wait()
+
+    async def scenario() -> None:
+        state = f"state: {{path: {tmp_path}/state, every_s: 0.05}}"
+        app = App(parse(f"{{listen: {{address: '127.0.0.1:0'}}, admin: {{address: '127.0.0.1:0'}}, {state}}}"))
+        monkeypatch.setattr(busy, hang)
+        app.reload()
+        await app.start()
+        async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            try:
+                await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+                await stream.read()
+                assert await asyncio.to_thread(begun.wait, WITHIN_S)
+                app.end(at_once=True)
+                await eventually(lambda: app._streams.draining)
+                await stream.body(b"all of it")
+                assert b"all of it" == echo(await stream.read())
+            finally:
+                ended.set()
+                stream.stub.cancel()
+                await app.stop()
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ from extproc.server.background import AGAIN_AFTER_S, Background
 
 
 def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
-    """A job is cancelled at the end, and `stop` waits while it cleans up."""
+    """A job is cancelled at the end; the jobs have stopped once it has cleaned up."""
     started, cleaned_up = threading.Event(), threading.Event()
 
     async def job() -> None:
@@ -24,7 +24,10 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
     background = Background([job], print)
     background.start()
     assert started.wait(10)
+    assert not background.stopped
     background.stop()
+    background._thread.join(10)
+    assert background.stopped
     assert cleaned_up.is_set()
 
 
@@ -61,6 +64,7 @@ def test_a_job_that_failed_is_logged_and_restarted(
         background.start()
         assert other.wait(10)
         background.stop()
+        background._thread.join(10)
     assert "is restarted" in caplog.text
     assert len(attempts) == len(failures)
     assert {AGAIN_AFTER_S} == set(pauses)

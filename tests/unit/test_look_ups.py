@@ -154,5 +154,6 @@ def test_jobs_continue_and_end_while_a_name_hangs(resolver: Resolver) -> None:
     background.start()
     assert saved.wait(10)
     background.stop()
+    background._thread.join(10)
     assert [] == resolver.threads("dualpool-background")
     assert not resolver.was_waited_for
