@@ -6,6 +6,7 @@ import socket
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def test_a_second_process_on_a_unix_socket_is_refused(router: Router, tmp_path: 
             assert 1 == await health(address)
 
     asyncio.run(scenario())
+
+
+def test_the_socket_of_a_process_that_accepts_nothing_is_not_taken_over(tmp_path: Path) -> None:
+    """It may be stopped, or start slowly: that its queue of connections is full does not make the path free."""
+    path = str(tmp_path / "s")
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        refused = 0
+        while not refused:
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.settimeout(0)
+            refused = waiting.connect_ex(path)
+        with pytest.raises(ConfigurationError, match="another process serves it"):
+            App(configuration(f"address: 'unix:{path}'"))
 
 
 def test_the_socket_of_a_dead_process_is_taken_over(router: Router, tmp_path: Path) -> None:
