@@ -32,6 +32,7 @@ from extproc.core.estimator.tables import (
     model_columns,
 )
 from extproc.state.pb import state_pb2
+from extproc.state.snapshot import MOST_COUNTED
 
 __all__ = ["Indexes", "columns_of", "tables_in"]
 
@@ -100,8 +101,6 @@ def tables_in(message: state_pb2.Columns, indexes: Indexes) -> Tables:
     n = len(sums.index)
     lengths = _integers(message.score_counts, n)
     scores = _doubles(message.scores, int(lengths.sum()))
-    if (lengths < 0).any():
-        raise ConfigurationError("a number of learned scores is negative")
     q, began = _doubles(message.q, n), _doubles(message.q_began, n)
     bounds = Bounds(
         q,
@@ -169,7 +168,10 @@ def _packed_integers(numbers: npt.ArrayLike) -> bytes:
 
 
 def _integers(data: bytes, count: int) -> Integers:
-    return np.frombuffer(_of_length(data, count), INT64)
+    numbers = np.frombuffer(_of_length(data, count), INT64)
+    for number in numbers[(numbers < 0) | (numbers > MOST_COUNTED)][:1]:
+        raise ConfigurationError(f"a learned count: {number} given; allowed: 0 to {MOST_COUNTED}")
+    return numbers
 
 
 def _doubles(data: bytes, count: int) -> Numbers:

@@ -11,6 +11,7 @@ from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedS
 from extproc.state.pb import state_pb2
 
 __all__ = [
+    "MOST_COUNTED",
     "VERSION",
     "from_bytes",
     "from_json",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 VERSION: Final = 1
+# More than any router counts, and little enough for the counts of all replicas to be added as 64-bit numbers.
+MOST_COUNTED: Final = 2**53
 
 
 def to_json(state: LearnedState) -> str:
@@ -72,8 +75,11 @@ def to_message(state: LearnedState, old: state_pb2.LearnedState | None = None) -
 
 
 def from_message(message: state_pb2.LearnedState) -> LearnedState:
-    """Return the state in a message. Raises ConfigurationError for a later version."""
+    """Return the state in a message. Raises ConfigurationError for a later version, and for impossible counts."""
     _check_version(message)
+    _check_counts(message.categories, _CATEGORY)
+    _check_counts(message.models, _MODEL)
+    _check_counts(message.outputs, _OUTPUT)
     return LearnedState(
         message.estimator_kind,
         tuple(
@@ -102,6 +108,14 @@ def _check_version(message: state_pb2.LearnedState) -> None:
         raise ConfigurationError(f"learned state has version {message.version}; this router supports {VERSION}")
 
 
+def _check_counts(rows: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401  (rows of any kind)
+    counts = [name for name in names if name in _COUNTS]
+    for row in rows:
+        for name in counts:
+            if (count := getattr(row, name)) > MOST_COUNTED:
+                raise ConfigurationError(f"learned {name}: {count} given; allowed: at most {MOST_COUNTED}")
+
+
 def _add_rows(rows: Any, states: Any, names: tuple[str, ...], old: Any) -> None:  # noqa: ANN401  (rows of any kind)
     """Add the rows of one kind; unknown fields are copied from the old row of the same name."""
     before: dict[object, Message] = {_name(row): row for row in old}
@@ -123,4 +137,5 @@ def _names_of(dataclass: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(dataclass) if field.name != "category")
 
 
+_COUNTS: Final = {"observations", "scored", "generation", "clipped", "refused", "truncated_by_pool"}
 _CATEGORY, _MODEL, _OUTPUT = _names_of(CategoryState), _names_of(ModelState), _names_of(OutputState)

@@ -110,6 +110,16 @@ def negative_scores(message: Columns) -> None:
     message.score_counts = counts.tobytes()
 
 
+def negative_count(message: Columns) -> None:
+    """Have a category with a negative number of responses."""
+    message.categories.counts = (-1).to_bytes(8, "little", signed=True) + message.categories.counts[8:]
+
+
+def huge_counter(message: Columns) -> None:
+    """Count more than can be added up."""
+    message.counters = (2**53 + 1).to_bytes(8, "little") + message.counters[8:]
+
+
 def not_a_number(message: Columns) -> None:
     """Have a weight that is not a number."""
     message.categories.weights = packed([float("nan")]) + message.categories.weights[8:]
@@ -141,7 +151,9 @@ WRONG: dict[Callable[[Columns], None], str] = {
     missing_sums: "learned numbers",
     missing_count: "learned numbers",
     truncated_number: "learned numbers",
-    negative_scores: "negative",
+    negative_scores: "a learned count: -1 given",
+    negative_count: "a learned count: -1 given",
+    huge_counter: f"a learned count: {2**53 + 1} given",
     not_a_number: "not finite",
     infinite_bound: "not finite",
     twice: "twice",

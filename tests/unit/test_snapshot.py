@@ -59,6 +59,25 @@ def test_a_later_version_is_refused(state: LearnedState) -> None:
         from_bytes(message.SerializeToString())
 
 
+@pytest.mark.parametrize(
+    ("rows", "field"),
+    [
+        *(("models", field) for field in ("observations", "scored", "clipped", "refused", "truncated_by_pool")),
+        *(("models", "generation"), ("categories", "observations"), ("outputs", "observations")),
+    ],
+)
+def test_counts_that_do_not_add_up_are_refused(rows: str, field: str, state: LearnedState) -> None:
+    """A count that no router reaches would overflow where two of them are added, in an exchange or a merge."""
+    message = to_message(state)
+    if rows == "outputs":
+        message.outputs.add(model="m", key="k")
+    setattr(getattr(message, rows)[0], field, 2**53)
+    assert 2**53 == getattr(getattr(to_message(from_message(message)), rows)[0], field)
+    setattr(getattr(message, rows)[0], field, 2**53 + 1)
+    with pytest.raises(ConfigurationError, match=f"{field}: {2**53 + 1} given; allowed: at most"):
+        from_message(message)
+
+
 def test_bytes_that_are_not_a_state_are_refused() -> None:
     """The error says that the bytes are not a learned state."""
     with pytest.raises(ConfigurationError, match="learned state"):

@@ -135,14 +135,15 @@ def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
     named = set(keys)
     counts = [row.observations for row in rows]
     given = [row.weight for row in rows]
-    means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
+    # Not spread**2, which raises where a product is infinite, and then refused.
+    means = [(row.bytes_per_token, row.deviation, row.residual, row.spread * row.spread) for row in rows]
     # A state that was never merged has a model's residual in the model's row; its responses determine its weight.
     for model in state.models:
         if (key := residual_key(model.model)) not in named:
             keys.append(key)
             counts.append(model.observations)
             given.append(0.0)
-            means.append((0.0, 0.0, model.residual, model.spread**2))
+            means.append((0.0, 0.0, model.residual, model.spread * model.spread))
     weights = np.array(given, np.float64)
     weights = np.where(weights > 0, weights, terms.category_weights(np.array(counts, np.int64)))
     values = weights[:, None] * np.array(means, np.float64).reshape(-1, CATEGORY_COLUMNS)
