@@ -87,9 +87,10 @@ class StateFile:
         write_atomically(self.path, framed(to_message(state, self._found).SerializeToString()))
 
     def _set_aside(self, why: ConfigurationError) -> None:
+        path = Path(os.path.realpath(self.path))  # a symbolic link stays, as when its file is replaced
         try:
-            aside = _free_name(self.path)
-            os.rename(self.path, aside)  # noqa: PTH104  (Path.rename's errors say less)
+            aside = _free_name(path)
+            os.rename(path, aside)  # noqa: PTH104  (Path.rename's errors say less)
         except FileNotFoundError:
             pass  # already removed
         except OSError as error:

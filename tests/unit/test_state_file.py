@@ -103,6 +103,21 @@ def test_a_symbolic_link_to_the_file_stays(tmp_path: Path) -> None:
     assert ["state"] == names_in(tmp_path / "disk")
 
 
+def test_a_symbolic_link_to_an_unusable_file_stays(tmp_path: Path) -> None:
+    """The file that it names is set aside where it is, and the next one is written to the same disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "state").write_bytes(b"damaged")
+    (tmp_path / "state").symlink_to(tmp_path / "disk" / "state")
+    keeper, outcomes = saver(tmp_path / "state", taught())
+    assert not keeper.load()
+    assert ["state.unusable-1"] == names_in(tmp_path / "disk")
+    keeper.save(taught().state())
+    assert [True] == outcomes.saved
+    assert {"state", "state.unusable-1"} == set(names_in(tmp_path / "disk"))
+    assert {"state", "disk"} == set(names_in(tmp_path))
+    assert (tmp_path / "state").is_symlink()
+
+
 def test_a_missing_file_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """On the first start there is no file, and nothing is logged."""
     assert not StateFile(tmp_path / "state").load(lambda _: None)
