@@ -27,7 +27,8 @@ __all__ = ["TraceListener"]
 
 Attribute = str | int | float | bool
 
-# Sending the last spans to a collector that does not respond must not delay the end of the process.
+# Sending the last spans to a collector that does not respond must not delay the end of the process for long: this
+# applies to each of at most four batches, and to each part of a response. The SDK itself gives up after 30 s.
 EXPORT_TIMEOUT_S: Final = 2.0
 # Version, trace, parent and flags; the lowest bit of the flags says "sampled".
 # https://www.w3.org/TR/trace-context/
@@ -64,7 +65,7 @@ class TraceListener(Listener):
             ).end()
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at most, and end the SDK's thread."""
+        """Send what is left, for some seconds if the collector does not respond, and end the SDK's thread."""
         self._provider.shutdown()
 
 
