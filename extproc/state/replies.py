@@ -4,7 +4,6 @@ The client takes replies as they are: what is behind the address may be a proxy,
 another kind than the command's is an InvalidResponse, and so are the exceptions that the client has for it.
 """
 
-from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 import redis.asyncio as redis
@@ -62,7 +61,8 @@ async def commit(pipe: Any) -> None:  # noqa: ANN401  (a pipeline of the client)
         raise
 
 
-async def _reply_to(command: Awaitable[Any] | Any) -> Any:  # noqa: ANN401  (the client's types are of both its kinds)
+async def _reply_to(command: Any) -> Any:  # noqa: ANN401  (the client's types are those of both its kinds)
+    """Await a command. Raises InvalidResponse for a reply that the client does not understand."""
     try:
         return await command
     except (TypeError, AttributeError, LookupError) as error:
