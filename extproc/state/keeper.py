@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from extproc.core.estimator.protocol import Estimator, LearnedState
+from extproc.core.estimator.state_tables import tables_of
+from extproc.core.estimator.terms import Terms
 from extproc.state.file import StateFile
 
 __all__ = ["Ask", "Current", "FailureLog", "KeeperListener", "Saver", "copied"]
@@ -65,9 +67,17 @@ class Saver:
     """Saves the estimator's state to a file every `every_s` seconds; a failed save is retried the next time."""
 
     def __init__(
-        self, file: StateFile, every_s: float, estimator: Current, ask: Ask, listener: KeeperListener
+        self,
+        file: StateFile,
+        every_s: float,
+        estimator: Current,
+        ask: Ask,
+        listener: KeeperListener,
+        *,
+        terms: Terms,
     ) -> None:
         self._file = file
+        self._terms = terms
         self._every_s = every_s
         self._estimator = estimator
         self._ask = ask
@@ -80,7 +90,11 @@ class Saver:
 
     def load(self) -> bool:
         """Load the file before anything is served; return whether it held a state."""
-        return self._file.load(self._estimator().load)
+        return self._file.load(self._take)
+
+    def _take(self, state: LearnedState) -> None:
+        tables_of(state, self._terms)  # raises for numbers that could never be merged with those of others
+        self._estimator().load(state)
 
     async def job(self) -> None:
         """Save until cancelled."""

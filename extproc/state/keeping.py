@@ -35,7 +35,8 @@ class Keeping:
         self._saver: Saver | None = None
         self._sharer = None if settings.store is None else _sharer(settings.store, terms, estimator, ask, listener)
         if settings.path:
-            self._saver = Saver(StateFile(Path(settings.path)), settings.every_s, estimator, ask, listener)
+            file = StateFile(Path(settings.path))
+            self._saver = Saver(file, settings.every_s, estimator, ask, listener, terms=terms)
 
     @property
     def jobs(self) -> Sequence[Callable[[], Awaitable[None]]]:

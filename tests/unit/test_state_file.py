@@ -15,6 +15,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.terms import Terms
 from extproc.state.file import StateFile, read_state, write_atomically
 from extproc.state.frame import framed, unframed
 from extproc.state.keeper import Saver, copied
@@ -58,7 +59,8 @@ def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Outcomes]:
         return function()
 
     outcomes = Outcomes()
-    return Saver(StateFile(path), 1.0, lambda: estimator, ask, outcomes), outcomes
+    terms = Terms.of(EstimatorSettings())
+    return Saver(StateFile(path), 1.0, lambda: estimator, ask, outcomes, terms=terms), outcomes
 
 
 def test_the_estimator_is_only_touched_where_requests_are_decided() -> None:
