@@ -215,7 +215,8 @@ def test_routes_in_the_order_of_the_file() -> None:
 )
 def test_protocols_to_which_requests_may_switch(settings: str, protocols: list[str]) -> None:
     """A request buffer, for which an upgrade has no end, leaves only those that its policy lists."""
-    route = "kind: HTTPRoute\nmetadata: {name: llm}\nspec: {parentRefs: [{name: llm}], rules: [{}]}"
+    to = "[{backendRefs: [{name: vllm-long}]}]"
+    route = f"kind: HTTPRoute\nmetadata: {{name: llm}}\nspec: {{parentRefs: [{{name: llm}}], rules: {to}}}"
     policy = traffic("kind: HTTPRoute, name: llm", settings)
     manifests = Manifests(tuple(each for text in (route, policy) for each in read(text, "file.yaml")))
     found = [made for rule in rules_of(manifests, []) for _, made in routes_of(rule)]

@@ -132,17 +132,7 @@ def compressions(rule: Rule) -> dict[str, LocatedMap]:
 
 def routes_of(rule: Rule) -> Iterator[Ranked]:
     """Yield Envoy's routes for a rule, each with its sort key."""
-    of_http = inner(rule.traffic, "timeout", "http")
-    longest, idle = optional_seconds(of_http, "maxStreamDuration"), text_of(of_http, "streamIdleTimeout")
-    action = made(
-        rule.given.place,
-        cluster=rule.cluster,
-        timeout=_timeout(rule),
-        idle_timeout=seconds_of(idle, of_http.place) if idle else None,
-        max_stream_duration={"max_stream_duration": longest} if longest else None,
-        retry_policy=_retry(rule),
-        upgrade_configs=[{"upgrade_type": name} for name in _upgrades(rule)],
-    )
+    action, changes = _action(rule), _changes(rule)
     enabled: dict[str, Any] = {each.name: {"@type": EXT_PROC_PER_ROUTE, "overrides": {}} for each in rule.asked}
     if has_global_limit(rule):
         asked = [{"actions": [{"generic_key": {"descriptor_value": rule.cluster}}]}]
@@ -150,7 +140,6 @@ def routes_of(rule: Rule) -> Iterator[Ranked]:
     if limit := buffer_limit(rule):
         enabled[BUFFER_FILTER] = {"@type": BUFFER_PER_ROUTE, "buffer": {"max_request_bytes": limit}}
     enabled |= {name: {"@type": FILTER_CONFIG} for name in (*names_of(rule.security), *compressions(rule))}
-    changes = _changes(rule)
     for given, match in matches_of(rule.given):
         route = made(
             rule.given.place,
@@ -160,6 +149,23 @@ def routes_of(rule: Rule) -> Iterator[Ranked]:
             typed_per_filter_config=enabled,
         )
         yield _precedence(given, match), merged(route, changes)
+
+
+def _action(rule: Rule) -> LocatedMap | None:
+    """Return how a rule's requests are sent on; None if Envoy answers them itself, as with a redirect."""
+    if not used(items_of(rule.given, "backendRefs")):
+        return None
+    of_http = inner(rule.traffic, "timeout", "http")
+    longest, idle = optional_seconds(of_http, "maxStreamDuration"), text_of(of_http, "streamIdleTimeout")
+    return made(
+        rule.given.place,
+        cluster=rule.cluster,
+        timeout=_timeout(rule),
+        idle_timeout=seconds_of(idle, of_http.place) if idle else None,
+        max_stream_duration={"max_stream_duration": longest} if longest else None,
+        retry_policy=_retry(rule),
+        upgrade_configs=[{"upgrade_type": name} for name in _upgrades(rule)],
+    )
 
 
 def _changes(rule: Rule) -> LocatedMap:

@@ -1,0 +1,35 @@
+"""`dualpool check envoy` on the listeners of Envoy Gateway's Gateways: their hosts, and what they answer."""
+
+from typing import Final
+
+from tests.unit.test_check_envoy_policies import traps
+
+GATEWAY: Final = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm}
+spec: {gatewayClassName: eg, listeners: [%s]}
+"""
+REDIRECT: Final = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: to-https}
+spec:
+  parentRefs: [{name: llm, sectionName: http}]
+  rules: [{filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]}]
+"""
+PARENTS: Final = "parentRefs: [{name: llm}]"
+TARGETS: Final = """    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm}
+    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm-short}
+"""
+EVERYWHERE: Final = {TARGETS: "    - {group: gateway.networking.k8s.io, kind: Gateway, name: llm}\n"}
+# Of the routes on which the router is not to be asked then, and of a listener that our patch does not name.
+ON_ALL: Final = {"buffer-below-body-cap", "upgrade-hangs", "head-limits"}
+
+
+def test_a_listener_that_redirects_to_https() -> None:
+    """A policy of the whole Gateway has the router asked there, too, but no request is sent on."""
+    gateway = GATEWAY % "{name: http, port: 80, protocol: HTTP}, {name: https, port: 443, protocol: HTTPS}"
+    secure = {PARENTS: "parentRefs: [{name: llm, sectionName: https}]"}
+    assert ON_ALL == traps(gateway, changes={**secure, **EVERYWHERE})
+    assert ON_ALL == traps(gateway, REDIRECT, changes={**secure, **EVERYWHERE})
