@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import pytest
+
 from tests.unit.test_check_envoy_policies import traps
 
 GATEWAY: Final = """
@@ -25,6 +27,8 @@ TARGETS: Final = """    - {group: gateway.networking.k8s.io, kind: HTTPRoute, na
 EVERYWHERE: Final = {TARGETS: "    - {group: gateway.networking.k8s.io, kind: Gateway, name: llm}\n"}
 # Of the routes on which the router is not to be asked then, and of a listener that our patch does not name.
 ON_ALL: Final = {"buffer-below-body-cap", "upgrade-hangs", "head-limits"}
+POOL: Final = "metadata: {name: llm-short}\nspec:\n"
+SPLIT: Final = {"default-route-not-largest", "pool-without-route"}
 
 
 def test_a_listener_that_redirects_to_https() -> None:
@@ -33,3 +37,20 @@ def test_a_listener_that_redirects_to_https() -> None:
     secure = {PARENTS: "parentRefs: [{name: llm, sectionName: https}]"}
     assert ON_ALL == traps(gateway, changes={**secure, **EVERYWHERE})
     assert ON_ALL == traps(gateway, REDIRECT, changes={**secure, **EVERYWHERE})
+
+
+@pytest.mark.parametrize(
+    ("its", "of_pool", "found"),
+    [
+        ("llm.example.com", "llm.example.com", set()),
+        ("llm.example.com", "*.example.com", set()),
+        ("*.example.com", "*.com", set()),
+        ("*.example.com", "llm.example.com", SPLIT),
+        ("", "llm.example.com", SPLIT),
+    ],
+)
+def test_routes_with_and_without_a_host(its: str, of_pool: str, found: set[str]) -> None:
+    """A route that names no host has the listener's, and one that names more than that has no other, either."""
+    gateway = GATEWAY % f"{{name: http, port: 80, protocol: HTTP, hostname: '{its}'}}"
+    named = {POOL: f"{POOL}  hostnames: ['{of_pool}']\n"}
+    assert found == traps(gateway, changes=named)

@@ -11,7 +11,12 @@ from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
 from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
-from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, listeners_of, named_listeners
+from extproc.gateways.kubernetes.envoy_gateway.listeners import (
+    ANY_HOST,
+    Listener,
+    listeners_of,
+    named_listeners,
+)
 from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
@@ -37,7 +42,6 @@ __all__ = ["bootstrap_of"]
 BUFFER_BYTES: Final = 32 << 10
 WINDOW_BYTES: Final = 64 << 10
 CONNECTION_BYTES: Final = 1 << 20
-ANY_HOST: Final = "*"
 
 
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
@@ -62,7 +66,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     for listener, served in _asking(manifests, rules, patches) or every:
         proxy = proxies.of_gateway(listener.gateway, listener.namespace) or LocatedMap(place)
         filters = http_filters(place, served, _asked(served) or processors, proxy)
-        hosts = _virtual_hosts(served, proxy)
+        hosts = _virtual_hosts(listener, served, proxy)
         # Without rules it cannot be told whose policies these are.
         clients = (
             policies.of_clients(listener.parents(served)) if served else [*manifests.of("ClientTrafficPolicy")]
@@ -135,7 +139,7 @@ def _stripping(client: LocatedMap) -> LocatedMap:
     return made(early.place, name="early", typed_config=config)
 
 
-def _virtual_hosts(rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
+def _virtual_hosts(listener: Listener, rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
     """Return a host for each name, with the routes that name it: the routes of one host serve a request.
 
     Its place is the first HTTPRoute on which a processor is asked.
@@ -144,7 +148,7 @@ def _virtual_hosts(rules: list[Rule], proxy: LocatedMap) -> list[LocatedMap]:
     asked: dict[str, Place] = {}
     first: dict[str, Place] = {}
     for each in rules:
-        for name in texts_of(inner(each.route, "spec"), "hostnames") or [ANY_HOST]:
+        for name in listener.hosts_of(each):
             routes.setdefault(name, []).extend(routes_of(each))
             (asked if each.asked else first).setdefault(name, each.route.place)
     places = first | asked

@@ -14,14 +14,14 @@ from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["Listener", "listeners_of", "named_listeners"]
+__all__ = ["ANY_HOST", "Listener", "listeners_of", "named_listeners"]
 
 # With Envoy Gateway's flag XDSNameSchemeV2.
 _BY_PORT: Final = re.compile(r"(?:tcp|udp|https?)-(\d+)")
 # Where a listener's filters are in Envoy's, by its protocol; its position follows where that is a list.
 _CHAINS: Final = {"HTTP": "default_filter_chain", "HTTPS": "filter_chains"}
 _SAME: Final = "Same"
-_WILDCARD: Final = "*"
+ANY_HOST: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,17 @@ class Listener:
     def serves(self, rule: Rule) -> bool:
         """Return whether a rule of its Gateway is attached to it."""
         gateways = [each for each in rule.parents if each.kind == "Gateway"]
-        hosts = texts_of(inner(rule.route, "spec"), "hostnames")
         return (
             (not gateways or any(agree(each.section, self.section) for each in gateways))
-            and (not hosts or not self.hostname or any(_overlap(each, self.hostname) for each in hosts))
+            and bool(self.hosts_of(rule))
             and (not self.only_own or agree(namespace_said(rule.route), self.namespace))
         )
+
+    def hosts_of(self, rule: Rule) -> list[str]:
+        """Return the names of hosts for which it serves a rule: those that both have, its own if that has none."""
+        own = self.hostname or ANY_HOST
+        said = texts_of(inner(rule.route, "spec"), "hostnames") or [own]
+        return list(dict.fromkeys(filter(None, (_narrower(each, own) for each in said))))
 
     def parents(self, rules: Iterable[Rule]) -> list[Parent]:
         """Return what these rules are attached to at this listener, each once."""
@@ -117,9 +122,12 @@ def listeners_of(
     return [each for each in found if any(map(each.serves, rules))]
 
 
-def _overlap(one: str, other: str) -> bool:
-    """Return whether some host has both names, each of which may begin with a wildcard."""
-    return one == other or any(
-        wide.startswith(_WILDCARD) and name.endswith(wide.removeprefix(_WILDCARD))
-        for wide, name in ((one, other), (other, one))
+def _narrower(one: str, other: str) -> str:
+    """Return the narrower one of two names, "" if no host has both; each may begin with a wildcard."""
+    pairs = ((one, other), (other, one))
+    held = (
+        name
+        for wide, name in pairs
+        if name == wide or (wide.startswith(ANY_HOST) and name.endswith(wide.removeprefix(ANY_HOST)))
     )
+    return next(held, "")
