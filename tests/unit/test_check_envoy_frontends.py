@@ -135,6 +135,12 @@ spec:
     assert found == names_of(API, change=lambda text: text.replace("    - name: long\n", other))
 
 
+def test_a_host_by_its_short_name() -> None:
+    """It is the Service in the VirtualService's namespace, and the patches that name that in full are for it."""
+    full, short = "hosts: [vllm-long.dualpool.svc.cluster.local]", "hosts: [vllm-long]"
+    assert set() == names_of("istio in sidecars", change=lambda text: text.replace(full, short))
+
+
 def test_everything_is_for_gateways_without_the_filter() -> None:
     """Then it is not known what the filter is for, and the routes are checked nevertheless."""
 

@@ -7,13 +7,14 @@ What is for one host of one gateway comes into one virtual host. Source: Istio's
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from extproc.gateways.kubernetes.istio.clusters import full_name
 from extproc.gateways.kubernetes.istio.delegates import Delegates
 from extproc.gateways.kubernetes.istio.frontends import Frontend, Frontends
 from extproc.gateways.kubernetes.istio.http_routes import precedence, routes_of_http_route
 from extproc.gateways.kubernetes.istio.retries import mesh_retries
 from extproc.gateways.kubernetes.istio.scope import workload_of
 from extproc.gateways.kubernetes.istio.virtual_services import routes_of_virtual_service, takes_all
-from extproc.gateways.kubernetes.manifests import Manifests, inner, made, name_of, texts_of
+from extproc.gateways.kubernetes.manifests import Manifests, inner, made, name_of, namespace_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
 __all__ = ["hosts_of"]
@@ -45,7 +46,8 @@ def _of_services(manifests: Manifests) -> Hosts:
         for frontend in frontends.of_virtual_service(service):
             routes = routes_of_virtual_service(service, delegates, frontend, workload, of_mesh)
             for host in texts_of(inner(service, "spec"), "hosts"):
-                found.setdefault((host, frontend), []).append((service, routes))
+                named = full_name(host, namespace_of(service))
+                found.setdefault((named, frontend), []).append((service, routes))
     return found
 
 
