@@ -266,6 +266,16 @@ spec:
             "{route: {timeout: 1s}}",
             {"response-cut"},
         ),
+        *(
+            ("HTTP_ROUTE", f"routeConfiguration: {{vhost: {vhost}}}", "{route: {timeout: 1s}}", found)
+            for vhost, found in (
+                ("{domainName: shop.example.com}", set()),
+                ("{domainName: llm.example.com}", {"response-cut"}),
+                ("{route: {action: REDIRECT}}", set()),
+                ("{route: {action: DIRECT_RESPONSE}}", set()),
+                ("{route: {action: ROUTE, name: long}}", {"response-cut"}),
+            )
+        ),
         (
             "VIRTUAL_HOST",
             "routeConfiguration: {vhost: {name: 'shop.example.com:443'}}",

@@ -67,10 +67,9 @@ def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
     routes = host["routes"]
     patches = [patch for patch in patches if _is_for(patch, host)]
     for patch in _of(patches, "HTTP_ROUTE"):
-        wanted = text_of(inner(patch, "match", "routeConfiguration", "vhost", "route"), "name")
         value = inner(patch, "patch", "value")
         routes = [
-            message_merged(each, value, Route.DESCRIPTOR) if wanted in ("", each.get("name")) else each
+            message_merged(each, value, Route.DESCRIPTOR) if _is_for_route(patch, each) else each
             for each in routes
         ]
     host = made(host.place, **{**host, "routes": routes})
@@ -81,8 +80,15 @@ def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
 
 def _is_for(patch: LocatedMap, host: LocatedMap) -> bool:
     """Return whether a patch applies to a host, or names none; Istio's name of one is its domain with the port."""
-    name = text_of(inner(patch, "match", "routeConfiguration", "vhost"), "name")
-    return not name or name.rpartition(":")[0] in host["domains"]
+    match = inner(patch, "match", "routeConfiguration", "vhost")
+    name, domain = text_of(match, "name"), text_of(match, "domainName")
+    return (not name or name.rpartition(":")[0] in host["domains"]) and domain in ("", *host["domains"])
+
+
+def _is_for_route(patch: LocatedMap, route: LocatedMap) -> bool:
+    match = inner(patch, "match", "routeConfiguration", "vhost", "route")
+    name, action = text_of(match, "name"), text_of(match, "action", "ANY")
+    return name in ("", route.get("name")) and (action == "ANY" or (action == "ROUTE") == ("route" in route))
 
 
 def _clusters(
