@@ -33,9 +33,15 @@ def test_string_matchers(matcher: dict[str, Any], texts: set[str]) -> None:
     assert texts == {text for text in ("a", "ab", "aB", "b", "bb", "c") if string_matches(parsed, text)}
 
 
-def test_an_expression_that_cannot_be_read() -> None:
-    """It matches nothing; others match whole texts."""
-    assert not regex_matches("(?<", "a")
+@pytest.mark.parametrize("pattern", ["(?<", "a{99999999999}", "(" * 9999 + ")" * 9999, "[[:alpha:]]+"])
+@pytest.mark.filterwarnings("error")
+def test_an_expression_that_cannot_be_read(pattern: str) -> None:
+    """It matches nothing, without an error or a warning of Python's."""
+    assert not regex_matches(pattern, "a")
+
+
+def test_an_expression_is_for_a_whole_text() -> None:
+    """What has more in it does not match."""
     assert regex_matches("a+", "aa")
     assert not regex_matches("a", "aa")
 

@@ -1,6 +1,8 @@
 """Evaluation of Envoy's string matchers."""
 
 import re
+import warnings
+from functools import lru_cache
 
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
@@ -10,11 +12,11 @@ __all__ = ["regex_matches", "string_matches"]
 def string_matches(matcher: StringMatcher, text: str) -> bool:
     """Return whether a text matches. A custom matcher cannot be evaluated and counts as no match."""
     kind = matcher.WhichOneof("match_pattern")
-    if kind == "custom":
+    if kind is None or kind == "custom":
         return False
-    pattern: str = matcher.safe_regex.regex if kind == "safe_regex" else getattr(matcher, kind or "exact")
     if kind == "safe_regex":
-        return regex_matches(pattern, text)
+        return regex_matches(matcher.safe_regex.regex, text)
+    pattern: str = getattr(matcher, kind)
     if matcher.ignore_case:
         pattern, text = pattern.lower(), text.lower()
     found = {
@@ -23,12 +25,20 @@ def string_matches(matcher: StringMatcher, text: str) -> bool:
         "suffix": text.endswith(pattern),
         "contains": pattern in text,
     }
-    return kind is not None and found.get(kind, False)
+    return found[kind]
 
 
 def regex_matches(pattern: str, text: str) -> bool:
-    """Return whether all of a text matches. A pattern that Python rejects counts as no match."""
-    try:
-        return re.fullmatch(pattern, text) is not None
-    except re.error:
-        return False
+    """Return whether all of a text matches. A pattern that Python rejects, or reads otherwise, matches nothing."""
+    compiled = _compiled(pattern)
+    return compiled is not None and compiled.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=4096)  # thousands of routes are compared with the same few
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # of [[:alpha:]]: all letters to Envoy, some signs to Python
+        try:
+            return re.compile(pattern)
+        except (re.error, FutureWarning, OverflowError, RecursionError):
+            return None
