@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Final
 
 from extproc.config.schema import Configuration
 from extproc.core.placing.pool import Pool
 
-__all__ = ["NAMESPACE", "Router", "pools_from", "share_a_model"]
+__all__ = ["BUFFERING", "DECIDING", "NAMESPACE", "Router", "pools_from", "share_a_model"]
 
-NAMESPACE = "dualpool"
+NAMESPACE: Final = "dualpool"
 """Namespace of the dynamic metadata that the router sends."""
+DECIDING: Final = 40
+"""Requests at a process besides the responses that it reads to learn from: 20 ms of work at 2,000 a second."""
+BUFFERING: Final = 1_024
+"""Requests at the router in mode BUFFERED, where an upload occupies its place until it has ended."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from functools import cached_property
 from typing import Final
 
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import check_room, listen_settings_of
 from extproc.core.errors import ConfigurationError
 from extproc.core.placing.pool import Pool
-from extproc.gateways.router import Router, pools_from
+from extproc.gateways.router import BUFFERING, DECIDING, Router, pools_from
 
 __all__ = ["Mode", "Numbers"]
 
@@ -22,10 +21,7 @@ CERTAINLY_LONG: Final = 512
 # Assumed for bodies that are routed by their length alone. Half of the budget is for the prompt, half for output.
 BYTES_PER_TOKEN: Final = 4
 LARGEST_BUFFERED: Final = 32 * MIB
-# Requests at the router besides those kept to learn from: 20 ms of work for a process that decides 2,000 a second.
-DECIDING: Final = 40
-# In BUFFERED an upload occupies its place until it has ended; in full duplex a request without a place fails.
-BUFFERING: Final = 1_024
+# In full duplex a request without a place fails.
 NEVER_REACHED: Final = 16_384
 
 
@@ -152,11 +148,10 @@ class Numbers:
         """Whether outlier detection ejects a router that refuses connections."""
         return self.mode is Mode.FULL_DUPLEX or self.workers > 1
 
-    @cached_property
+    @property
     def set_headers(self) -> tuple[str, ...]:
         """The headers that the router sets, and that clients must not."""
-        names = self.configuration.headers
-        return (names.pool, names.estimate, names.reason)
+        return Router(self.configuration).sets
 
     @property
     def read_headers(self) -> tuple[str, ...]:

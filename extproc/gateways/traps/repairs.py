@@ -5,6 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import NUMBER_HEADER, Gateway, Kind, Retry, Route
 from extproc.gateways.router import Router, pools_from
+from extproc.gateways.traps.order import split
 from extproc.gateways.traps.routes import arriving, body_mode, default_routes, pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
@@ -106,9 +107,7 @@ def _is_alone(gateway: Gateway, name: str) -> bool:
 
 def _picker_chooses(gateway: Gateway, route: Route) -> bool:
     """Return whether an endpoint picker follows the router: its choice is final, a retry asks no other picker."""
-    names = [each.name for each in gateway.filters]
-    after = gateway.filters[names.index(gateway.processor.name) + 1 :]
-    return any(each.kind is Kind.PROCESSOR and each.name in route.filters_on for each in after)
+    return any(each.kind is Kind.PROCESSOR and each.name in route.filters_on for each in split(gateway)[1])
 
 
 TRAPS: Final = (

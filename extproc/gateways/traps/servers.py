@@ -4,16 +4,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from extproc.gateways.model import Cluster, Flavour, Gateway
-from extproc.gateways.router import Router
+from extproc.gateways.router import BUFFERING, DECIDING, Router
 from extproc.gateways.traps.routes import pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
-# Requests at the router besides the responses that are kept to learn from: 20 ms of work at 2,000 a second.
-DECIDING: Final = 40
-# In BUFFERED an upload occupies its place until it has ended; in full duplex a request without a place fails.
-BUFFERING: Final = 1_024
+# In full duplex a request without a place fails.
 FULL_DUPLEX: Final = 4_096
 # In STREAMED a request without a place costs nothing, so a low limit is best; in other modes any real limit does.
 FLOOD: Final = 4_096
