@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.cli.token import add_token, bearer_of
+from extproc.cli.workers import number_of_workers
 from extproc.files import read_file, read_from
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     router.add_argument(
         "--router", metavar="URL", help="the admin port of the running router, such as http://127.0.0.1:9090"
     )
-    router.add_argument("--workers", type=int, default=1, help="number of the router's processes (default: 1)")
+    router.add_argument(
+        "--workers", type=number_of_workers, default=1, help="number of the router's processes (default: 1)"
+    )
     add_token(router)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

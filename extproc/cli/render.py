@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extproc.cli.workers import number_of_workers
+
 if TYPE_CHECKING:
     from extproc.config.schema import Configuration
 
@@ -39,7 +41,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=number_of_workers,
         default=1,
         help="envoy: number of the router's processes (`dualpool serve --workers`), each with its own address "
         "(default: 1)",
@@ -59,8 +61,6 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.mode != MODES[0] and options.kind != "envoy":
         raise ConfigurationError(f"--mode: {options.mode} given; {options.kind} has no other than {MODES[0]}")
-    if options.workers < 1:
-        raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
     configuration = load(options.config)
     if configuration.listen.tls is not None and options.kind in TLS:
         raise ConfigurationError(

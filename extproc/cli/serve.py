@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["add"]
+from extproc.cli.workers import number_of_workers
 
-MAX_WORKERS = 256
+__all__ = ["add"]
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,7 +21,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; all settings have defaults")
     parser.add_argument(
-        "--workers", type=_workers, default=1, metavar="N",
+        "--workers", type=number_of_workers, default=1, metavar="N",
         help="number of processes, each a separate endpoint: with its own port, from that of listen.address "
         "upwards, or its own Unix socket (default: 1)",
     )  # fmt: skip
@@ -98,9 +98,3 @@ def _serve(server: _Server, hangups: list[int]) -> None:
     # At its exit the interpreter takes back its handlers, but not this: the exit code stays that of a clean end.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _workers(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: a whole number from 1 to {MAX_WORKERS}")
-    return int(text)

@@ -262,7 +262,6 @@ def test_the_configuration_rendered_for_workers_has_no_trap(mode: Mode, settings
     [
         (["istio", "--workers", "2"], "one port"),
         (["vllm", "--workers", "2"], "one port"),
-        (["envoy", "--workers", "0"], "at least 1"),
         (["istio", "--mode", "full-duplex"], "no other than streamed"),
         (["vllm", "--mode", "buffered"], "no other than streamed"),
         (["istio", "--config", "TLS"], "a DestinationRule with `tls`"),
