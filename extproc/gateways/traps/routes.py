@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Final
 
 from extproc.core.apis import api_of
 from extproc.core.placing.pool import Pool
@@ -19,7 +20,11 @@ __all__ = [
     "may_generate",
     "pool_routes",
     "pools_of",
+    "takes_bodies",
 ]
+
+# Where the pools' servers answer at once to requests without a body, whether or not a route asks for GET.
+WITHOUT_BODIES: Final = ("/health", "/metrics", "/v1/models", "/version")
 
 
 @lru_cache(maxsize=1)  # many traps ask for them, one gateway after the other
@@ -46,8 +51,7 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
         absent = all(match.matches_absent for match in route.headers)
-        arrives = route.allows_method("POST") and not route.path.is_tunnel
-        if route.processor and route.clusters and arrives and (absent or not said):
+        if route.processor and route.clusters and takes_bodies(route, "POST") and (absent or not said):
             yield route
 
 
@@ -85,11 +89,17 @@ def body_mode(route: Route) -> str:
     return route.processor.modes.request_body if route.processor else "NONE"
 
 
+def takes_bodies(route: Route, *methods: str) -> bool:
+    """Return whether a route may get requests with these methods that have a body."""
+    path = route.path
+    return route.allows_method(*methods) and not path.is_tunnel and path.text.rstrip("/") not in WITHOUT_BODIES
+
+
 def may_generate(route: Route) -> bool:
-    """Return whether a route may get requests that the router reads; others (`GET /v1/models`) are short."""
+    """Return whether a route may get requests that the router reads."""
     path = route.path
     other = path.kind == "path" and not path.any_case and api_of("POST", path.text) is None
-    return route.allows_method("POST") and not other
+    return takes_bodies(route, "POST") and not other
 
 
 def is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:

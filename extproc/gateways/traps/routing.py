@@ -16,6 +16,7 @@ from extproc.gateways.traps.routes import (
     may_generate,
     pool_routes,
     pools_of,
+    takes_bodies,
 )
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
@@ -56,7 +57,7 @@ def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
     for host in gateway.hosts:
         for route in host.routes:
             in_pieces = body_mode(route) in {"STREAMED", "FULL_DUPLEX_STREAMED"}
-            sends_bodies = bool(route.clusters) and route.allows_method(*WITH_BODIES)
+            sends_bodies = bool(route.clusters) and takes_bodies(route, *WITH_BODIES)
             whole = route.waits_for_whole_body or route.header(router.sets[0]) is not None
             if in_pieces and sends_bodies and not whole:
                 yield route
