@@ -289,6 +289,9 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert str(path) == result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
 
 
+NO_VALUE = "{'@type': type.googleapis.com/google.protobuf.StringValue}"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -297,6 +300,10 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             "listeners[0].nmae (file.yaml:1): Listener has no field nmae",
         ),
         ("static_resources: {listeners: 3}", "listeners"),
+        (
+            f"{{static_resources: {{}}, bootstrap_extensions: [{{typed_config: {NO_VALUE}}}]}}",
+            "not a value that Envoy accepts: 'value'",
+        ),
         ("static_resources: {}", "no ext_proc filter in file.yaml"),
         ("a: [", "not YAML: line 1"),
         ("a: 1\na: 2", "line 2: a is given twice"),
@@ -325,15 +332,24 @@ def test_unreadable_input_exits_with_2(arguments: list[str], capsys: pytest.Capt
     assert "dualpool check" in capsys.readouterr().err
 
 
-def test_an_unknown_type_is_reported_and_skipped() -> None:
-    """An unknown filter of a control plane does not prevent the rest from being checked."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        "istio.Something",
+        "envoy.extensions.filters.http.buffer.v3.Newer",
+        "envoy.extensions.filters.http.buffer.v3.buffer_pb2.Buffer",
+        "google.protobuf.Newer",
+    ],
+)
+def test_an_unknown_type_is_reported_and_skipped(name: str) -> None:
+    """Neither a control plane's own filter nor a newer type of Envoy's prevents the rest from being checked."""
     document = load("streamed")
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    own = {"name": "own", "typed_config": {"@type": "type.googleapis.com/istio.Something", "x": 1}}
+    own = {"name": "own", "typed_config": {"@type": f"type.googleapis.com/{name}", "x": 1}}
     manager["http_filters"].insert(0, own)
     read_ = read_gateways(read(json.dumps(document), "file.yaml"), Router())
     assert ((), 1) == (find_traps(read_.gateways, Router()).found, len(read_.unchecked))
-    assert "istio.Something is not a known Envoy type" in read_.unchecked[0]
+    assert f"{name} is not a known Envoy type" in read_.unchecked[0]
 
 
 def test_a_gateway_from_standard_input(

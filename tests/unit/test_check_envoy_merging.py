@@ -108,9 +108,10 @@ def test_protocol_options_are_replaced() -> None:
     assert "router-without-http2" in found("CLUSTER", {"cluster": {"name": ROUTER}}, value)
 
 
-def test_settings_of_an_unknown_type_stay() -> None:
+@pytest.mark.parametrize("name", ["a.B", "envoy.extensions.filters.http.buffer.v3.Newer"])
+def test_settings_of_an_unknown_type_stay(name: str) -> None:
     """They cannot be merged without their message."""
-    base = made(Place("file.yaml"), **{"@type": "type.googleapis.com/a.B", "c": 1})
+    base = made(Place("file.yaml"), **{"@type": f"type.googleapis.com/{name}", "c": 1})
     assert base == settings_merged(base, made(Place("file.yaml"), c=2))
 
 

@@ -6,6 +6,7 @@ an empty placeholder and reported, since its content cannot be checked.
 """
 
 import re
+from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Final, TypeVar
@@ -23,7 +24,11 @@ __all__ = ["STRUCTS", "UNKNOWN", "Places", "kind_of", "typed"]
 
 M = TypeVar("M", bound=Message)
 UNKNOWN: Final = "is not a known Envoy type"
-_TYPE: Final = re.compile(r"type\.googleapis\.com/((?:envoy|xds|udpa)(?:\.[a-z0-9_]+)+)\.[A-Z]\w*")
+_TYPE: Final = re.compile(
+    r"type\.googleapis\.com/((?:envoy|xds|udpa|google\.protobuf)(?:\.[a-z0-9_]+)*)\.[A-Z]\w*"
+)
+# Every other message is made of these.
+_LOADED: Final = "google.protobuf"
 _UNKNOWN_FIELD: Final = re.compile(r'Message type "([^"]+)" has no field named "([^"]+)" at "([^"]+)"')
 _OTHER: Final = re.compile(r".*?(?=\n|\.{3,}$|$)")
 _OPAQUE: Final = "type.googleapis.com/google.protobuf.Struct"
@@ -80,6 +85,7 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
     except (
         AttributeError,
+        KeyError,
         OverflowError,
         TypeError,
         ValueError,
@@ -89,8 +95,7 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
 
 def kind_of(values: LocatedMap) -> Descriptor | None:
     """Return the type of a packed message, None if it is not known."""
-    url = str(values.get("@type", ""))
-    return Default().FindMessageTypeByName(url.rpartition("/")[2]) if _import(url) else None
+    return _named(str(values.get("@type", "")))
 
 
 def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
@@ -104,7 +109,7 @@ def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
             if not isinstance(held, dict):
                 raise ConfigurationError(f"{value.place}: the value of {url.rpartition('/')[2]} is not a mapping")
             return _known(LocatedMap(value.place, {**held, "@type": name}), unknown)
-        if url is not None and not _import(url):
+        if url is not None and _named(url) is None:
             unknown.append(f"{value.place}: {url.rpartition('/')[2]} {UNKNOWN}")
             return {"@type": _OPAQUE, "value": {}}
         return {key: _known(item, unknown) for key, item in value.items()}
@@ -113,21 +118,25 @@ def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
     return value
 
 
-def _import(url: str) -> bool:
-    if url.startswith("type.googleapis.com/google.protobuf."):
-        return True
+@lru_cache(maxsize=1024)  # a dump names each of a few types thousands of times
+def _named(url: str) -> Descriptor | None:
+    """Return the type with this URL, None if it is not known: a known package may lack a newer one."""
     found = _TYPE.fullmatch(url)
     if found is None:
-        return False
-    name = found[1]
+        return None
     try:
-        package = import_module(name)
-        for module in iter_modules(package.__path__):
-            if module.name.endswith("_pb2"):
-                import_module(f"{name}.{module.name}")
-    except ImportError:
-        return False
-    return True
+        if not found[1].startswith(_LOADED):
+            _import(found[1])
+        return Default().FindMessageTypeByName(url.rpartition("/")[2])
+    except (ImportError, KeyError):
+        return None
+
+
+def _import(name: str) -> None:
+    package = import_module(name)
+    for module in iter_modules(getattr(package, "__path__", ())):
+        if module.name.endswith("_pb2"):
+            import_module(f"{name}.{module.name}")
 
 
 def _sentence(said: str, values: LocatedMap) -> str:
