@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.descriptor_pool import Default
 
 from extproc.gateways.parsing.newer_fields import NEWER
-from extproc.gateways.parsing.typed import _import
+from extproc.gateways.parsing.typed import _named
 from tests.envoy.harness.descriptors import messages_of
 
 OF_CONFIGURATIONS = re.compile(r"(?:envoy\.(?:config|extensions|type)|xds)\.(?:[a-z0-9_]+\.)*v3\.")
@@ -21,7 +21,7 @@ def known(name: str) -> Any:
     """Return the parser's description of a message, None if it has none."""
     top = TOP.match(name)
     assert top
-    _import(f"type.googleapis.com/{top[0]}")
+    _named(f"type.googleapis.com/{top[0]}")
     try:
         return Default().FindMessageTypeByName(name)
     except KeyError:
