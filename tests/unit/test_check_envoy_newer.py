@@ -33,9 +33,31 @@ def test_a_newer_field_is_no_misspelled_one(name: str) -> None:
     findings = checked(document)
     assert ["fail-closed"] == [each.trap.name for each in findings.found]
     names = ["ExternalProcessor.allow_content_length_header", f"OutlierDetection.{name}"]
-    said = "is a field newer than those that are known here, and so is not checked"
+    said = "is a field newer than those that are known here, or has such a value, and so is not checked"
     assert [f"file.yaml: {each} {said}" for each in names] == list(findings.unchecked)
     assert () == checked(dump_of(document, (1, 40))).unchecked
+
+
+def with_policy(given: str) -> Document:
+    """Return a configuration whose long pool asks for TLS with this policy, too."""
+    document = load("streamed")
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    tls = {"@type": kind, "common_tls_context": {"tls_params": {"compliance_policies": ["FIPS_202205", given]}}}
+    cluster(document, "pool_long")["transport_socket"] = {"name": "tls", "typed_config": tls}
+    return document
+
+
+@pytest.mark.parametrize("given", ["CNSA1_202603", "cnsa2_202603"])
+def test_a_newer_value_is_no_misspelled_one(given: str) -> None:
+    """The field that has it is named as not checked."""
+    (said,) = checked(with_policy(given)).unchecked
+    assert "TlsParameters.compliance_policies is a field newer" in said
+
+
+def test_a_misspelled_value_is_still_an_error() -> None:
+    """Only Envoy's own values are let through."""
+    with pytest.raises(ConfigurationError, match="CNSA3"):
+        checked(with_policy("CNSA3_202603"))
 
 
 def test_a_misspelled_field_is_still_an_error() -> None:

@@ -1,6 +1,6 @@
-"""Fields that Envoy 1.40 has and the messages with which its configuration is parsed (xds-protos) do not.
+"""Fields and values of Envoy 1.40 that the messages with which it is parsed (xds-protos) do not have.
 
-A configuration with one of them is right, but what the field does is not checked. A test compares this table with
+A configuration with one of them is right, but what the field does is not checked. Tests compare this table with
 the installed Envoy.
 """
 
@@ -10,8 +10,10 @@ from typing import Final
 
 __all__ = ["NEWER"]
 
-# A message and its fields in a line, which continues where the next one is indented.
+# A message and its fields in a line, which continues where the next one is indented. A field with an enum's value,
+# in lower case, is newer only where it has that.
 _FIELDS: Final = """
+envoy.config.accesslog.v3.LogTypeFilter types=tcpconnectionstart
 envoy.config.bootstrap.v3.Bootstrap enable_worker_cpu_affinity
 envoy.config.bootstrap.v3.MemoryAllocatorManager soft_memory_limit_bytes max_per_cpu_cache_size_bytes
   max_unfreed_memory_bytes
@@ -19,6 +21,8 @@ envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget budget_interval
 envoy.config.cluster.v3.Cluster stats_matcher per_connection_buffer_high_watermark_timeout queuing_policies
 envoy.config.cluster.v3.Cluster.PreconnectPolicy preconnect_enabled_metadata
 envoy.config.cluster.v3.OutlierDetection detect_degraded_hosts
+envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig first_address_family_version=pipe
+  first_address_family_version=internal
 envoy.config.core.v3.BindConfig validate_network_namespaces
 envoy.config.core.v3.HealthCheck name
 envoy.config.core.v3.HealthCheck.HttpHealthCheck use_alpn_protocol
@@ -43,6 +47,7 @@ envoy.config.route.v3.RateLimit x_ratelimit_option
 envoy.config.route.v3.RateLimit.Action remote_address_match
 envoy.config.route.v3.RateLimit.Action.GenericKey default_value
 envoy.config.route.v3.RateLimit.Action.HeaderValueMatch default_value
+envoy.config.route.v3.RateLimit.Action.MetaData source=cluster_entry source=cluster_locality_entry
 envoy.config.route.v3.RateLimit.Action.QueryParameterValueMatch default_value
 envoy.config.route.v3.RateLimit.HitsAddend is_negative_hits
 envoy.config.route.v3.RateLimit.Override rate_limit
@@ -101,8 +106,9 @@ envoy.extensions.filters.http.lua.v3.Lua filter_context package_paths package_cp
 envoy.extensions.filters.http.lua.v3.LuaPerRoute package_paths package_cpaths shared_vm_id
 envoy.extensions.filters.http.mcp.v3.Mcp request_storage_mode propagate_trace_context propagate_baggage
   reject_duplicate_keys attribute_source early_terminate_when_routable max_supported_protocol_version
+  traffic_mode=noop
 envoy.extensions.filters.http.mcp.v3.McpOverride clear_route_cache parser_config request_storage_mode
-  reject_duplicate_keys
+  reject_duplicate_keys traffic_mode=noop
 envoy.extensions.filters.http.mcp.v3.ParserConfig group_metadata_key
 envoy.extensions.filters.http.mcp.v3.ParserConfig.MethodConfig group
 envoy.extensions.filters.http.mcp_router.v3.McpRouter session_identity lazy_initialization
@@ -111,6 +117,7 @@ envoy.extensions.filters.http.oauth2.v3.CookieConfig partitioned
 envoy.extensions.filters.http.oauth2.v3.OAuth2Config post_logout_redirect_uri forward_id_token
   allow_failed_matcher original_request_uri allowed_redirect_domains
   use_access_token_expiry_for_id_token_cookie private_key_jwt_config token_cookie_chunking
+  auth_type=tls_client_auth auth_type=private_key_jwt
 envoy.extensions.filters.http.proto_api_scrubber.v3.MessageRestrictions field_restrictions
 envoy.extensions.filters.http.proto_api_scrubber.v3.ProtoApiScrubberConfig scrub_unknown_fields
 envoy.extensions.filters.http.ratelimit.v3.RateLimit metadata_namespace enable_retry_after_header
@@ -130,6 +137,8 @@ envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManage
   no_context_propagation
 envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy max_bson_depth
 envoy.extensions.filters.network.redis_proxy.v3.RedisProxy protocol_version
+envoy.extensions.filters.network.redis_proxy.v3.RedisProxy.ConnPoolSettings read_policy=local_zone_affinity
+  read_policy=local_zone_affinity_replicas_and_primary
 envoy.extensions.filters.network.reverse_tunnel.v3.ReverseTunnel required_cluster_name use_http_upgrade
   skip_rebalancing jwt_validator enable_connection_limit handshake_timeout
 envoy.extensions.filters.network.reverse_tunnel.v3.Validation tenant_id_format
@@ -146,6 +155,7 @@ envoy.extensions.http.custom_response.local_response_policy.v3.LocalResponsePoli
   preserve_response_code_details response_code_details
 envoy.extensions.http.injected_credentials.generic.v3.Generic header_value_prefix
 envoy.extensions.http.injected_credentials.oauth2.v3.OAuth2 endpoint_params
+envoy.extensions.http.injected_credentials.oauth2.v3.OAuth2.ClientCredentials auth_type=tls_client_auth
 envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin
   oob_reporting_config
 envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost selected_host_key
@@ -161,6 +171,8 @@ envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport enable_resump
 envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext suppress_client_ca_list
 envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain workload_trust_domain
 envoy.extensions.transport_sockets.tls.v3.TlsCertificate tls_params
+envoy.extensions.transport_sockets.tls.v3.TlsParameters compliance_policies=cnsa1_202603
+  compliance_policies=cnsa2_202603
 envoy.extensions.wasm.v3.VmConfig capability_restriction_config
 envoy.type.matcher.v3.AddressMatcher invert_match
 envoy.type.metadata.v3.MetadataKey.PathSegment index

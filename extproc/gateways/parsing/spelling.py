@@ -2,11 +2,12 @@
 
 Enum values in lower case (`lb_policy: round_robin`, as many examples have it), booleans as strings (`yes`,
 `"true"`, as templates write them), durations and wrapped values as mappings (`{seconds: 1}`, `{value: 96}`).
-Whatever is wrong stays as it is, for the parser to report. Fields that are newer than the parser's messages are
-left out.
+Whatever is wrong stays as it is, for the parser to report. Fields that are newer than the parser's messages, or
+have a newer value, are left out.
 """
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final
 
@@ -68,7 +69,7 @@ def _known(values: dict[str, Any], kind: str, newer: set[str]) -> dict[str, Any]
     later = NEWER.get(kind)
     if later is None:
         return values
-    left_out = [name for name in values if snake_case(name) in later]
+    left_out = [name for name, value in values.items() if _is_newer(snake_case(name), value, later)]
     kept = {name: value for name, value in values.items() if name not in left_out}
     if kind == _MATCH and left_out == ["cookies"]:
         cookies = {"filter": "cookies", "path": [{"key": str(values["cookies"])}]}
@@ -76,6 +77,12 @@ def _known(values: dict[str, Any], kind: str, newer: set[str]) -> dict[str, Any]
         return kept | {others[0]: [*kept.get(others[0], []), cookies]}
     newer.update(f"{kind.rpartition('.')[2]}.{name}" for name in left_out)
     return kept
+
+
+def _is_newer(name: str, value: Any, later: Collection[str]) -> bool:  # noqa: ANN401
+    """Return whether a field is newer, or one of the values that it has."""
+    given = value if isinstance(value, list) else [value]
+    return name in later or any(f"{name}={each}".lower() in later for each in given)
 
 
 def _any(values: dict[str, Any], newer: set[str]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
     newer: set[str] = set()
     spelled = respelled(known, kind, newer)
     if not lenient:
-        said = "is a field newer than those that are known here, and so is not checked"
+        said = "is a field newer than those that are known here, or has such a value, and so is not checked"
         unknown += [f"{values.place.source}: {name} {said}" for name in sorted(newer)]
     try:
         return ParseDict(spelled, message, ignore_unknown_fields=lenient)

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.internal.decoder import _DecodeVarint  # type: ignore[attr-defined]
 
-__all__ = ["messages_of"]
+__all__ = ["enums_of", "messages_of"]
 
 # The first field of a FileDescriptorProto, its name, and the tag of the second one, its package.
 _START = re.compile(rb"\n([\x08-\x7f])((?:envoy|xds|udpa)/[a-z0-9_/.]+\.proto)\x12")
@@ -20,15 +20,24 @@ _SYNTAX = 12
 
 def messages_of(program: Path) -> dict[str, Any]:
     """Return the descriptions of all messages by their full names."""
-    found: dict[str, Any] = {}
+    return {
+        name: each
+        for described in _files(program)
+        for name, each in _named(described.package, described.message_type)
+    }
+
+
+def enums_of(program: Path) -> dict[str, Any]:
+    """Return the descriptions of all enums by their full names."""
+    holders = [(each.package, each) for each in _files(program)] + [*messages_of(program).items()]
+    return {f"{name}.{each.name}": each for name, holder in holders for each in holder.enum_type}
+
+
+def _files(program: Path) -> Iterator[FileDescriptorProto]:
     with program.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for start in _START.finditer(data):
             if start[1][0] == len(start[2]):
-                described = FileDescriptorProto.FromString(
-                    _message(data[start.start() : start.start() + _LONGEST])
-                )
-                found |= dict(_named(described.package, described.message_type))
-    return found
+                yield FileDescriptorProto.FromString(_message(data[start.start() : start.start() + _LONGEST]))
 
 
 def _named(package: str, messages: Iterable[Any]) -> Iterator[tuple[str, Any]]:
