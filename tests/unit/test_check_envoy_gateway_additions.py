@@ -57,3 +57,18 @@ def test_compressors(field: str, target: str, order: str, found: bool) -> None: 
     """A policy's compressors come after the router's filter, unless an EnvoyProxy says otherwise."""
     policy = traffic(target, f"{field}: [{{type: Brotli}}, {{type: Gzip, gzip: {{}}}}]")
     assert found == (AFTER in traps(policy, *proxied(order), first=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ("compressor: [{type: Gzip}]", False),
+        ("compressor: [{type: Gzip, brotli: {}}]", False),
+        ("compressor: [{type: Gzip, gzip: }]", False),
+        ("compressor: [{type: Gzip}]\n  compression: [{type: Gzip}]", False),
+        ("compressor: []\n  compression: [{type: Gzip}]", True),
+    ],
+)
+def test_compressors_without_settings(settings: str, found: bool) -> None:  # noqa: FBT001
+    """Envoy Gateway leaves them out, and what the older field says besides; that one needs no settings."""
+    assert found == (AFTER in traps(traffic(SHORT, settings), first=True))

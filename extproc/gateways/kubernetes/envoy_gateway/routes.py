@@ -62,8 +62,6 @@ PATHS: Final = (EXACT, REGEX, PREFIX)
 BUFFER_FILTER: Final = "envoy.filters.http.buffer"
 RATE_LIMITER: Final = "envoy.filters.http.ratelimit"
 COMPRESSOR_FILTER: Final = "envoy.filters.http.compressor"
-# The fields of a BackendTrafficPolicy that ask for it: the first is the older name of the other.
-COMPRESSIONS: Final = ("compression", "compressor")
 
 
 Ranked = tuple[tuple[int, ...], LocatedMap]
@@ -125,8 +123,13 @@ def buffer_limit(rule: Rule) -> int | None:
 
 
 def compressions(rule: Rule) -> dict[str, LocatedMap]:
-    """Return how a rule's policy compresses responses, each under the name of its filter."""
-    given = [each for field in COMPRESSIONS for each in items_of(rule.traffic, field)]
+    """Return how a rule's policy compresses responses, each under the name of its filter.
+
+    Of `compressor` only the types with settings, as in `{type: Gzip, gzip: {}}`; `compression` is its older name.
+    """
+    newer = items_of(rule.traffic, "compressor")
+    given = [each for each in newer if text_of(each, "type").lower() in each]
+    given = given if newer else items_of(rule.traffic, "compression")
     return {f"{COMPRESSOR_FILTER}.{text_of(each, 'type').lower()}": each for each in given}
 
 
