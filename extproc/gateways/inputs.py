@@ -15,7 +15,7 @@ from extproc.gateways.kubernetes.grants import ungranted
 from extproc.gateways.kubernetes.istio import bootstrap as istio
 from extproc.gateways.kubernetes.istio import patches as istio_patches
 from extproc.gateways.kubernetes.istio.authorization import refusing_policies
-from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of
+from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of
 from extproc.gateways.model import Flavour, Gateway
 from extproc.gateways.parsing.sources import LocatedList, LocatedMap, read
 from extproc.gateways.parsing.typed import UNKNOWN
@@ -31,6 +31,8 @@ FILE: Final = "resources"
 # Those that insert the router's filter.
 ASKING: Final = ("EnvoyFilter", "EnvoyExtensionPolicy", "EnvoyPatchPolicy")
 ROUTES: Final = ("HTTPRoute", "VirtualService")
+# Envoy AI Gateway makes HTTPRoutes of them.
+OTHER_ROUTES: Final = "AIGatewayRoute"
 _TYPE: Final = "type.googleapis.com/envoy.config."
 
 
@@ -59,6 +61,9 @@ def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
         place = next(manifests.of(*ASKING)).place
         said = "no routes (HTTPRoutes, or VirtualServices of Istio) are in the input, and so are not checked"
         unchecked.append(f"{place}: {said}")
+    for each in manifests.of(OTHER_ROUTES):
+        said = f'the {OTHER_ROUTES} "{name_of(each)}" is not read, and so its routes are not checked'
+        unchecked.append(f"{each.place}: {said}")
     held, unread = _held(manifests)
     unchecked += unread
     for resources, flavour in [*_plain([*documents, *held]), *_translated(manifests)]:
