@@ -9,7 +9,8 @@ from extproc.gateways.inputs import read_gateways
 from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
 from extproc.gateways.kubernetes.envoy_gateway.processors import processors_of
 from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
-from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rules
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import LocatedMap, Place, read
 from extproc.gateways.router import Router
@@ -219,7 +220,7 @@ def test_protocols_to_which_requests_may_switch(settings: str, protocols: list[s
     route = f"kind: HTTPRoute\nmetadata: {{name: llm}}\nspec: {{parentRefs: [{{name: llm}}], rules: {to}}}"
     policy = traffic("kind: HTTPRoute, name: llm", settings)
     manifests = Manifests(tuple(each for text in (route, policy) for each in read(text, "file.yaml")))
-    found = [made for rule in rules_of(manifests, []) for _, made in routes_of(rule)]
+    found = [made for rule in Rules(manifests, []).all for _, made in routes_of(rule)]
     assert [protocols] == [[each["upgrade_type"] for each in made["route"]["upgrade_configs"]] for made in found]
 
 

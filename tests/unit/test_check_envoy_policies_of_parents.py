@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from extproc.gateways.kubernetes.envoy_gateway.routes import rules_of
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rules
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
 from tests.unit.test_check_envoy_policies import (
@@ -121,7 +121,7 @@ spec: {parentRefs: [%s], rules: [{}, {}]}
         route % (", namespace: web", "{name: llm}, {name: llm, namespace: web}, {name: b}"),
     ]
     objects = tuple(each for text in routes for each in read(text, "file.yaml"))
-    names = [rule.cluster for rule in rules_of(Manifests(objects), [])]
+    names = [rule.cluster for rule in Rules(Manifests(objects), []).all]
     of_web = ["web/llm/web/a/0", "web/llm/web/a/1", "web/b/web/a/0", "web/b/web/a/1"]
     assert ["a/0", "a/1", "shop/a/0", "shop/a/1", *of_web] == names
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import routes_of
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rules
 from extproc.gateways.kubernetes.istio.routes import hosts_of
 from extproc.gateways.kubernetes.manifests import Manifests
 from extproc.gateways.parsing.sources import read
@@ -31,7 +32,7 @@ def of_istio(manifests: Manifests) -> list[Any]:
 
 def of_envoy_gateway(manifests: Manifests) -> list[Any]:
     """Return the matches as Envoy Gateway orders them."""
-    routes = (each for rule in rules_of(manifests, []) for each in routes_of(rule))
+    routes = (each for rule in Rules(manifests, []).all for each in routes_of(rule))
     return [route["match"] for _, route in sorted(routes, key=itemgetter(0))]
 
 

@@ -6,7 +6,8 @@ Source: `wasm.go`, `dynamicmodule.go` and `compressor.go` in Envoy Gateway's `in
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from extproc.gateways.kubernetes.envoy_gateway.routes import Rule, compressions
+from extproc.gateways.kubernetes.envoy_gateway.routes import compressions
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rule
 from extproc.gateways.kubernetes.manifests import items_of, made, text_of
 from extproc.gateways.kubernetes.type_names import COMPRESSOR, DYNAMIC_MODULE, WASM
 from extproc.gateways.parsing.sources import LocatedMap

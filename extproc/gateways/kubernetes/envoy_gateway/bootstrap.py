@@ -21,7 +21,8 @@ from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
 from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
-from extproc.gateways.kubernetes.envoy_gateway.routes import Ranked, Rule, routes_of, rules_of
+from extproc.gateways.kubernetes.envoy_gateway.routes import Ranked, routes_of
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rule, Rules
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
@@ -51,18 +52,18 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     """
     place = next(manifests.of("EnvoyExtensionPolicy", "EnvoyPatchPolicy")).place
     processors, patches = processors_of(manifests), Patches(manifests)
-    rules = rules_of(manifests, processors)
+    rules = Rules(manifests, processors)
     backends = backends_of(manifests)
     clusters = [
         *map(cluster_of, processors),
         *(
             pool_cluster(each.cluster, each.given, namespace_said(each.route), each.traffic, backends)
-            for each in rules
+            for each in rules.all
         ),
     ]
     policies, proxies = Policies(manifests, "ClientTrafficPolicy"), Proxies(manifests)
     listeners = []
-    every = [(Listener("", ""), rules)] if processors or not rules else []
+    every = [(Listener("", ""), rules.all)] if processors or not rules.all else []
     for listener, served in _asking(manifests, rules, patches) or every:
         proxy = proxies.of_gateway(listener.gateway, listener.namespace) or LocatedMap(place)
         filters = http_filters(place, served, _asked(served) or processors, proxy)
@@ -76,10 +77,10 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     return made(place, static_resources=made(place, listeners=listeners, clusters=[*clusters, *patches.clusters]))
 
 
-def _asking(manifests: Manifests, rules: list[Rule], patches: Patches) -> list[tuple[Listener, list[Rule]]]:
+def _asking(manifests: Manifests, rules: Rules, patches: Patches) -> list[tuple[Listener, list[Rule]]]:
     """Return the listeners on which a processor is asked, each with the rules that it serves."""
     named, found = named_listeners(manifests), []
-    for of_gateway in _by_gateway(rules):
+    for of_gateway in _by_gateway(rules.all):
         for listener in listeners_of(of_gateway[0].gateway, of_gateway, named, patches.names):
             served = [each for each in of_gateway if listener.serves(each)]
             if any(each.asked for each in served) or patches.insert_processor_into(listener):

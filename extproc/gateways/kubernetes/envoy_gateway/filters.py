@@ -12,10 +12,10 @@ from extproc.gateways.kubernetes.envoy_gateway.routes import (
     BUFFER_FILTER,
     COMPRESSOR_FILTER,
     RATE_LIMITER,
-    Rule,
     buffer_limit,
     has_global_limit,
 )
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rule
 from extproc.gateways.kubernetes.envoy_gateway.security import AUTHORIZATION, GUARDS, guards_of
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, made, text_of
 from extproc.gateways.kubernetes.type_names import BUFFER, RATE_LIMIT, ROUTER

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.policies import OTHER_SECTION, Name, Parent
-from extproc.gateways.kubernetes.envoy_gateway.routes import Rule
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rule
 from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace_said
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap

@@ -4,17 +4,13 @@ Source: Envoy Gateway's `internal/gatewayapi/route.go` and `xds/translator/route
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
-from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Parent, Policies
-from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, asked_of, by_entry
+from extproc.gateways.kubernetes.envoy_gateway.rules import Rule
 from extproc.gateways.kubernetes.envoy_gateway.security import names_of
-from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said, oldest_first
 from extproc.gateways.kubernetes.gateway_api import EXACT, PREFIX, REGEX, matches_of, path_of
 from extproc.gateways.kubernetes.header_changes import changes_of_filters
 from extproc.gateways.kubernetes.manifests import (
-    Manifests,
     bytes_of,
     inner,
     items_of,
@@ -42,12 +38,10 @@ __all__ = [
     "COMPRESSOR_FILTER",
     "RATE_LIMITER",
     "Ranked",
-    "Rule",
     "buffer_limit",
     "compressions",
     "has_global_limit",
     "routes_of",
-    "rules_of",
 ]
 
 # Defaults of Envoy Gateway 1.9.
@@ -66,49 +60,6 @@ COMPRESSOR_FILTER: Final = "envoy.filters.http.compressor"
 
 Ranked = tuple[tuple[int, ...], LocatedMap]
 """A route behind the key by which the routes of a host are sorted."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rule:
-    """A rule of an HTTPRoute at a Gateway, with the policies in force there, and the processors of one of them."""
-
-    route: LocatedMap
-    gateway: Name
-    cluster: str
-    given: LocatedMap
-    parents: list[Parent]
-    traffic: LocatedMap
-    security: LocatedMap
-    extensions: LocatedMap
-    asked: list[ExtProc]
-
-
-def rules_of(manifests: Manifests, processors: list[ExtProc]) -> list[Rule]:
-    """Return the rules of all HTTPRoutes, at each Gateway that they are attached to."""
-    policies = Policies(manifests, "BackendTrafficPolicy", "SecurityPolicy", "EnvoyExtensionPolicy")
-    entries = by_entry(processors)
-    return [
-        Rule(
-            route=route,
-            gateway=gateway,
-            cluster=_cluster(route, at, gateway if len(gateways) > 1 else ("", "")),
-            given=rule,
-            parents=parents,
-            traffic=policies.in_force("BackendTrafficPolicy", route, rule, parents),
-            security=policies.in_force("SecurityPolicy", route, rule, parents),
-            extensions=extensions,
-            asked=asked_of(extensions, entries),
-        )
-        for route in oldest_first(manifests.of("HTTPRoute"))
-        for gateways in [policies.gateways_of(route)]
-        for gateway, parents in gateways.items()
-        for at, rule in enumerate(items_of(inner(route, "spec"), "rules"))
-        for extensions in [policies.in_force("EnvoyExtensionPolicy", route, rule, parents)]
-    ]
-
-
-def _cluster(route: LocatedMap, at: int, gateway: Name) -> str:
-    return "/".join(filter(None, (*gateway[::-1], namespace_said(route), name_of(route), str(at))))
 
 
 def has_global_limit(rule: Rule) -> bool:
