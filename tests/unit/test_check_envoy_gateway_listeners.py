@@ -20,6 +20,14 @@ spec:
   parentRefs: [{name: llm, sectionName: http}]
   rules: [{filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]}]
 """
+GUARD: Final = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: guard}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: llm, sectionName: %s}]
+  extProc: [{backendRefs: [{name: guard, port: 9000}], processingMode: {request: {}}}]
+"""
 PARENTS: Final = "parentRefs: [{name: llm}]"
 TARGETS: Final = """    - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm}
     - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: llm-short}
@@ -54,3 +62,10 @@ def test_routes_with_and_without_a_host(its: str, of_pool: str, found: set[str])
     gateway = GATEWAY % f"{{name: http, port: 80, protocol: HTTP, hostname: '{its}'}}"
     named = {POOL: f"{POOL}  hostnames: ['{of_pool}']\n"}
     assert found == traps(gateway, changes=named)
+
+
+@pytest.mark.parametrize(("section", "found"), [("https", ON_ALL - {"head-limits"}), ("other", ON_ALL)])
+def test_a_policy_of_one_listener(section: str, found: set[str]) -> None:
+    """It replaces the Gateway's there alone: the router is asked at the other one, whose routes are the same."""
+    gateway = GATEWAY % "{name: http, port: 80, protocol: HTTP}, {name: https, port: 443, protocol: HTTPS}"
+    assert found == traps(gateway, GUARD % section, changes=EVERYWHERE)

@@ -82,10 +82,16 @@ def _asking(manifests: Manifests, rules: Rules, patches: Patches) -> list[tuple[
     named, found = named_listeners(manifests), []
     for of_gateway in _by_gateway(rules.all):
         for listener in listeners_of(of_gateway[0].gateway, of_gateway, named, patches.names):
-            served = [each for each in of_gateway if listener.serves(each)]
+            served = [_at(listener, each, rules) for each in of_gateway if listener.serves(each)]
             if any(each.asked for each in served) or patches.insert_processor_into(listener):
                 found.append((listener, served))
     return found
+
+
+def _at(listener: Listener, rule: Rule, rules: Rules) -> Rule:
+    """Return a rule as it is at a listener; at one that only patches name, policies of others may be in force."""
+    own = listener.parents([rule]) if listener.port else []
+    return rules.at(rule, own or rule.parents)
 
 
 def _by_gateway(rules: list[Rule]) -> list[list[Rule]]:

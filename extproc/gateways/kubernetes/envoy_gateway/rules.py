@@ -1,4 +1,4 @@
-"""The rules of HTTPRoutes at Gateways, with the policies that are in force on them."""
+"""The rules of HTTPRoutes at Gateways and their listeners, with the policies that are in force there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +34,12 @@ class Rules:
         self._policies = Policies(manifests, "BackendTrafficPolicy", "SecurityPolicy", "EnvoyExtensionPolicy")
         self._entries = by_entry(processors)
         self.all = [each for route in oldest_first(manifests.of("HTTPRoute")) for each in self._of_route(route)]
+
+    def at(self, rule: Rule, parents: list[Parent]) -> Rule:
+        """Return a rule as it is at some of its parents: a listener's policy is not in force at another one."""
+        if parents == rule.parents:
+            return rule
+        return self._made(rule.route, rule.gateway, rule.cluster, rule.given, parents)
 
     def _of_route(self, route: LocatedMap) -> Iterator[Rule]:
         gateways = self._policies.gateways_of(route)
