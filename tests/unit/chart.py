@@ -71,11 +71,11 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @cache
 def rendered(
-    *settings: str, namespace: str = "dualpool", chart: Path = CHART
+    *settings: str, release: str = "dualpool", namespace: str = "dualpool", chart: Path = CHART
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the manifests that the chart renders with these values, by kind and name."""
     sets = [word for setting in settings for word in ("--set", setting)]
-    ran = helm("template", "dualpool", chart, "-n", namespace, "--kube-version", KUBERNETES, *sets)
+    ran = helm("template", release, chart, "-n", namespace, "--kube-version", KUBERNETES, *sets)
     assert 0 == ran.returncode, ran.stderr
     found = [document for document in YAML(typ="safe", pure=True).load_all(ran.stdout) if document]
     return {(each["kind"], each["metadata"]["name"]): each for each in found}

@@ -110,11 +110,19 @@ def test_a_provider_takes_other_names(name: str) -> None:
     assert '"namespace": "dualpool"' not in text
 
 
-def test_callers_with_sidecars_reach_the_router() -> None:
-    """The network policy admits the namespace whose sidecars call the router, in addition to those of gateways."""
-    made = rendered(*provider("istio, sidecars"))["NetworkPolicy", "dualpool"]["spec"]["ingress"][0]["from"]
+@pytest.mark.parametrize(
+    ("settings", "namespace"),
+    [
+        (provider("istio, sidecars"), "callers"),
+        (("provider.name=istio", "provider.gateway.namespace=istio-ingress"), "istio-ingress"),
+    ],
+    ids=["sidecars", "a gateway elsewhere"],
+)
+def test_whoever_asks_the_router_reaches_it(settings: tuple[str, ...], namespace: str) -> None:
+    """The network policy admits the namespace of the proxies that the provider's filter is for, besides the usual."""
+    made = rendered(*settings)["NetworkPolicy", "dualpool"]["spec"]["ingress"][0]["from"]
     (expression,) = made[0]["namespaceSelector"]["matchExpressions"]
-    assert {"callers", "istio-system", "dualpool"} <= set(expression["values"])
+    assert {namespace, "istio-system", "dualpool"} <= set(expression["values"])
 
 
 def test_plain_manifests_are_the_charts_defaults() -> None:
