@@ -111,6 +111,25 @@ def test_a_provider_takes_other_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "proxies", "namespace"),
+    [
+        (("provider.name=istio", "provider.gateway.namespace=mesh"), "mesh", "istio-system"),
+        ((*provider("istio, sidecars"), "provider.istio.sidecar.namespace=mesh"), "mesh", "callers"),
+        (("provider.name=istio", "provider.gateway.namespace=dualpool"), "dualpool", "inference"),
+    ],
+)
+def test_a_new_name_may_be_an_old_one(settings: tuple[str, ...], proxies: str, namespace: str) -> None:
+    """A release in a namespace that the files name for something else stays there, and so does its filter."""
+    made = rendered(*settings, "provider.pools.short=vllm-long", "provider.pools.long=big", namespace=namespace)
+    placed = {kind: each["metadata"].get("namespace") for (kind, _), each in made.items()}
+    assert (proxies, namespace, namespace) == tuple(
+        placed[kind] for kind in ("EnvoyFilter", "VirtualService", "DestinationRule")
+    )
+    route = made["VirtualService", "llm"]["spec"]["http"][1]
+    assert f"vllm-long.{namespace}.svc.cluster.local" == route["route"][0]["destination"]["host"]
+
+
+@pytest.mark.parametrize(
     ("settings", "namespace"),
     [
         (provider("istio, sidecars"), "callers"),
@@ -119,7 +138,7 @@ def test_a_provider_takes_other_names(name: str) -> None:
     ids=["sidecars", "a gateway elsewhere"],
 )
 def test_whoever_asks_the_router_reaches_it(settings: tuple[str, ...], namespace: str) -> None:
-    """The network policy admits the namespace of the proxies that the provider's filter is for, besides the usual."""
+    """The network policy admits the namespace of the proxies that are to ask the router, besides the others."""
     made = rendered(*settings)["NetworkPolicy", "dualpool"]["spec"]["ingress"][0]["from"]
     (expression,) = made[0]["namespaceSelector"]["matchExpressions"]
     assert {namespace, "istio-system", "dualpool"} <= set(expression["values"])

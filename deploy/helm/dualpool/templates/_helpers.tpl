@@ -47,37 +47,50 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* One of the tested files for a gateway, with the names of this release. */}}
+{{/*
+One of the tested files for a gateway, with the names of this release. Every name of the file becomes a mark before the
+first new one is filled in, since a new name may contain another old one.
+*/}}
 {{- define "dualpool.provided" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values.provider -}}
+{{- $sidecar := $values.istio.sidecar -}}
 {{- $ns := $root.Release.Namespace -}}
 {{- $name := include "dualpool.fullname" $root -}}
-{{- $text := $root.Files.Get .file -}}
 {{- $headers := $root.Values.config.headers | default dict -}}
-{{- $text = $text | replace "dualpool.dualpool.svc" (printf "%s.%s.svc" $name $ns) -}}
-{{- $text = $text | replace ".dualpool.svc" (printf ".%s.svc" $ns) -}}
-{{- $text = $text | replace "namespace: dualpool" (printf "namespace: %s" $ns) -}}
-{{- $text = $text | replace "name: dualpool/llm/" (printf "name: %s/%s/" $ns $values.gateway.name) -}}
-{{- $text = $text | replace "metadata: {name: dualpool" (printf "metadata: {name: %s" $name) -}}
-{{- $text = $text | replace "metadata:\n  name: dualpool\n" (printf "metadata:\n  name: %s\n" $name) -}}
-{{- $text = $text | replace "{name: dualpool, port: 9002}" (printf "{name: %s, port: 9002}" $name) -}}
-{{- $text = $text | replace "namespace: istio-system" (printf "namespace: %s" $values.gateway.namespace) -}}
-{{- $text = $text | replace "{istio: ingressgateway}" ($values.gateway.selector | toJson) -}}
-{{- with $values.istio.sidecar -}}
-{{- $text = $text | replace "namespace: callers" (printf "namespace: %s" .namespace) | replace "{llm: caller}" (.selector | toJson) -}}
-{{- end -}}
-{{- $text = $text | replace "parentRefs: [{name: llm}]" (printf "parentRefs: [{name: %s}]" $values.gateway.name) -}}
-{{- $text = $text | replace "kind: Gateway, name: llm}" (printf "kind: Gateway, name: %s}" $values.gateway.name) -}}
-{{- $text = $text | replace "gateways: [llm]" (printf "gateways: [%s]" $values.gateway.name) -}}
-{{- $text = $text | replace "gateway-name: llm}" (printf "gateway-name: %s}" $values.gateway.name) -}}
-{{- $text = $text | replace "llm.example.com" $values.host -}}
-{{- $text = $text | replace "vllm-short" $values.pools.short | replace "vllm-long" $values.pools.long -}}
+{{- $gateway := quote $values.gateway.name -}}
+{{- $names := list
+  (list "dualpool.dualpool.svc" (printf "%s.%s.svc" $name $ns))
+  (list ".dualpool.svc" (printf ".%s.svc" $ns))
+  (list "namespace: dualpool" (printf "namespace: %q" $ns))
+  (list "name: dualpool/llm/" (printf "name: %s/%s/" $ns $values.gateway.name))
+  (list "metadata:\n  name: dualpool\n" (printf "metadata:\n  name: %s\n" $name))
+  (list "metadata: {name: dualpool" (printf "metadata: {name: %s" $name))
+  (list "{name: dualpool, port: 9002}" (printf "{name: %s, port: 9002}" $name))
+  (list "namespace: istio-system" (printf "namespace: %q" $values.gateway.namespace))
+  (list "{istio: ingressgateway}" (toJson $values.gateway.selector))
+  (list "namespace: callers" (printf "namespace: %q" $sidecar.namespace))
+  (list "{llm: caller}" (toJson $sidecar.selector))
+  (list "parentRefs: [{name: llm}]" (printf "parentRefs: [{name: %s}]" $gateway))
+  (list "kind: Gateway, name: llm}" (printf "kind: Gateway, name: %s}" $gateway))
+  (list "gateways: [llm]" (printf "gateways: [%s]" $gateway))
+  (list "gateway-name: llm}" (printf "gateway-name: %s}" $gateway))
+  (list "llm.example.com" $values.host)
+  (list "vllm-short" $values.pools.short)
+  (list "vllm-long" $values.pools.long)
+-}}
 {{- range list "port: 8000" "number: 8000" "portNumber: 8000" "cluster.local:8000" "outbound|8000|" -}}
-{{- $text = $text | replace . (replace "8000" (toString $values.pools.port) .) -}}
+{{- $names = append $names (list . (replace "8000" (toString $values.pools.port) .)) -}}
 {{- end -}}
 {{- range $key, $default := dict "pool" "x-token-budget-pool" "estimate" "x-token-budget-estimate" "reason" "x-token-budget-reason" -}}
-{{- $text = $text | replace $default (get $headers $key | default $default) -}}
+{{- $names = append $names (list $default (get $headers $key | default $default)) -}}
+{{- end -}}
+{{- $text := $root.Files.Get .file -}}
+{{- range $number, $pair := $names -}}
+{{- $text = $text | replace (first $pair) (printf "@%d@" $number) -}}
+{{- end -}}
+{{- range $number, $pair := $names -}}
+{{- $text = $text | replace (printf "@%d@" $number) (last $pair) -}}
 {{- end -}}
 {{ $text }}
 {{- end -}}
