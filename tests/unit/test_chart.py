@@ -1,6 +1,7 @@
 """The chart in deploy/helm, rendered by the real helm."""
 
 import json
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -108,6 +109,48 @@ def test_a_provider_takes_other_names(name: str) -> None:
     assert [] == [name for name in old_names if name in text]
     assert "small.inference" in text or '"small"' in text
     assert '"namespace": "dualpool"' not in text
+
+
+@pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "none"])
+def test_two_releases_share_a_gateway(name: str) -> None:
+    """What a release adds to a namespace or to a proxy has no name that another release's has."""
+    both = [
+        rendered(
+            *provider(name),
+            *("provider.envoyGateway.patches=true", "provider.envoyGateway.accessLog=true"),
+            *(f"provider.pools.short={release}-s", f"provider.pools.long={release}-l"),
+            release=release,
+        )
+        for release in ("dualpool", "dualpool-b", "b")
+    ]
+    for one, other in permutations(both, 2):
+        assert set() == set(one) & set(other)
+        assert set() == names_in_a_proxy(one) & names_in_a_proxy(other)
+
+
+def names_in_a_proxy(made: dict[tuple[str, str], dict[str, Any]]) -> set[str]:
+    """Return the names of filters, clusters and routes that an EnvoyFilter adds or patches; they are its own."""
+    patches = [
+        each
+        for (kind, _), document in made.items()
+        if kind == "EnvoyFilter"
+        for each in document["spec"]["configPatches"]
+    ]
+    added = [each["patch"]["value"] for each in patches if each["applyTo"] in {"HTTP_FILTER", "CLUSTER"}]
+    changed = [each for each in patches if each["applyTo"] == "HTTP_ROUTE"]
+    routes = {each["match"]["routeConfiguration"]["vhost"]["route"]["name"] for each in changed}
+    asked = {name for each in changed for name in each["patch"]["value"]["typed_per_filter_config"]}
+    filters = {each["name"] for each in added if "name" in each}
+    ours = {
+        rule["name"]
+        for (kind, _), document in made.items()
+        if kind in {"VirtualService", "HTTPRoute"}
+        for rule in document["spec"].get("http", document["spec"].get("rules"))
+        if "name" in rule
+    }
+    assert routes <= ours | {""}
+    assert asked <= filters
+    return routes | filters
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ def test_notes_explain_how_to_verify_the_installation(name: str, tmp_path: Path)
     assert gateway.get(name, "istioctl proxy-config listener") in notes
 
 
+@pytest.mark.parametrize("name", ["istio", "istio-inferencepool"])
+def test_notes_look_for_the_filter_of_their_release(name: str, tmp_path: Path) -> None:
+    """A release of another name has a filter of another name, and that is what its notes look for."""
+    expected = {"istio": '"name": "b-dualpool"', "istio-inferencepool": '"name": "(b-dualpool|envoy.filters'}
+    assert expected[name] in notes_of(tmp_path, *provider(name), release="b")
+
+
 @pytest.mark.parametrize("settings", [(), ("admin.tokenSecret=token",)], ids=["open", "token"])
 def test_commands_in_the_notes_are_valid_shell(settings: tuple[str, ...], tmp_path: Path) -> None:
     """Every line of a command can be pasted, including the token of the admin pages if there is one."""
@@ -91,12 +98,12 @@ def test_notes_warn_of_an_access_log_without_a_common_key(
     assert warns == ("Mount a common key" in notes_of(tmp_path, *settings))
 
 
-def notes_of(tmp_path: Path, *settings: str) -> str:
+def notes_of(tmp_path: Path, *settings: str, release: str = "dualpool") -> str:
     """Return the notes that helm prints after an installation."""
     # Helm renders the notes only if it has a cluster; in this copy of the chart they are an ordinary template.
     copy = tmp_path / "dualpool"
     shutil.copytree(CHART, copy)
     (copy / "templates" / "NOTES.txt").rename(copy / "files" / "NOTES.txt")
     (copy / "templates" / "notes.yaml").write_text(NOTES, "utf-8")
-    notes: str = rendered(*settings, chart=copy)["Notes", "notes"]["text"]
+    notes: str = rendered(*settings, release=release, chart=copy)["Notes", "notes"]["text"]
     return notes

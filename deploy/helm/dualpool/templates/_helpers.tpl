@@ -50,6 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/*
 One of the tested files for a gateway, with the names of this release. Every name of the file becomes a mark before the
 first new one is filled in, since a new name may contain another old one.
+
+Several releases may serve one gateway, or share a namespace. So what each of them adds to a proxy (filter, routes,
+cluster) and the objects of the file begin with the name of the release, unless that is dualpool.
 */}}
 {{- define "dualpool.provided" -}}
 {{- $root := .root -}}
@@ -57,6 +60,7 @@ first new one is filled in, since a new name may contain another old one.
 {{- $sidecar := $values.istio.sidecar -}}
 {{- $ns := $root.Release.Namespace -}}
 {{- $name := include "dualpool.fullname" $root -}}
+{{- $own := ternary "" (printf "%s-" $name) (eq $name "dualpool") -}}
 {{- $headers := $root.Values.config.headers | default dict -}}
 {{- $gateway := quote $values.gateway.name -}}
 {{- $names := list
@@ -64,9 +68,18 @@ first new one is filled in, since a new name may contain another old one.
   (list ".dualpool.svc" (printf ".%s.svc" $ns))
   (list "namespace: dualpool" (printf "namespace: %q" $ns))
   (list "name: dualpool/llm/" (printf "name: %s/%s/" $ns $values.gateway.name))
-  (list "metadata:\n  name: dualpool\n" (printf "metadata:\n  name: %s\n" $name))
+  (list "name: dualpool\n" (printf "name: %s\n" $name))
+  (list "    dualpool:\n" (printf "    %s:\n" $name))
   (list "metadata: {name: dualpool" (printf "metadata: {name: %s" $name))
   (list "{name: dualpool, port: 9002}" (printf "{name: %s, port: 9002}" $name))
+  (list "metadata: {name: llm" (printf "metadata: {name: %sllm" $own))
+  (list "kind: HTTPRoute, name: llm" (printf "kind: HTTPRoute, name: %sllm" $own))
+  (list "kind: EnvoyProxy, name: llm" (printf "kind: EnvoyProxy, name: %sllm" $own))
+  (list "- name: short\n" (printf "- name: %sshort\n" $own))
+  (list "- name: long\n" (printf "- name: %slong\n" $own))
+  (list "route: {name: short}" (printf "route: {name: %sshort}" $own))
+  (list "route: {name: long}" (printf "route: {name: %slong}" $own))
+  (list "short_then_long" (printf "%sshort_then_long" $own))
   (list "namespace: istio-system" (printf "namespace: %q" $values.gateway.namespace))
   (list "{istio: ingressgateway}" (toJson $values.gateway.selector))
   (list "namespace: callers" (printf "namespace: %q" $sidecar.namespace))
