@@ -26,6 +26,8 @@ from tests.unit.chart import (
     rendered,
 )
 
+OWN_TLS = "config.listen.tls"
+
 pytestmark = pytest.mark.skipif(HELM is None, reason=NO_HELM)
 
 
@@ -319,6 +321,16 @@ def test_a_stores_password_comes_from_a_secret() -> None:
         (("tls.clientCa=true",), "tls.secretName is not set"),
         (("config.listen.address=[::]:9100",), "allowed: port 9002"),
         (("config.listen.address=unix:/run/router.sock",), "allowed: port 9002"),
+        (("config.listen.address=127.0.0.1:9002",), "only the pod itself"),
+        (("config.listen.address=localhost:9002",), "only the pod itself"),
+        (("config.listen.address=[::1]:9002",), "only the pod itself"),
+        (
+            (f"{OWN_TLS}.certificate_file=/c", f"{OWN_TLS}.private_key_file=/k"),
+            "config.listen.tls: set by the chart",
+        ),
+        (("config.drain_s=0",), "config.drain_s: set by the chart, from drainSeconds"),
+        (("config.admin.address=[::]:9090",), "config.admin.address: set by the chart"),
+        (("config.admin.probes_address=[::]:9091",), "config.admin.probes_address: set by the chart"),
         (("autoscaling.enabled=true", "autoscaling.minReplicas=9"), "at most maxReplicas, 8"),
         (("config.modus=shadow",), "modus"),
         (("config.mode=maybe",), "mode"),

@@ -114,6 +114,13 @@ cluster) and the objects of the file begin with the name of the release, unless 
 {{- if and .Values.tls.clientCa (not .Values.tls.secretName) -}}{{- fail "tls.clientCa: tls.secretName is not set, and without it there is no TLS" -}}{{- end -}}
 {{- $address := dig "listen" "address" ":9002" .Values.config -}}
 {{- if not (hasSuffix ":9002" $address) -}}{{- fail (printf "config.listen.address: %s given; allowed: port 9002, where the chart's Services and probes look for the router" $address) -}}{{- end -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1\\]:)" $address -}}{{- fail (printf "config.listen.address: %s given, which only the pod itself reaches; allowed: [::]:9002 or 0.0.0.0:9002" $address) -}}{{- end -}}
+{{- range $path, $instead := dict "drain_s" "drainSeconds" "listen.tls" "tls.secretName" "admin.address" "" "admin.probes_address" "" -}}
+{{- $at := splitList "." $path -}}
+{{- $inside := $.Values.config -}}
+{{- range initial $at -}}{{- $inside = get $inside . | default dict -}}{{- end -}}
+{{- if hasKey $inside (last $at) -}}{{- fail (printf "config.%s: set by the chart%s" $path (ternary "" (printf ", from %s" $instead) (empty $instead))) -}}{{- end -}}
+{{- end -}}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}{{- fail (printf "autoscaling.minReplicas: %v given; allowed: at most maxReplicas, %v" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}{{- end -}}
 {{- if ne .Values.provider.name "none" -}}
 {{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider each pod has one process; increase replicas instead" -}}{{- end -}}
