@@ -202,6 +202,13 @@ def test_plain_manifests_are_the_charts_defaults() -> None:
     assert parse(configurations[0]) == parse(configurations[1])
 
 
+def test_an_upgrade_spreads_its_own_pods() -> None:
+    """Pods that an upgrade is about to remove do not count when its own are spread over nodes and zones."""
+    made = rendered("topologySpread.zone=DoNotSchedule")["Deployment", "dualpool"]["spec"]["template"]["spec"]
+    keys = [each["matchLabelKeys"] for each in made["topologySpreadConstraints"]]
+    assert [["pod-template-hash"]] * 2 == keys
+
+
 @pytest.mark.parametrize("seconds", [0, 15, 120])
 def test_drain_and_termination_agree(seconds: int) -> None:
     """However long the drain is, the pod may live longer than the drain and the last streams."""
