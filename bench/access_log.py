@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import messages
-from bench.checks import none_failed_open
+from bench.checks import all_were_placed, none_failed_open
 from bench.load import LoadFailed, http_load
 from bench.measuring import Plan, Table, spread
 from bench.stack import Gateway, Server, Stack
@@ -80,6 +80,7 @@ def _rows(stack: Stack, plan: Plan, kind: str, ways: Sequence[_Way]) -> list[Seq
                     series.append((end - start) / plan.requests)
     for way in ways:
         none_failed_open(way.gateway)
+        all_were_placed(way.router, (plan.rounds + 1) * plan.requests)
     released = costs[RELEASED][0]
     rows: list[Sequence[str]] = []
     for name, (router, envoy) in costs.items():

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import messages
+from bench.checks import all_were_placed
 from bench.load import grpc_load
 from bench.measuring import Plan, Table, cpu_us_per_request, pairs, spread
 from bench.stack import Server, Stack
@@ -50,6 +51,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
                 cost = cpu_us_per_request(server, requests, load)
                 if round_number > 0:  # the first round is a warm-up and is not counted
                     series.append(cost)
+    all_were_placed(ours, requests * (plan.rounds + 1) * len(cases))
     columns = ("client", "body", "bare, us", "ours, us", "ours / bare", "ours / ours at 2 KB")
     smallest = {case.client: case for case in reversed(cases)}
     rows = [_row(case, smallest[case.client]) for case in cases]

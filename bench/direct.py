@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import messages
-from bench.checks import all_were_learned
+from bench.checks import all_were_learned, all_were_placed
 from bench.load import grpc_load
 from bench.measuring import Plan, Table, cpu_us_per_request, pairs, spread
 from bench.stack import Server, Stack
@@ -44,21 +44,25 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
     """Measure each kind of exchange; our server and the bare one alternate."""
     ours = stack.router()
     rows = [_row(stack, plan, ours, case) for case in _cases()]
-    all_were_learned(ours, (plan.rounds + 1) * plan.requests * 2)
+    of_a_case = (plan.rounds + 1) * plan.requests
+    all_were_learned(ours, of_a_case * 2)
+    all_were_placed(ours, of_a_case * len(rows))
     columns = ("exchange", "client", "bare, us", "ours, us", "ours / bare", "bar")
-    return [Table("CPU per request, direct load", NOTES, columns, rows), _without_parts(stack, plan, ours)]
+    return [Table("CPU per request, direct load", NOTES, columns, rows), _without_parts(stack, plan)]
 
 
-def _without_parts(stack: Stack, plan: Plan, ours: Server) -> Table:
+def _without_parts(stack: Stack, plan: Plan) -> Table:
     """Measure released exchanges of one client with more and more of our own logic removed."""
     case = next(each for each in _cases() if (each.kind, each.client) == ("released", "HTTP/2"))
     bare = stack.bare(case.kind, len(case.request))
-    servers = {
-        "ours": ours,
+    deciding = {
+        "ours": stack.router(),
         "ours, with the paper's EMA": stack.router("estimator: {kind: ema}\n"),
-        "ours, every decision a constant": stack.router(module="bench.constant"),
     }
+    servers = deciding | {"ours, every decision a constant": stack.router(module="bench.constant")}
     costs = _costs(plan, case.write(stack.folder), (bare, *servers.values()))
+    for server in deciding.values():  # the constant is counted nowhere
+        all_were_placed(server, (plan.rounds + 1) * plan.requests)
     rows = [("bare", spread(costs[bare]), "1")]
     rows += [(name, spread(costs[server]), pairs(costs[server], costs[bare])) for name, server in servers.items()]
     return Table("Cost of deciding and of the rest", PARTS_NOTES, ("server", "us", "/ bare"), rows)

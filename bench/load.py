@@ -19,7 +19,7 @@ ENDS_WITHIN_S = 600.0
 
 
 class LoadFailed(DualpoolError):
-    """Not every request of a run was answered with 200, so its figures would be meaningless."""
+    """A run did not do what it was to measure, so its figures would be meaningless."""
 
 
 def need_h2load() -> None:
@@ -30,9 +30,10 @@ def need_h2load() -> None:
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
-    """Results of an open-loop load: median response time and failed requests."""
+    """Results of an open-loop load: median response time, responses, and how many of these have no status 200."""
 
     p50_ms: float
+    responses: int
     errors: int
 
 
@@ -58,7 +59,7 @@ def open_loop_load(address: str, frames: Path, per_s: float, under_way: int, dur
     said = _h2load(options, GRPC_HEADERS, f"http://{address}/{messages.SERVICE}/Process").stdout
     times_us = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
     failed = sum(int(_figure(rf"(\d+) {kind}", said)) for kind in ("3xx", "4xx", "5xx"))
-    return OpenLoop(median(times_us) / 1000, failed)
+    return OpenLoop(median(times_us) / 1000, len(times_us), failed)
 
 
 def http_load(url: str, body: Path, requests: int, connections: int, log: Path | None = None) -> list[int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import messages
-from bench.checks import all_were_learned, none_failed_open
+from bench.checks import all_were_learned, all_were_placed, none_failed_open
 from bench.load import http_load
 from bench.measuring import Plan, Table, pairs, spread
 from bench.stack import Gateway, Server, Stack
@@ -31,6 +31,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         bare = stack.bare(kind, REQUEST_MESSAGES)
         rows.append(_row(stack, plan, kind, (bare, stack.gateway("streamed", bare, pool)), (ours, gateway)))
     all_were_learned(ours, (plan.rounds + 1) * plan.requests)
+    all_were_placed(ours, (plan.rounds + 1) * plan.requests * len(BARS))
     columns = (
         *("exchange", "bare, us", "ours, us", "ours / bare", "bar"),
         *("Envoy, without, us", "Envoy, bare, us", "Envoy, ours, us", "Envoy ours / bare"),

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from bench import messages
+from bench.checks import all_were_placed
 from bench.load import grpc_load, http_load
 from bench.measuring import Plan, Table, pairs, spread
 from bench.stack import REPLIES_WITHIN_S, Server, Stack
@@ -67,6 +68,8 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
             run = _run(router, file, plan.requests)
             if counts:
                 series[workers].append(run)
+    for workers, router in routers.items():
+        all_were_placed(router.processes[-1], (plan.rounds + 1) * plan.requests * workers)
     rows = [(str(workers), *_cells(series[workers], series[1], workers)) for workers in routers]
     columns = (
         "workers",
