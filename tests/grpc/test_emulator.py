@@ -131,8 +131,10 @@ def test_a_stream_is_one_event_per_token() -> None:
 
 
 def test_a_stream_without_include_usage_has_no_usage() -> None:
-    """A stream contains usage only if the request asked for it."""
-    assert not any("usage" in event for event in events_of(post(HELLO | {"stream": True})))
+    """A stream contains usage only if the request asked for it, which options of another kind do not."""
+    streamed = HELLO | {"stream": True}
+    for options in (None, {}, {"continuous_usage_stats": True}):
+        assert not any("usage" in event for event in events_of(post(streamed | {"stream_options": options})))
 
 
 def test_a_prompt_that_is_too_long_gets_the_error_format_of_the_api() -> None:

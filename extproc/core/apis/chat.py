@@ -37,12 +37,12 @@ MAX_OUTPUTS: Final = 1 << 20
 
 
 class StreamOptions(msgspec.Struct, frozen=True, gc=False):
-    """The options of a stream; in vLLM their presence alone requests usage.
+    """The options of a stream.
 
     vLLM's continuous_usage_stats has an effect only together with include_usage.
     """
 
-    include_usage: Flag = msgspec.Raw(b"true")
+    include_usage: Flag = msgspec.Raw(b"false")
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ UNTRUSTED_TEMPLATE = (
 class Options(Body):
     """`stream_options`."""
 
-    include_usage: bool | None = True
+    include_usage: bool | None = False
 
 
 class ChatApi:
