@@ -2,9 +2,10 @@
 
 The declared output is checked first. Then the number of characters is compared with the most that the remaining
 tokens could stand for, which refuses megabytes of text without tokenising them. Then the tokens are counted, up to
-the first one too many. Last, a prompt that leaves no room for a single output token is refused. Up to 0.31, a
-prompt must leave room for all of its declared output. From 0.32 on, it only has to fit by itself, and the output
-is limited to the room left (vllm#42474). The responses of both, in tests/golden/, are the measure.
+the first one too many. Last, a prompt is refused that is empty, or that leaves no room for a single output token,
+or for as many as `min_tokens` requires. Up to 0.31, a prompt must leave room for all of its declared output. From
+0.32 on, it only has to fit by itself, and the output is limited to the room left (vllm#42474). The responses of
+both, in tests/golden/, are the measure.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from extproc.emulator.refusals import (
     above_context,
     bad_parameter,
     cut_too_late,
+    empty_prompt,
+    no_such_output,
     too_long,
     too_many_characters,
 )
@@ -42,9 +45,23 @@ def measure(
     limits = _Limits(max_model_len, None if shortens else output, _kept(work, max_model_len, shortens=shortens))
     counts = [_measure_prompt(prompt, tokenizer, limits) for prompt in work.prompts]
     longest = max(counts, default=0)
-    if work.generates and longest == max_model_len:
+    admitted = Admitted(sum(counts), max_model_len - longest)
+    if work.generates:
+        _check_output(work, admitted.room_tokens)
+        if 0 in counts:
+            raise empty_prompt()
+    return admitted
+
+
+def _check_output(work: Work, room: int) -> None:
+    """Raise Refusal if the room after the longest prompt does not allow an output, or none as long as required."""
+    if room == 0:
         raise bad_parameter("max_tokens", 0, "must be at least 1")
-    return Admitted(sum(counts), max_model_len - longest)
+    most = room if work.max_tokens is None else min(work.max_tokens, room)
+    if work.min_tokens < 0:
+        raise no_such_output("greater than or equal to 0", work.min_tokens)
+    if work.min_tokens > most:
+        raise no_such_output(f"less than or equal to max_tokens={most}", work.min_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ The header is ignored unless the emulator was started with faults enabled. One f
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from extproc.emulator.refusals import Refusal, bad_request
 from extproc.emulator.work import Usage
@@ -65,6 +66,13 @@ def _status(argument: str, lowest: int) -> int:
     return status
 
 
+def _seconds(argument: str) -> float:
+    seconds = float(argument)
+    if not 0 <= seconds < inf:
+        raise ValueError(argument)
+    return seconds
+
+
 def _flag(name: str) -> Callable[[str], Fault]:
     return lambda argument: {"": Fault(flag=name)}[argument]
 
@@ -72,7 +80,7 @@ def _flag(name: str) -> Callable[[str], Fault]:
 _READERS: dict[str, Callable[[str], Fault]] = {
     "status": lambda argument: Fault(status=_status(argument, 100)),
     "early-status": lambda argument: Fault(early_status=_status(argument, 300)),
-    "slow": lambda argument: Fault(slow_s=float(argument)),
+    "slow": lambda argument: Fault(slow_s=_seconds(argument)),
     "usage": lambda argument: Fault(usage_factor=_USAGE_FACTORS[argument]),
     **{name: _flag(name) for name in ("broken-json", "broken-sse", "truncated-gzip", "die")},
 }

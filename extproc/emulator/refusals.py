@@ -11,6 +11,8 @@ __all__ = [
     "bad_parameter",
     "bad_request",
     "cut_too_late",
+    "empty_prompt",
+    "no_such_output",
     "not_found",
     "too_long",
     "too_many_characters",
@@ -44,6 +46,16 @@ def bad_request(message: str, param: str | None = None) -> Refusal:
 def bad_parameter(param: str, value: object, rule: str) -> Refusal:
     """Return the refusal of a value that is out of range."""
     return Refusal(f"{param} {rule}, got {value}. (parameter={param}, value={value})", param=param)
+
+
+def no_such_output(rule: str, min_tokens: int) -> Refusal:
+    """Return the refusal of a least output that no output can have."""
+    return Refusal(f"min_tokens must be {rule}, got {min_tokens}.")
+
+
+def empty_prompt() -> Refusal:
+    """Return the refusal of a prompt without tokens."""
+    return Refusal("The decoder prompt cannot be empty")
 
 
 def not_found(model: str) -> Refusal:

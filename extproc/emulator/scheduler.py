@@ -68,7 +68,7 @@ class Scheduler:
     @property
     def kv_usage(self) -> float:
         """The share of the KV cache in use, 0 to 1."""
-        return self._tokens() / self.settings.kv_capacity
+        return min(self._tokens() / self.settings.kv_capacity, 1.0)
 
     @asynccontextmanager
     async def admit(self, sequences: int, prompt_tokens: int) -> AsyncIterator[Running]:

@@ -8,7 +8,6 @@ them; calls are JSON between marks of their own.
 
 import json
 from base64 import b64decode
-from binascii import Error as BadBase64
 from collections.abc import Sequence
 
 from extproc.emulator.work import Prompt
@@ -87,7 +86,7 @@ def _image_tokens(url: str) -> int:
         return DEFAULT_IMAGE_TOKENS + marks
     try:
         head = b64decode(data[:32])
-    except BadBase64:
+    except ValueError:  # not base64, or not even ASCII
         return DEFAULT_IMAGE_TOKENS + marks
     if len(head) < 24 or not head.startswith(b"\x89PNG"):  # noqa: PLR2004  (the size ends at byte 24 of a PNG)
         return DEFAULT_IMAGE_TOKENS + marks

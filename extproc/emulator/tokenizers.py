@@ -128,7 +128,12 @@ def _deepseek() -> Tokenizer:
         # Its vocabulary represents each byte by one printable character, as GPT-2's does.
         return b"".join(_GPT2_BYTES.get(each) or each.encode() for each in ds_token.convert_ids_to_tokens(token))
 
-    return BytePairs(TokenizerName.DEEPSEEK, ds_token.encode, token_bytes)
+    # It refuses lone surrogates, which JSON can hold; the others replace them.
+    return BytePairs(
+        TokenizerName.DEEPSEEK,
+        lambda text: ds_token.encode(text.encode(errors="replace").decode()),
+        token_bytes,
+    )
 
 
 def _utf8(token: bytes | str) -> bytes:

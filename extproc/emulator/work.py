@@ -28,7 +28,7 @@ class Prompt:
 
     def digest(self) -> bytes:
         """Return the digest that seeds the response to this prompt."""
-        digest = sha256(self.seed.encode())
+        digest = sha256(self.seed.encode(errors="surrogatepass"))
         for text in self.texts:
             digest.update(text.encode(errors="surrogatepass"))
         return digest.digest()

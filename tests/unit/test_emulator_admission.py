@@ -9,6 +9,7 @@ from extproc.emulator.apis.messages import MessagesApi
 from extproc.emulator.apis.responses import ResponsesApi
 from extproc.emulator.refusals import Refusal
 from extproc.emulator.settings import VllmVersion
+from extproc.emulator.template import DEFAULT_IMAGE_TOKENS
 from extproc.emulator.tokenizers import ByteRule
 from extproc.emulator.writer import write_sequences
 
@@ -114,6 +115,26 @@ def test_truncated_prompt_counts_what_is_kept() -> None:
     assert kept == [20, 90, 20, 99]
 
 
+@pytest.mark.parametrize("version", VllmVersion)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": [7], "max_tokens": 4, "min_tokens": 5}, "less than or equal to max_tokens=4, got 5."),
+        (
+            {"prompt": [7] * 90, "max_tokens": None, "min_tokens": 11},
+            "less than or equal to max_tokens=10, got 11.",
+        ),
+        ({"prompt": [7], "max_tokens": 4, "min_tokens": -1}, "greater than or equal to 0, got -1."),
+        ({"prompt": [[7], []]}, "The decoder prompt cannot be empty"),
+        ({"prompt": ["word", ""]}, "The decoder prompt cannot be empty"),
+    ],
+)
+def test_what_no_output_can_meet_is_refused(fields: dict[str, Any], said: str, version: VllmVersion) -> None:
+    """A least output above the limit, or above the room after the prompt, is refused; so is an empty prompt."""
+    with pytest.raises(Refusal, match=said):
+        measure(CompletionsApi().read(fields), ByteRule(), CONTEXT, version)
+
+
 def test_several_prompts_count_together_and_fit_one_by_one() -> None:
     """Usage sums a list of prompts, but each prompt may use the whole context."""
     admitted = measure(CompletionsApi().read({"prompt": [[1] * 60, [1] * 70]}), ByteRule(), CONTEXT)
@@ -139,6 +160,16 @@ def test_images_cost_by_their_size_and_not_their_bytes() -> None:
     urls = (f"data:image/png;base64,{head}{'A' * extra}" for extra in (0, 100_000))
     costs = {prompt_tokens(messages=user([{"type": "image_url", "image_url": {"url": url}}])) for url in urls}
     assert costs == {prompt_tokens(messages=user("")) + 4 * 3 + 2}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x/\ud800", "data:image/png;base64,\u00e9", "data:image/png;base64,AA", ""]
+)
+def test_an_image_that_is_none_is_counted_as_one(url: str) -> None:
+    """Whatever text stands for an image, it costs what an image of unknown size does, and seeds a response."""
+    work = ChatApi().read({"messages": user([{"type": "image_url", "image_url": {"url": url}}])})
+    assert measure(work, ByteRule(), 10**6).prompt_tokens > DEFAULT_IMAGE_TOKENS
+    assert work.prompts[0].digest()
 
 
 def test_all_apis_agree_on_a_conversation() -> None:

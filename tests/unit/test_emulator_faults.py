@@ -23,7 +23,20 @@ def test_faults_are_read(value: str, fault: Fault) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "dye", "status", "status=200", "status=600", "early-status=103", "slow=long", "usage=some", "die=1"],
+    [
+        "",
+        "dye",
+        "status",
+        "status=200",
+        "status=600",
+        "early-status=103",
+        "slow=long",
+        "slow=nan",
+        "slow=inf",
+        "slow=-1",
+        "usage=some",
+        "die=1",
+    ],
 )
 def test_an_unknown_fault_is_refused(value: str) -> None:
     """Anything else is a 400, including a fault with a status of success."""

@@ -96,6 +96,18 @@ def test_a_full_cache_preempts_the_newest_request() -> None:
     assert asyncio.run(scenario()) == (1, 0)
 
 
+def test_one_request_fills_the_cache_at_most() -> None:
+    """A request runs alone even if its sequences together need more than the cache, whose usage is then 1."""
+    pool = Scheduler(EmulatorSettings(model="m", max_model_len=100, kv_cache_tokens=100), lambda: 0.0)
+
+    async def run() -> float:
+        async with pool.admit(4, 90) as running:
+            await running.decode(10)
+            return pool.kv_usage
+
+    assert 1.0 == asyncio.run(run())
+
+
 def test_a_client_that_leaves_the_queue_frees_its_place() -> None:
     """A waiting request that is cancelled leaves the queue."""
 

@@ -37,6 +37,11 @@ def test_no_token_is_longer_than_the_bound(tokenizer: Tokenizer) -> None:
     assert all(len(run) / tokenizer.count(run) <= tokenizer.max_chars_per_token for run in runs)
 
 
+def test_half_of_a_pair_is_a_text(tokenizer: Tokenizer) -> None:
+    """A lone surrogate, which JSON can hold, is counted as what a model would get instead of it."""
+    assert tokenizer.count("a \ud800 b") == len(tokenizer.split("a \ud800 b")) > 2
+
+
 def test_a_million_blanks_are_counted() -> None:
     """Input that would overflow the stack of a regular expression if matched in one piece is counted."""
     assert count_tokens(load_tokenizer(TokenizerName.AUTO), [" " * 1_000_000], 10**9) > 0

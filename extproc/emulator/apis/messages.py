@@ -63,11 +63,16 @@ class MessagesApi:
         return refusal.anthropic_body()
 
 
+class _Source(Body):
+    url: str | None = None
+    data: str | None = None
+
+
 class _Block(Body):
     type: str
     text: str | None = None
     thinking: str | None = None
-    source: dict[str, Any] | None = None
+    source: _Source | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
     content: "str | list[_Block] | None" = None
@@ -107,8 +112,8 @@ def _content(template: ChatTemplate, content: str | list[_Block] | None) -> str:
 def _block_text(template: ChatTemplate, block: _Block) -> str:
     match block.type:
         case "image":
-            source = block.source or {}
-            template.image(source.get("url") or f"data:;base64,{source.get('data', '')}")
+            source = block.source or _Source()
+            template.image(source.url or f"data:;base64,{source.data or ''}")
             return ""
         case "tool_use":
             return template.call(block.name or "", block.input or {})
