@@ -38,7 +38,7 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 def all_texts(folders: Sequence[Path]) -> Texts:
-    """Return a text of every kind; `folders` hold a file for each language.
+    """Return a text of every kind that this machine has; `folders` hold a file for each language.
 
     Raises ConfigurationError if a folder holds none.
     """
@@ -48,7 +48,7 @@ def all_texts(folders: Sequence[Path]) -> Texts:
     languages: dict[str, bytes] = {}
     for folder in folders:
         languages |= folder_texts(folder)
-    return {
+    texts = {
         **languages,
         "prose": "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())).encode(),
         "python": b"\n".join(_spread(sources)),
@@ -59,6 +59,7 @@ def all_texts(folders: Sequence[Path]) -> Texts:
         **made_texts(rng),
         **odd_texts(rng, languages.get("ko")),
     }
+    return {kind: text for kind, text in texts.items() if text}
 
 
 def ordinary(texts: Texts) -> Texts:
@@ -122,15 +123,21 @@ def _ending(files: Iterable[str], *endings: str) -> list[Path]:
 
 
 def _spread(paths: Iterable[Path]) -> list[bytes]:
-    """Read files of 1 KB to 1 MB, evenly spread over the sorted paths, about MAX_KIND_BYTES in total."""
-    sizes = {path: path.stat().st_size for path in sorted(paths)}
+    """Read files of 1 KB to 1 MB, evenly spread over the sorted paths, about MAX_KIND_BYTES in total.
+
+    Links to nowhere, and what may not be read, are left out.
+    """
+    sizes = {path: path.stat().st_size for path in sorted(paths) if os.access(path, os.R_OK)}
     usable = [path for path, size in sizes.items() if MIN_FILE_BYTES <= size <= MAX_FILE_BYTES]
     every = max(1, round(sum(sizes[path] for path in usable) / MAX_KIND_BYTES))
     return [path.read_bytes().decode("utf-8", errors="ignore").encode() for path in usable[::every]]
 
 
 def _both_forms(documents: Iterable[bytes]) -> Iterable[bytes]:
-    """Yield each JSON document as it is, and again in compact form."""
+    """Yield each JSON document as it is, and again in compact form; none of what only is called JSON."""
     for document in documents:
-        yield document
-        yield json.dumps(json.loads(document), separators=(",", ":"), ensure_ascii=False).encode()
+        try:
+            compact = json.dumps(json.loads(document), separators=(",", ":"), ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            continue
+        yield from (document, compact)

@@ -1,5 +1,6 @@
 """Wrong input to `dualpool evaluate` is reported in a sentence, before anything takes long."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from extproc.cli.main import main
 from extproc.core.errors import ConfigurationError
 from extproc.evaluation.requests import read_lengths
-from extproc.evaluation.texts import folder_texts
+from extproc.evaluation.texts import all_texts, folder_texts
 from extproc.evaluation.tokenizers import tokenizer
 
 
@@ -77,3 +78,19 @@ def test_the_command_rejects_wrong_input_before_it_starts(
     printed = capsys.readouterr().err
     assert said in printed
     assert 1 == printed.count("\n")
+
+
+def test_what_other_packages_install_need_not_be_what_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .json that is none, a link to nowhere, and a kind of file that nothing has, are left out of the texts."""
+    usual = {"a.py": "x = 1\n" * 500, "a.json": json.dumps(["a"] * 500), "a.md": "# A\n" * 500}
+    odd = {"b.json": "// not JSON\n" * 500, "c.json": '["\\ud800' + "c" * 2_000 + '"]', "d.json": "[" * 100_000}
+    for name, content in (usual | odd).items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "e.json").symlink_to(tmp_path / "nowhere.json")
+    monkeypatch.setattr("extproc.evaluation.texts.sysconfig.get_path", lambda _: str(tmp_path))
+    texts = all_texts(())
+    assert f"{usual['a.json']}\n{usual['a.json'].replace(' ', '')}" == texts["json"].decode()
+    assert {"python", "markdown"} <= set(texts)
+    assert not {"headers", "svg"} & set(texts)
