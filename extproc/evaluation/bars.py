@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class _Bar:
     form: Callable[[float], str]
 
     def row(self) -> str:
+        if isnan(self.measured):
+            return f"| {self.name} | | <= {self.form(self.allowed)} | not measured: no such request |"
         verdict = (
             "met" if self.measured <= self.allowed else f"**missed by {self.form(self.measured - self.allowed)}**"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 import numpy.typing as npt
@@ -167,5 +168,5 @@ def _near(result: Run, threshold: int) -> Near:
 
 
 def _share(what: Mask, among: Mask) -> float:
-    """Return the share of `what` among some requests; 0 if there are none."""
-    return float(what[among].mean()) if among.any() else 0.0
+    """Return the share of `what` among some requests; NaN if there are none."""
+    return float(what[among].mean()) if among.any() else nan

@@ -11,6 +11,7 @@ one per byte of text, the most that any tokenizer makes. Times are those of a vi
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from math import nan
 
 import numpy as np
 import numpy.typing as npt
@@ -228,11 +229,11 @@ def _half(
         learned=tuple(_share(learned[part]) for part in parts),
         missed=tuple(_share(missed[part][warm_up:]) for part in parts),
         all_missed=_share(missed),
-        weighted=float(under @ stands_for / max(stands_for.sum(), 1)),
-        unweighted=float(under.sum() / max(under.size, 1)),
+        weighted=float(under @ stands_for / stands_for.sum()) if under.size else nan,
+        unweighted=float(under.mean()) if under.size else nan,
     )
 
 
 def _share(flags: Flags) -> float:
-    """Return the share of flags that are set; 0 if there are none."""
-    return float(flags.sum() / max(flags.size, 1))
+    """Return the share of flags that are set; NaN if there are none."""
+    return float(flags.mean()) if flags.size else nan

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from extproc.cli.main import main
 from extproc.core.facts import Api, RequestFacts
-from extproc.evaluation.bars import HEAD
+from extproc.evaluation.bars import HEAD, comparison_bars
 from extproc.evaluation.cases import Plan
 from extproc.evaluation.chats import Chat, Session, Turn, with_image, with_reasoning
 from extproc.evaluation.contestants import CONTESTANTS, OURS, byte_class
@@ -208,7 +209,7 @@ def test_figures_of_a_run() -> None:
         result.mean_error, result.under_counted, result.misrouted, result.detoured
     )  # fmt: skip
     assert np.mean([39, 1 / 7, -0.2, -5 / 9]) == pytest.approx(result.width)
-    assert (0.0, 0.0, 0.5, 1.0) == result.bands
+    assert pytest.approx((0.0, nan, 0.5, 1.0), nan_ok=True) == result.bands
     assert (0.0, 1.0) == result.tenants
     assert len(HEADROOMS) == len(result.near[0].detoured)
     assert {"k": (60, 120)} == result.kinds
@@ -286,6 +287,19 @@ def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> No
     assert 3 == text.count(HEAD)
     assert 54 == text.count("| met |") + text.count("**missed")
     assert "kinds in the mix, those with more than 2 % under-counts, over all seeds: " in text
+
+
+def test_a_figure_of_no_request_is_no_good_figure(comparison: Comparison) -> None:
+    """A share among requests that a stream has none of is not 0, and its bar is neither met nor missed."""
+    facts = RequestFacts(Api.CHAT, "m", b"x")
+    stream = [Request("k", facts, 10, 100, 100, tenant="t")] * 120
+    short = figures(run(byte_class(), stream), stream, warm_up=0)
+    assert (False, True, True, True) == tuple(map(isnan, short.bands))
+    assert isnan(short.near[0].under_counted)
+    rows = list(comparison_bars(replace(comparison, mixed=comparison.mixed | {OURS: (short,)})))
+    (row,) = [row for row in rows if "under-counts, from 8,192" in row]
+    assert row.endswith("| not measured: no such request |")
+    assert not any(" nan " in row for row in rows)
 
 
 def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
