@@ -1,8 +1,9 @@
 """vLLM's error responses: the statuses, messages and error objects of its API server (0.20 and later, V1 engine).
 
 Those for length are compared with what 0.31 and 0.32 really say (tests/golden/vllm.py). Sources of the others:
-vllm/entrypoints/openai/server_utils.py (types), vllm/sampling_params.py (parameters out of range), and
-vllm/entrypoints/anthropic/api_router.py (Anthropic's error object).
+vllm/entrypoints/openai/server_utils.py (types), vllm/sampling_params.py (parameters out of range),
+vllm/v1/engine/input_processor.py (an empty prompt), and vllm/entrypoints/anthropic/api_router.py (Anthropic's
+error object, whose type is one of Anthropic's own from 0.33 on).
 """
 
 __all__ = [
