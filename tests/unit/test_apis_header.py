@@ -51,12 +51,34 @@ def test_only_a_short_line_in_front_is_the_header(api: Api) -> None:
     assert f"{header}Hi".encode() == again
 
 
+def system(text: str, role: str = "system") -> dict[str, str]:
+    """Return a message of this role."""
+    return {"role": role, "content": text}
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.CHAT, {"messages": [system("A", "developer"), system(f"{HEADER}\nB", "developer"), HI]}),
+        (Api.CHAT, {"messages": [system("A"), system(HEADER), system("B"), HI]}),
+        (Api.CHAT, {"messages": [system("A"), system("", "developer"), system(f"{HEADER}\nB"), HI]}),
+        (Api.MESSAGES, {"system": [{"text": text} for text in ("A", HEADER, "B")], "messages": [HI]}),
+        (Api.RESPONSES, {"input": [system("A", "developer"), system(HEADER, "developer"), system("B"), HI]}),
+        (Api.RESPONSES, {"instructions": "A", "input": [system(f"{HEADER}\nB"), HI]}),
+    ],
+)
+def test_a_proxy_may_have_put_other_texts_before_the_header(api: Api, body: dict[str, object]) -> None:
+    """LiteLLM makes the system prompt a message of the developer, and gateways have prompts of their own."""
+    assert b"ABHi" == read_request(api, json.dumps(body).encode()).text
+
+
 @pytest.mark.parametrize(
     ("api", "body"),
     [
         (Api.CHAT, {"messages": [{"role": "user", "content": HEADER}]}),
         (Api.CHAT, {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": HEADER}]}),
         (Api.CHAT, {"messages": [], "tool_prompt": HEADER}),
+        (Api.CHAT, {"messages": [HI | {"content": ""}, system(HEADER)]}),
         (Api.MESSAGES, {"messages": [{"role": "user", "content": HEADER}]}),
         (Api.RESPONSES, {"input": HEADER}),
     ],

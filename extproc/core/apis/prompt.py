@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import compact_json, costly_numbers, decode_body, holds_any, is_set
+from extproc.core.apis.claude_header import drop_header
 from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.apis.media_settings import has_settings
 from extproc.core.errors import BodyFault, BodyNotUnderstood
@@ -33,11 +34,6 @@ MAX_ID_CHARS: Final = 64
 # The tag of Qwen3 and DeepSeek-R1, which stays in the content if the server runs no reasoning parser. The opening
 # tag need not be there: many templates put it into the prompt.
 END_OF_THOUGHT: Final = "</think>"
-# Claude Code puts a line in front of its system prompt, with a hash of its own in each request: with it no
-# conversation would be known from its turn before. vLLM drops it. Others keep it, so a line that is longer than
-# usual (about 100 characters) counts.
-HEADER: Final = b"x-anthropic-billing-header"
-MAX_HEADER_BYTES: Final = 256
 
 
 class Prompt(msgspec.Struct):
@@ -185,13 +181,10 @@ class Prompt(msgspec.Struct):
     def text_and_turns(self) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         """Return all text as UTF-8, and the role of each marked message with its end in the text, in bytes.
 
-        Of a system text in front the header of Claude Code is left out.
+        The header of Claude Code is left out.
         """
         texts = list(map(str.encode, self.texts))
-        has_system_text = self.marks and self.marks[0][0] == "system" and self.marks[0][1]
-        if has_system_text and texts[0].startswith(HEADER):
-            header, _, rest = texts[0].partition(b"\n")
-            texts[0] = rest if len(header) <= MAX_HEADER_BYTES else texts[0]
+        drop_header(texts, self.marks)
         turns, first, end = [], 0, 0
         for role, last in self.marks:
             end += len(texts[first]) if last == first + 1 else sum(map(len, texts[first:last]))
