@@ -52,6 +52,8 @@ _FULL_BLOCK: Final = (
     b'{"type":"tool_result","text":"a","thinking":"b","name":"c","tool_name":"d","title":"e","context":"f",'
     b'"input":"g","source":"h","content":[{"type":"text","text":"i"}]},'
 )
+_NO_SETTINGS: Final = b'{"image_url":{%b}},' % b",".join([b'"fps":null'] * 46)
+_BLANK_SETTINGS: Final = b'{"video_url":{%b}},' % b",".join([b'"fps":%bnull' % (b" " * 240)] * 2)
 _FOUND: Final = rb'{"type":"search_result","title":"a","source":"\u0041","content":[{"text":"b"}]},'
 _FULL_ITEM: Final = (
     b'{"type":"reasoning","role":"b","content":[{"text":"c"}],"name":"d","arguments":"e","input":"f",'
@@ -79,6 +81,8 @@ _BODIES: Final = (
     ("parts without a kind", Api.CHAT, _PARTS, b'{"image_url":""},', b"{}", b"]}]}"),
     ("tiny images", Api.CHAT, _PARTS, _IMAGE, _IMAGE[:-1], b"]}]}"),
     ("images of no bytes", Api.CHAT, _PARTS, b'{"image_url":"data:;base64,"},', b"{}", b"]}]}"),
+    ("images without settings", Api.CHAT, _PARTS, _NO_SETTINGS, b"{}", b"]}]}"),
+    ("videos without settings, in blanks", Api.CHAT, _PARTS, _BLANK_SETTINGS, b"{}", b"]}]}"),
     ("empty messages", Api.CHAT, b'{"model":"m","messages":[', b"{},", b"{}", b"]}"),
     ("short messages", Api.CHAT, b'{"model":"m","messages":[', b'{"content":"a"},', b"{}", b"]}"),
     ("named messages", Api.CHAT, b'{"model":"m","messages":[', b'{"name":"a","reasoning":"b"},', b"{}", b"]}"),

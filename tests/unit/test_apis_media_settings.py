@@ -53,6 +53,25 @@ def test_an_image_or_a_video_may_have_one_of_its_own(kind: str, key: str) -> Non
     assert not is_unseen(kind, {"url": f"http://x?{key}=40"})
 
 
+@pytest.mark.parametrize("kind", MEDIA)
+def test_white_space_around_a_setting_does_not_hide_it(kind: str) -> None:
+    """A null remains none with it."""
+    for value, is_one in (("40", True), ("null", False)):
+        media = f'{{"url": "a", "fps" \n\t : \r {value}}}'
+        body = f'{{"messages": [{{"content": [{{"type": "{kind}", "{kind}": {media}}}]}}]}}'
+        assert is_one == read_request(Api.CHAT, body.encode()).unseen_history
+
+
+@pytest.mark.parametrize("kind", MEDIA)
+def test_settings_are_looked_for_in_as_many_media_as_models_accept(kind: str) -> None:
+    """So that a body with a thousand of them costs no more."""
+    plain = {"type": kind, kind: {"url": "a"}}
+    for before, found in ((31, True), (32, False)):
+        parts = [plain] * before + [{"type": kind, kind: {"url": "a", "fps": 1}}]
+        body = json.dumps({"messages": [{"content": parts}]}).encode()
+        assert found == read_request(Api.CHAT, body).unseen_history
+
+
 def test_what_clients_send_by_default_is_no_setting() -> None:
     """Sounds stay out of videos, and `detail` is not observed by the servers."""
     assert not is_unseen("video_url", use_audio_in_video=False)

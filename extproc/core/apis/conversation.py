@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import decode_body, is_set
-from extproc.core.apis.media_settings import has_settings
 from extproc.core.apis.prompt import MAX_ROLE_CHARS, Prompt
 
 __all__ = ["Message", "add_messages"]
@@ -185,9 +184,8 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         case "input_audio" | "audio_url" | "audio_embeds":
             prompt.audio += 1
         case "video_url" | "video_embeds":
-            prompt.video += 1
+            prompt.add_video(part.video_url)
             prompt.audio += is_set(part.audio_embeds)  # the video's sound
-            prompt.unseen = prompt.unseen or has_settings(part.video_url)
         case _:
             prompt.unseen = True
 

@@ -26,7 +26,8 @@ UNDONE_BYTES_PER_STEP: Final = 256
 STEPS_PER_COSTLY_NUMBER: Final = 8
 # JSON inside the body that is decoded a second time: 64K tokens are about this many bytes.
 MAX_REREAD_BYTES: Final = 256 << 10
-# More than models accept in one request; the size of further images is guessed from their bytes.
+# More than models accept in one request; the size of further images is guessed from their bytes, and settings of
+# their own, or of further videos, are not looked for: clients set all alike, and each search takes 2 microseconds.
 MAX_MEASURED_IMAGES: Final = 32
 # Those of usual roles, types of items and ids of calls; they are part of a message's constant number of tokens.
 MAX_ROLE_CHARS: Final = 24
@@ -154,7 +155,14 @@ class Prompt(msgspec.Struct):
         """Add an image; `source` is the JSON that holds it or its URL, empty if there is none."""
         measured = len(self.images) < MAX_MEASURED_IMAGES
         self.images.append(image_pixels(source) if measured else pixels_by_bytes(len(source)))
-        self.unseen = self.unseen or has_settings(source)
+        if measured and has_settings(source):
+            self.unseen = True
+
+    def add_video(self, source: msgspec.Raw) -> None:
+        """Add a video; `source` is the JSON that holds its URL, empty if there is none."""
+        if self.video < MAX_MEASURED_IMAGES and has_settings(source):
+            self.unseen = True
+        self.video += 1
 
     def add_id(self, call_id: str | None) -> None:
         """Add the id of a tool call if it is long, since some templates render it as it is."""
