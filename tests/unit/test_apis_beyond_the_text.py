@@ -264,6 +264,12 @@ def test_media_with_an_id_count_also_if_they_are_cached(field: str, kind: str, v
     assert {} == media_of({"type": "text", "text": "Hi", field: value, "uuid": None})
 
 
+@pytest.mark.parametrize("value", ["x" * 100, None])
+def test_an_image_with_an_id_may_have_the_type_of_the_responses_api(value: str | None) -> None:
+    """It is an image by its field and by its type."""
+    assert {"images": 1} == media_of({"type": "input_image", "text": "Hi", "image_url": value, "uuid": "1"})
+
+
 @pytest.mark.parametrize("kind", ["text", "thinking", "video_url"])
 def test_a_part_with_an_id_may_be_two_things(kind: str) -> None:
     """With a `uuid` vLLM goes by the field alone, other servers by the type."""

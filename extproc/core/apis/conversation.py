@@ -55,7 +55,8 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
             ("tool_reference", self.tool_reference),
         ):
             if value and (by_field or value != _NULL):
-                return name if self.type in (None, "", name) else ""
+                is_clear = self.type in (None, "", name) or (self.type, name) == ("input_image", "image_url")
+                return name if is_clear else ""
         return self.type or "text"
 
 
