@@ -55,6 +55,7 @@ _FULL_BLOCK: Final = (
 _NO_SETTINGS: Final = b'{"image_url":{%b}},' % b",".join([b'"fps":null'] * 46)
 _BLANK_SETTINGS: Final = b'{"video_url":{%b}},' % b",".join([b'"fps":%bnull' % (b" " * 240)] * 2)
 _FOUND: Final = rb'{"type":"search_result","title":"a","source":"\u0041","content":[{"text":"b"}]},'
+_ADDED: Final = rb'{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"a":"\u0041"}}},'
 _FULL_ITEM: Final = (
     b'{"type":"reasoning","role":"b","content":[{"text":"c"}],"name":"d","arguments":"e","input":"f",'
     b'"output":[{"text":"g"}],"summary":[{"text":"h"}],"encrypted_content":"i"},'
@@ -233,6 +234,7 @@ _BODIES: Final = (
         b"]}]}",
     ),
     ("results of searches", Api.MESSAGES, b'{"messages":[{"content":[', _FOUND, b"{}", b"]}]}"),
+    ("tools that are added", Api.MESSAGES, b'{"messages":[{"content":[', _ADDED, b"{}", b"]}]}"),
     ("blocks with all keys", Api.MESSAGES, b'{"messages":[{"content":[', _FULL_BLOCK, b"{}", b"]}]}"),
     (
         "results of tools",

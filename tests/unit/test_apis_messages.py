@@ -149,3 +149,31 @@ def test_of_anthropics_tools_those_of_the_client_add_nothing_unseen(kind: str) -
     body = {"messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": f"{kind}_20250818", "name": kind}]}
     facts = read_request(Api.MESSAGES, json.dumps(body).encode())
     assert (1, kind == "web_search") == (facts.tools, facts.unseen_history)
+
+
+def test_tools_that_a_conversation_adds_are_tools() -> None:
+    """Claude Code and Anthropic's client change them in the middle; named ones are among those of the request."""
+    added = {"name": "b", "description": "é", "input_schema": {"type": "object"}}
+    changes = [
+        {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "a"}},
+        {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "a"}},
+        {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": added}},
+    ]
+    messages = [{"role": "user", "content": "Hi"}, {"role": "system", "content": changes}]
+    facts = read(messages=messages, tools=[{"name": "a"}])
+    text = "Hi" + json.dumps(added, separators=(",", ":"), ensure_ascii=False) + '{"name":"a"}'
+    assert (text, 2, False) == (facts.text.decode(), facts.tools, facts.unseen_history)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "mcp_tool_reference", "server_name": "s", "name": "a"},
+        {"type": "mcp_toolset_reference", "server_name": "s"},
+        {"type": "tool_definition", "definition": {"type": "mcp_toolset", "mcp_server_name": "s"}},
+        {"name": "a"},
+    ],
+)
+def test_tools_that_a_conversation_adds_may_be_the_servers(tool: dict[str, Any]) -> None:
+    """What they say, and their results, are not in the body."""
+    assert read_blocks({"type": "tool_addition", "tool": tool}).unseen_history

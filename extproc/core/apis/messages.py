@@ -43,6 +43,7 @@ class _Block(msgspec.Struct, frozen=True, gc=False):
     input: msgspec.Raw = msgspec.Raw()
     source: msgspec.Raw = msgspec.Raw()
     content: "_Content" = None
+    tool: msgspec.Raw = msgspec.Raw()  # what the conversation adds or removes
 
 
 _Content = str | list[_Block] | _Block | None
@@ -52,6 +53,13 @@ class _Source(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
     data: str | None = None
     content: _Content = None
+
+
+class _ToolChange(msgspec.Struct, frozen=True, gc=False):
+    """A tool by its name, or by value."""
+
+    type: str | None = None
+    definition: msgspec.Raw = msgspec.Raw()
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False):
@@ -90,6 +98,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
 
 _REQUEST = msgspec.json.Decoder(_Request)
 _SOURCE = msgspec.json.Decoder(_Source)
+_TOOL_CHANGE = msgspec.json.Decoder(_ToolChange)
 
 
 def read_request(body: bytes) -> RequestFacts:
@@ -199,6 +208,8 @@ def _add_block(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
             _add_content(prompt, block.content, thoughts)
         case "document":
             _add_document(prompt, block, thoughts)
+        case "tool_addition" | "tool_removal":
+            _add_tool_change(prompt, block.tool)
         case _:
             prompt.unseen = True
 
@@ -212,6 +223,22 @@ def _add_document(prompt: Prompt, block: _Block, thoughts: list[str]) -> None:
             prompt.add(source.data)
         case "content":
             _add_content(prompt, source.content, thoughts)
+        case _:
+            prompt.unseen = True
+
+
+def _add_tool_change(prompt: Prompt, tool: msgspec.Raw) -> None:
+    """Add a tool that the conversation brings; one that it names is among the tools of the request.
+
+    Removed ones count, too: vLLM does not render them, other servers may.
+    """
+    prompt.step(1)
+    change = decode_body(_TOOL_CHANGE, prompt.reread(tool))
+    match change.type:
+        case "tool_definition":
+            prompt.add_tools(msgspec.Raw(b"[%b]" % bytes(change.definition)))
+        case "tool_reference":
+            pass
         case _:
             prompt.unseen = True
 
