@@ -100,14 +100,18 @@ def killed(served: Served) -> None:
 
 
 def send(
-    served: Served, between: Disturbance, sizes: tuple[int, ...] = SIZES, fields: tuple[str, ...] = ()
+    served: Served,
+    between: Disturbance,
+    sizes: tuple[int, ...] = SIZES,
+    fields: tuple[str, ...] = (),
+    path: str = "",
 ) -> list[Outcome]:
-    """Send a body of each size, path and framing concurrently; call `between` when all are half sent."""
+    """Send a body of each size, path and framing at once, or all to one path; call `between` in the middle."""
 
     async def disturb() -> None:
         await asyncio.to_thread(between, served)
 
-    sent = [replace(each, fields=fields) for each in uploads(sizes)]
+    sent = [replace(each, fields=fields, path=path or each.path) for each in uploads(sizes)]
     return asyncio.run(upload_all(served.gateway.port, sent, disturb))
 
 
@@ -163,11 +167,20 @@ def ask_by_a_filter(document: Document) -> None:
     del route(document, "long")["request_headers_to_remove"]
 
 
+def retry_below_models(document: Document) -> None:
+    """Give retries to what is below a path at which requests themselves have no bodies."""
+    action = {"cluster": "pool_long", "timeout": "0s", "retry_policy": DEFAULT_RETRIES}
+    below = {"name": "models", "match": {"path_separated_prefix": "/v1/models"}, "route": action}
+    virtual_host(document)["routes"].insert(0, below)
+
+
+BELOW_MODELS = "retries below /v1/models"
 CORRUPTING = {
     **{name: BITTEN[name] for name in ("retries-on-default-route", "redirects-on-default-route")},
     "retries-by-clients": BITTEN["retries-by-clients"],
     "retries that a route asks for": ask_for_retries,
     "retries that a filter asks for": ask_by_a_filter,
+    BELOW_MODELS: retry_below_models,
 }
 
 
@@ -182,7 +195,8 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
     """
     served = serve("streamed", CORRUPTING[trap])
     fields = RETRY_FIELDS if trap == "retries-by-clients" else ()
-    rounds = (send(served, undisturbed, fields=fields) for _ in range(ROUNDS))
+    path = "/v1/models/m:predict" if trap == BELOW_MODELS else ""
+    rounds = (send(served, undisturbed, fields=fields, path=path) for _ in range(ROUNDS))
     broken = ([each for each in outcomes if each.intact is False] for outcomes in rounds)
     corrupted = next(filter(None, broken), None)
     if corrupted is None:

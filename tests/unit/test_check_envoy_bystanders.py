@@ -41,7 +41,10 @@ def test_a_route_that_replies_itself_has_nothing_to_retry(reply: Document) -> No
         ({"path": "/v1/models", "headers": [GET]}, set()),
         ({"prefix": "/", "headers": [GET]}, set()),
         ({"path": "/v1/models"}, set()),
-        ({"prefix": "/v1/models/"}, set()),
+        ({"safe_regex": {"regex": "/v1/models"}}, set()),
+        ({"prefix": "/v1/models/", "headers": [GET]}, set()),
+        ({"prefix": "/v1/models/"}, {"retries-on-default-route"}),
+        ({"path_separated_prefix": "/v1/models"}, {"retries-on-default-route"}),
         ({"path_separated_prefix": "/health"}, set()),
         ({"path": "/v1/files"}, {"retries-on-default-route"}),
         ({"path": "/v1/chat/completions"}, {"retries-on-default-route", "response-cut"}),
@@ -57,7 +60,9 @@ def test_a_route_for_requests_that_the_router_does_not_read(match: Document, fou
 
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
-@pytest.mark.parametrize("match", [{"path": "/v1/models"}, {"prefix": "/", "headers": [GET]}])
+@pytest.mark.parametrize(
+    "match", [{"path": "/v1/models"}, {"prefix": "/v1/models"}, {"prefix": "/", "headers": [GET]}]
+)
 def test_a_route_to_the_short_pool_for_requests_that_the_router_does_not_read(match: Document, mode: str) -> None:
     """Any pool can list its models; other traps of the short pool's route are found all the same."""
     document = load(mode)

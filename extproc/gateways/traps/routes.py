@@ -6,6 +6,7 @@ from typing import Final
 
 from extproc.core.apis import api_of
 from extproc.core.placing.pool import Pool
+from extproc.gateways.matching.paths import PathMatch
 from extproc.gateways.model import Gateway, Host, Route
 from extproc.gateways.router import Router, share_a_model
 from extproc.gateways.traps.earlier import earlier_routes
@@ -25,6 +26,8 @@ __all__ = [
 
 # Where the pools' servers answer at once to requests without a body, whether or not a route asks for GET.
 WITHOUT_BODIES: Final = ("/health", "/metrics", "/v1/models", "/version")
+# Below it some servers take requests that the router does not read: /v1/models/{model}:predict of KServe, for one.
+MODELS: Final = "/v1/models"
 
 
 @lru_cache(maxsize=1)  # many traps ask for them, one gateway after the other
@@ -51,7 +54,8 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
         absent = all(match.matches_absent for match in route.headers)
-        if route.processor and route.clusters and takes_bodies(route, "POST") and (absent or not said):
+        arrives = takes_bodies(route, "POST") and not _asks_only(route.path)
+        if route.processor and route.clusters and arrives and (absent or not said):
             yield route
 
 
@@ -92,14 +96,20 @@ def body_mode(route: Route) -> str:
 def takes_bodies(route: Route, *methods: str) -> bool:
     """Return whether a route may get requests with these methods that have a body."""
     path = route.path
-    return route.allows_method(*methods) and not path.is_tunnel and path.text.rstrip("/") not in WITHOUT_BODIES
+    below_models = path.kind.endswith("prefix") and path.text.rstrip("/") == MODELS
+    return route.allows_method(*methods) and not path.is_tunnel and (below_models or not _asks_only(path))
+
+
+def _asks_only(path: PathMatch) -> bool:
+    """Return whether none of a route's requests is one that the router may place."""
+    return path.text.rstrip("/") in WITHOUT_BODIES
 
 
 def may_generate(route: Route) -> bool:
     """Return whether a route may get requests that the router reads."""
     path = route.path
     other = path.kind == "path" and not path.any_case and api_of("POST", path.text) is None
-    return takes_bodies(route, "POST") and not other
+    return takes_bodies(route, "POST") and not _asks_only(path) and not other
 
 
 def is_reached(route: Route, host: Host, sent: Mapping[str, str]) -> bool:
