@@ -11,12 +11,7 @@ from typing import Final
 
 from extproc.gateways.kubernetes.envoy_gateway.clusters import backends_of, pool_cluster
 from extproc.gateways.kubernetes.envoy_gateway.filters import http_filters
-from extproc.gateways.kubernetes.envoy_gateway.listeners import (
-    ANY_HOST,
-    Listener,
-    listeners_of,
-    named_listeners,
-)
+from extproc.gateways.kubernetes.envoy_gateway.listeners import Listener, listeners_of, named_listeners
 from extproc.gateways.kubernetes.envoy_gateway.patches import Patches
 from extproc.gateways.kubernetes.envoy_gateway.policies import Name, Policies
 from extproc.gateways.kubernetes.envoy_gateway.processors import ExtProc, cluster_of, processors_of
@@ -24,6 +19,7 @@ from extproc.gateways.kubernetes.envoy_gateway.proxies import Proxies
 from extproc.gateways.kubernetes.envoy_gateway.routes import Ranked, routes_of
 from extproc.gateways.kubernetes.envoy_gateway.rules import Rule, Rules
 from extproc.gateways.kubernetes.envoy_gateway.selectors import namespace_said
+from extproc.gateways.kubernetes.host_names import ANY_HOST
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
     bytes_of,

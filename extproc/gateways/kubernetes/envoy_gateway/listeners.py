@@ -11,17 +11,17 @@ from typing import Final
 from extproc.gateways.kubernetes.envoy_gateway.policies import OTHER_SECTION, Name, Parent
 from extproc.gateways.kubernetes.envoy_gateway.rules import Rule
 from extproc.gateways.kubernetes.envoy_gateway.selectors import agree, namespace_said
+from extproc.gateways.kubernetes.host_names import ANY_HOST, narrower
 from extproc.gateways.kubernetes.manifests import Manifests, inner, items_of, name_of, text_of, texts_of
 from extproc.gateways.parsing.sources import LocatedMap
 
-__all__ = ["ANY_HOST", "Listener", "listeners_of", "named_listeners"]
+__all__ = ["Listener", "listeners_of", "named_listeners"]
 
 # With Envoy Gateway's flag XDSNameSchemeV2.
 _BY_PORT: Final = re.compile(r"(?:tcp|udp|https?)-(\d+)")
 # Where a listener's filters are in Envoy's, by its protocol; its position follows where that is a list.
 _CHAINS: Final = {"HTTP": "default_filter_chain", "HTTPS": "filter_chains"}
 _SAME: Final = "Same"
-ANY_HOST: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Listener:
         """Return the names of hosts for which it serves a rule: those that both have, its own if that has none."""
         own = self.hostname or ANY_HOST
         said = texts_of(inner(rule.route, "spec"), "hostnames") or [own]
-        return list(dict.fromkeys(filter(None, (_narrower(each, own) for each in said))))
+        return list(dict.fromkeys(filter(None, (narrower(each, own) for each in said))))
 
     def parents(self, rules: Iterable[Rule]) -> list[Parent]:
         """Return what these rules are attached to at this listener, each once."""
@@ -120,14 +120,3 @@ def listeners_of(
     elif any(each.section == OTHER_SECTION for rule in rules for each in rule.parents):
         found.append(replace(whole, section=OTHER_SECTION, first=OTHER_SECTION))
     return [each for each in found if any(map(each.serves, rules))]
-
-
-def _narrower(one: str, other: str) -> str:
-    """Return the narrower one of two names, "" if no host has both; each may begin with a wildcard."""
-    pairs = ((one, other), (other, one))
-    held = (
-        name
-        for wide, name in pairs
-        if name == wide or (wide.startswith(ANY_HOST) and name.endswith(wide.removeprefix(ANY_HOST)))
-    )
-    return next(held, "")

@@ -62,7 +62,9 @@ def takes_all(route: LocatedMap) -> bool:
 def _whence(match: LocatedMap, owner: LocatedMap, frontend: Frontend, workload: Workload) -> list[str] | None:
     """Return the conditions on who asks that cannot be decided here, None if one of them does not hold."""
     port = text_of(match, "port")
-    conditions = [f"port={port}"] if port else []
+    if port and frontend.port not in ("", port):
+        return None
+    conditions = [f"port={port}"] if port and not frontend.port else []
     if gateways := texts_of(match, "gateways"):
         here = any(gateway_name(each, owner) == frontend.name for each in gateways)
         return conditions if here else None
