@@ -107,6 +107,14 @@ def test_a_rule_for_a_port(port: int, servers: list[int], found: bool) -> None: 
     assert found == (HIDDEN in names_of("istio", gateway, change=with_rule(f"port: {port}", ON)))
 
 
+@pytest.mark.parametrize(("ports", "found"), [([80], False), ([443], True), ([443, 80], False)])
+def test_a_patch_of_a_host_with_its_port(ports: list[int], found: bool) -> None:  # noqa: FBT001
+    """Istio's name of a host has the port: a filter that is enabled by it is off on all others."""
+    gateway = GATEWAY % ("llm", ", ".join(SERVER % (each, "HTTP", "llm.example.com") for each in ports))
+    named = "vhost: {name: 'llm.example.com:80', "
+    assert found == (HIDDEN in names_of("istio", gateway, change=lambda text: text.replace("vhost: {", named)))
+
+
 def test_a_virtual_service_without_a_host_of_its_gateway() -> None:
     """It has no routes there: Envoy answers 404, and no request gets to the router."""
     assert HIDDEN in names_of("istio", GATEWAY % ("llm", SERVER % (80, "HTTP", "llama.example.com")))

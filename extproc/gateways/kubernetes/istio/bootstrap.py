@@ -82,7 +82,9 @@ def _is_for(patch: LocatedMap, host: LocatedMap) -> bool:
     """Return whether a patch applies to a host, or names none; Istio's name of one is its domain with the port."""
     match = inner(patch, "match", "routeConfiguration", "vhost")
     name, domain = text_of(match, "name"), text_of(match, "domainName")
-    return (not name or name.rpartition(":")[0] in host["domains"]) and domain in ("", *host["domains"])
+    own, *with_port = host["domains"]
+    is_named = name in with_port if with_port else name.rpartition(":")[0] == own
+    return (not name or is_named) and domain in ("", own)
 
 
 def _is_for_route(patch: LocatedMap, route: LocatedMap) -> bool:

@@ -32,12 +32,12 @@ def hosts_of(manifests: Manifests) -> Iterator[LocatedMap]:
     services, routes = _of_services(manifests), _of_http_routes(manifests)
     workload = workload_of(manifests)
     if not (services or routes):
-        yield from (_host(ANY_HOST, [(each, [])], takes_all) for each in _with_hosts(manifests))
+        yield from (_host(ANY_HOST, "", [(each, [])], takes_all) for each in _with_hosts(manifests))
     known = any(frontend.may_run_on(workload) for _, frontend in [*services, *routes])
     for hosts, key in ((services, takes_all), (routes, precedence)):
         for (host, frontend), found in hosts.items():
             if not known or frontend.may_run_on(workload):
-                yield _host(host, found, key)
+                yield _host(host, frontend.port, found, key)
 
 
 def _of_services(manifests: Manifests) -> Hosts:
@@ -69,8 +69,11 @@ def _of_http_routes(manifests: Manifests) -> Hosts:
 
 
 def _host(
-    host: str, found: list[tuple[LocatedMap, list[LocatedMap]]], key: Callable[[LocatedMap], Any]
+    host: str, port: str, found: list[tuple[LocatedMap, list[LocatedMap]]], key: Callable[[LocatedMap], Any]
 ) -> LocatedMap:
+    """Return a virtual host; where its port is known, the name that Istio gives it is a domain, too."""
     first = found[0][0]
     routes = sorted((route for _, of_object in found for route in of_object), key=key)
-    return made(first.place, name=name_of(first), domains=[host], routes=routes)
+    return made(
+        first.place, name=name_of(first), domains=[host, *([f"{host}:{port}"] if port else [])], routes=routes
+    )
