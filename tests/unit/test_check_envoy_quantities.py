@@ -50,6 +50,14 @@ def test_sizes_that_are_none(text: str) -> None:
         bytes_of(text, HERE)
 
 
+@pytest.mark.parametrize("text", ["4Gi", "4294967296", "9" * 400])
+def test_sizes_that_envoy_does_not_have(text: str) -> None:
+    """So are those that its messages cannot hold."""
+    assert 4_294_967_295 == bytes_of("4294967295", HERE)
+    with pytest.raises(ConfigurationError, match=r"file\.yaml:1: .* given; allowed: up to 4,294,967,295 bytes"):
+        bytes_of(text, HERE)
+
+
 def test_weights() -> None:
     """A backend of weight 0 gets nothing, and one that says none gets its share."""
     (given,) = read("refs: [{name: a, weight: 0}, {name: b, weight: 1}, {name: c}]", "file.yaml")

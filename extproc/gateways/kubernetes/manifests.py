@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 MAX_DIGITS: Final = 18
+# Of all limits and windows in Envoy's messages; their control planes refuse larger ones.
+MAX_BYTES: Final = 2**32 - 1
 _TRUE: Final = ("true", "yes", "on")
 _PRIORITY: Final = re.compile(r"-?[0-9]{1,10}")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
@@ -224,8 +226,11 @@ def optional_seconds(values: LocatedMap, name: str) -> str | None:
 
 
 def bytes_of(text: object, place: Place) -> int:
-    """Return a quantity, such as 16Mi, in bytes. Raises ConfigurationError if it is not a quantity."""
+    """Return a quantity, such as 16Mi, in bytes. Raises ConfigurationError if it is none, or none for Envoy."""
     found = _QUANTITY.fullmatch(str(text))
     if found is None:
         raise ConfigurationError(f"{place}: {text!r} is not a quantity such as 16Mi")
-    return int(float(found[1]) * _POWERS[found[2] or ""])
+    size = float(found[1]) * _POWERS[found[2] or ""]
+    if size > MAX_BYTES:
+        raise ConfigurationError(f"{place}: {text!r} given; allowed: up to {MAX_BYTES:,} bytes")
+    return int(size)
