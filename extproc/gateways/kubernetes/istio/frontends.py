@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.gateways.kubernetes.host_names import narrower
+from extproc.gateways.kubernetes.host_names import ANY_HOST, narrower
 from extproc.gateways.kubernetes.istio.clusters import full_name
+from extproc.gateways.kubernetes.istio.listeners import OF_ROUTES, attached
 from extproc.gateways.kubernetes.istio.scope import GATEWAY_LABEL, Workload
 from extproc.gateways.kubernetes.manifests import (
     Manifests,
@@ -27,8 +28,6 @@ __all__ = ["MESH", "Frontend", "Frontends", "gateway_name"]
 # Istio's own name for all sidecars, in the place of a gateway's.
 MESH: Final = "mesh"
 GATEWAYS: Final = ("Gateway", "ListenerSet", "XListenerSet")
-# The protocols of servers that have routes begin like that.
-_OF_ROUTES: Final = ("HTTP", "GRPC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +68,17 @@ class Frontends:
             for port, hosts in _by_port(gateway, own, service).items():
                 yield Frontend(name, name == MESH, labels, port), hosts
 
-    def of_http_route(self, route: LocatedMap) -> Iterator[Frontend]:
-        """Yield the parents of an HTTPRoute; the workload of a Gateway has a label with its name."""
+    def of_http_route(self, route: LocatedMap) -> dict[Frontend, list[str]]:
+        """Return the parents of an HTTPRoute, each with its hosts there."""
+        hosts = texts_of(inner(route, "spec"), "hostnames") or [ANY_HOST]
         parents = items_of(inner(route, "spec"), "parentRefs")
-        return iter(
-            dict.fromkeys(_parent(each, namespace_of(route)) for each in parents) or [Frontend("", is_mesh=False)]
-        )
+        found: dict[Frontend, list[str]] = {}
+        for each in parents:
+            name, gateway = _parent(each, namespace_of(route))
+            for port, shared in attached(self._gateways.get(name), each, route, hosts).items():
+                at = found.setdefault(replace(gateway, port=port), [])
+                at += [host for host in shared if host not in at]
+        return found if parents else {Frontend("", is_mesh=False): hosts}
 
 
 def _by_port(gateway: LocatedMap, hosts: list[str], service: LocatedMap) -> dict[str, list[str]]:
@@ -82,7 +86,7 @@ def _by_port(gateway: LocatedMap, hosts: list[str], service: LocatedMap) -> dict
     found: dict[str, list[str]] = {}
     for server in items_of(inner(gateway, "spec"), "servers"):
         port = inner(server, "port")
-        if text_of(port, "protocol").upper().startswith(_OF_ROUTES):
+        if text_of(port, "protocol").upper().startswith(OF_ROUTES):
             of_server = _hosts_for(service, texts_of(server, "hosts"), namespace_of(gateway))
             found.setdefault(text_of(port, "number"), []).extend(
                 filter(None, (narrower(each.lower(), host.lower()) for each in of_server for host in hosts))
@@ -99,10 +103,12 @@ def _hosts_for(service: LocatedMap, of_server: list[str], namespace: str) -> Ite
             yield name
 
 
-def _parent(given: LocatedMap, namespace: str) -> Frontend:
+def _parent(given: LocatedMap, namespace: str) -> tuple[str, Frontend]:
+    """Return the frontend behind the full name of its Gateway, if it is one, which its workload has as a label."""
     kind, name = text_of(given, "kind", "Gateway"), text_of(given, "name")
+    full = f"{text_of(given, 'namespace') or namespace}/{name}"
     labels = frozenset([(GATEWAY_LABEL, name)] if kind == "Gateway" else [])
-    return Frontend(f"{kind}/{text_of(given, 'namespace') or namespace}/{name}", kind not in GATEWAYS, labels)
+    return full if labels else "", Frontend(f"{kind}/{full}", kind not in GATEWAYS, labels)
 
 
 def gateway_name(name: str, service: LocatedMap) -> str:

@@ -27,12 +27,13 @@ def hosts_of(manifests: Manifests) -> Iterator[LocatedMap]:
     """Yield the virtual hosts, with Istio's defaults in their routes.
 
     Those of gateways that are known to be other ones than the router's filter is in are left out, unless all are.
-    If no gateway has a host of a VirtualService, there is one without routes, as Istio generates.
+    If no gateway has any of their hosts, there is one without routes, as Istio generates.
     """
     services, routes = _of_services(manifests), _of_http_routes(manifests)
     workload = workload_of(manifests)
     if not (services or routes):
-        yield from (_host(ANY_HOST, "", [(each, [])], takes_all) for each in _with_hosts(manifests))
+        unserved = [*_with_hosts(manifests), *manifests.of("HTTPRoute")]
+        yield from (_host(ANY_HOST, "", [(each, [])], takes_all) for each in unserved)
     known = any(frontend.may_run_on(workload) for _, frontend in [*services, *routes])
     for hosts, key in ((services, takes_all), (routes, precedence)):
         for (host, frontend), found in hosts.items():
@@ -62,8 +63,8 @@ def _of_http_routes(manifests: Manifests) -> Hosts:
     found: Hosts = {}
     for route in manifests.of("HTTPRoute"):
         routes = routes_of_http_route(route, of_mesh)
-        for host in texts_of(inner(route, "spec"), "hostnames") or [ANY_HOST]:
-            for frontend in frontends.of_http_route(route):
+        for frontend, hosts in frontends.of_http_route(route).items():
+            for host in hosts:
                 found.setdefault((host, frontend), []).append((route, routes))
     return found
 
