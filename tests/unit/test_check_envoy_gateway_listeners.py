@@ -64,6 +64,17 @@ def test_routes_with_and_without_a_host(its: str, of_pool: str, found: set[str])
     assert found == traps(gateway, changes=named)
 
 
+@pytest.mark.parametrize(
+    ("port", "found"), [(80, {"pool-without-route"}), (8080, {"pool-without-route", "default-route-not-largest"})]
+)
+def test_a_host_of_another_listener_of_the_port(port: int, found: set[str]) -> None:
+    """It is that one's, with all of its routes: at the listener for all hosts only the default route is left."""
+    its = f"{{name: llm, port: {port}, protocol: HTTP, hostname: llm.example.com}}"
+    gateway = GATEWAY % f"{{name: http, port: 80, protocol: HTTP}}, {its}"
+    named = {POOL: f"{POOL}  hostnames: [llm.example.com]\n"}
+    assert found == traps(gateway, changes=named) - {"head-limits"}
+
+
 @pytest.mark.parametrize(("section", "found"), [("https", ON_ALL - {"head-limits"}), ("other", ON_ALL)])
 def test_a_policy_of_one_listener(section: str, found: set[str]) -> None:
     """It replaces the Gateway's there alone: the router is asked at the other one, whose routes are the same."""

@@ -35,6 +35,8 @@ class Listener:
     """The first listener of its port: they are one in Envoy, with the name of that one."""
     port: str = ""
     hostname: str = ""
+    others: frozenset[str] = frozenset()
+    """The hostnames of the other listeners of its port, which are not its own, whatever a route names."""
     only_own: bool = False
     """It takes routes of the Gateway's namespace only."""
     chain: str = ""
@@ -68,7 +70,8 @@ class Listener:
         """Return the names of hosts for which it serves a rule: those that both have, its own if that has none."""
         own = self.hostname or ANY_HOST
         said = texts_of(inner(rule.route, "spec"), "hostnames") or [own]
-        return list(dict.fromkeys(filter(None, (narrower(each, own) for each in said))))
+        shared = dict.fromkeys(narrower(each, own) for each in said)
+        return [each for each in shared if each and each not in self.others]
 
     def parents(self, rules: Iterable[Rule]) -> list[Parent]:
         """Return what these rules are attached to at this listener, each once."""
@@ -86,10 +89,12 @@ def named_listeners(manifests: Manifests) -> list[Listener]:
 
 def _listeners(gateway: LocatedMap) -> Iterator[Listener]:
     of_port: dict[str, list[str]] = {}
-    for each in items_of(inner(gateway, "spec"), "listeners"):
+    given = items_of(inner(gateway, "spec"), "listeners")
+    named = {(text_of(each, "port"), text_of(each, "hostname")) for each in given}
+    for each in given:
         chain = _CHAINS.get(text_of(each, "protocol", "HTTP"))
         if chain is not None:
-            section, port = text_of(each, "name"), text_of(each, "port")
+            section, port, hostname = (text_of(each, key) for key in ("name", "port", "hostname"))
             sections = of_port.setdefault(port, [])
             sections.append(section)
             yield Listener(
@@ -98,7 +103,8 @@ def _listeners(gateway: LocatedMap) -> Iterator[Listener]:
                 section,
                 sections[0],
                 port,
-                text_of(each, "hostname"),
+                hostname,
+                frozenset(name for at, name in named if at == port and name != hostname),
                 text_of(inner(each, "allowedRoutes", "namespaces"), "from", _SAME) == _SAME,
                 chain if chain == _CHAINS["HTTP"] else f"{chain}/{len(sections) - 1}",
             )
