@@ -72,12 +72,10 @@ class InForce:
         used, TimeoutError if the loop does not take it; nothing has changed then.
         """
         with self._changing:
-            before = self._streams.routing
-            after = self._routings.after(before, configuration, self._loop)
-            tls = configuration.listen.tls
+            before, tls = self._streams.routing, configuration.listen.tls
             if tls is not None and tls != before.configuration.listen.tls:
-                check_pem(tls)
-            self._put_in_force(after)
+                check_pem(tls)  # first, since it costs least: what cannot be used is tried again and again
+            self._put_in_force(self._routings.after(before, configuration, self._loop))
         if tls is not None and self._certificates is not None:
             self._certificates.use(tls)
         set_log_level(configuration.log_level)

@@ -7,6 +7,9 @@ its own rule; the file is so small that reading it costs less.
 A file that is still being written may already be valid. So content is used only if two reads in a row return it;
 on SIGHUP it is used at once. An empty file would mean all defaults, and is what a full disk leaves when a file is
 rewritten: it never replaces a file that had content.
+
+What a valid file names may not be there yet: Kubernetes updates a Secret and a ConfigMap at different times. So a
+configuration that could not be applied is tried again, without a change of the file.
 """
 
 import logging
@@ -27,6 +30,9 @@ from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 __all__ = ["Reloader"]
 
 LOOKS_EVERY_S: Final = 0.5
+# How many looks later a configuration is tried again that a busy router did not take, or that was refused for what
+# other files hold: to try it may mean to read tokenizers, for seconds.
+BUSY_LOOKS, REFUSED_LOOKS = 2, 120
 _READ_NOW, _STOP = True, False
 
 log = logging.getLogger("dualpool")
@@ -36,7 +42,8 @@ class Reloader:
     """Follows a file (None: there is none) from `start` to `stop`; not a pipe, which can be read only once.
 
     `apply` is called, on the thread that reads the file, with each configuration to put in force. If it raises
-    ConfigurationError or TimeoutError, the file is reported as refused, and the previous configuration stays.
+    ConfigurationError or TimeoutError, the file is reported as refused, the previous configuration stays, and the
+    file's is tried again later.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class Reloader:
         self._metrics = metrics
         self._pending: bytes | str | None = None
         self._taken: bytes | str | None = None
+        self._looks_left = 0  # until what was taken is tried again; 0: it is not
         self._since = _now()
         self._waiting: tuple[str, ...] = ()
         self._refused: dict[str, object] | None = None
@@ -96,6 +104,10 @@ class Reloader:
         found = _content(self._file)
         if found == self._taken and not at_once:
             self._pending = None
+            if self._looks_left:
+                self._looks_left -= 1
+                if not self._looks_left:
+                    self._take(found, self._file, again=True)
         elif found != self._pending and not at_once:
             self._pending = found
         else:
@@ -115,14 +127,17 @@ class Reloader:
             except Exception:  # the next look may succeed
                 log.exception("exception while reloading the configuration file")
 
-    def _take(self, found: bytes | str, file: Path, *, requested: bool) -> None:
+    def _take(self, found: bytes | str, file: Path, *, requested: bool = False, again: bool = False) -> None:
+        source, looks = f"configuration file {file}", 0
+        self._looks_left = 0
         if not found.strip() and self._wanted != Configuration():
             found = "it is empty"
         if isinstance(found, str):
-            self._refuse(ConfigurationError(found, source=f"configuration file {file}"))
+            self._refuse(ConfigurationError(found, source=source))
             return
         try:
             wanted = decode(found, file)
+            looks = REFUSED_LOOKS  # another fault than the file's own may pass without a change of it
             if wanted == self._wanted and self._refused is None:
                 if requested:
                     log.info("the configuration file has not changed")
@@ -131,12 +146,14 @@ class Reloader:
             if configuration != self.running:
                 self._apply(configuration)
         except ConfigurationError as error:
-            self._refuse(error)
+            self._try_again(error, looks, again=again)
         except TimeoutError:
-            self._try_again("the router is too busy to apply it", file)
+            busy = ConfigurationError("the router is too busy to apply it", source=source)
+            self._try_again(busy, BUSY_LOOKS, again=again)
         except Exception as error:
             # Memory or threads may have run out, which the file has nothing to do with.
-            self._try_again(f"exception in the router: {str(error) or type(error).__name__}", file)
+            why = f"exception in the router: {str(error) or type(error).__name__}"
+            self._try_again(ConfigurationError(why, source=source), BUSY_LOOKS, again=again)
             raise
         else:
             self._accept(configuration, wanted, waiting)
@@ -151,11 +168,10 @@ class Reloader:
         if waiting:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
 
-    def _try_again(self, why: str, file: Path) -> None:
-        """Have the file read again later, and report why it is not in force, once."""
-        self._taken = None
-        error = ConfigurationError(why, source=f"configuration file {file}")
-        if self._refused is None or self._refused["errors"] != error.lines():
+    def _try_again(self, error: ConfigurationError, looks: int, *, again: bool) -> None:
+        """Have the configuration tried again so many looks later; then only another fault is reported."""
+        self._looks_left = looks
+        if not again or self._refused is None or self._refused["errors"] != error.lines():
             self._refuse(error)
 
     def _refuse(self, error: ConfigurationError) -> None:

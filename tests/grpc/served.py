@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -28,11 +29,11 @@ class App(served.App):
     more than 150 ms between the parts of a request, and the router's loop with it.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, file: Path | None = None) -> None:
         if configuration.exchange.deadline_ms == ExchangeSettings().deadline_ms:
             patient = replace(configuration.exchange, deadline_ms=PATIENT_MS)
             configuration = replace(configuration, exchange=patient)
-        super().__init__(configuration)
+        super().__init__(configuration, file)
         setattr(self._streams.overload, "sheds", lambda _now_s: False)  # noqa: B010  (a method)
         self._thread = threading.Thread(target=self.run)
 

@@ -263,6 +263,33 @@ def test_other_tls_files_are_used_after_a_reload(
     assert ([True, False], [False, True]) == asyncio.run(scenario())
 
 
+def test_a_reload_that_names_files_which_come_later_is_applied_then(
+    tmp_path: Path, authority: trustme.CA, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ConfigMap may name the files of a Secret that has not been updated yet."""
+    monkeypatch.setattr("extproc.server.reload.LOOKS_EVERY_S", 0.001)
+    file = tmp_path / "router.yaml"
+    file.write_text(settings(tmp_path, client_ca=False))
+
+    async def scenario() -> None:
+        app = App(parse(file.read_text()), file)
+        await app.start()
+        try:
+            file.write_text(settings(tmp_path / "later", client_ca=False))
+            await eventually(lambda: app._reloader.report()["refused"] is not None)
+            (tmp_path / "later").mkdir()
+            for name in ("key.pem", "cert.pem"):
+                (tmp_path / name).rename(tmp_path / "later" / name)
+            await eventually(lambda: app._reloader.report()["refused"] is None)
+            tls_in_force = app._in_force.configuration.listen.tls
+            assert tls_in_force is not None
+            assert f"{tmp_path}/later/cert.pem" == tls_in_force.certificate_file
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
 def test_files_that_could_not_be_read_for_a_while_are_used_afterwards(
     call: type[Any],
     tmp_path: Path,

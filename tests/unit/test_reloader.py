@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
-from extproc.server.reload import Reloader
+from extproc.server.reload import REFUSED_LOOKS, Reloader
 from extproc.telemetry.reloads import ReloadMetrics
 
 GOOD, OTHER, BAD = "mode: enforce", "mode: shadow", "mode: on\ntenant_header: authorization"
@@ -196,6 +196,51 @@ def test_a_configuration_that_cannot_be_applied_is_refused(watched: Watched) -> 
     watched.check()
     assert (0, 1, 1) == watched.metrics()
     assert parse(GOOD) == watched.reloader.running
+
+
+def test_a_configuration_whose_files_were_not_there_yet_is_applied_later(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Secret may arrive after the ConfigMap that names its files. Until then each reason is reported once, and
+    again if somebody asks.
+    """
+    watched.fails = ConfigurationError("listen.tls.certificate_file: nothing there")
+    watched.file.write_text(OTHER)
+    watched.check(3 * REFUSED_LOOKS)
+    assert (0, 1, 1) == watched.metrics()
+    watched.fails = ConfigurationError("listen.tls.private_key_file: nothing there")
+    watched.check(2 * REFUSED_LOOKS)
+    assert (0, 2, 1) == watched.metrics()
+    watched.reloader.look(at_once=True)
+    assert ((0, 3, 1), 3) == (watched.metrics(), len(caplog.records))
+    watched.fails = None
+    watched.check(REFUSED_LOOKS - 1)
+    assert [] == watched.applied
+    watched.check(3 * REFUSED_LOOKS)
+    assert ([parse(OTHER)], (1, 3, 0)) == (watched.applied, watched.metrics())
+
+
+def test_a_fault_of_the_file_itself_is_not_looked_for_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content decides, which has not changed."""
+    watched.file.write_text(BAD)
+    watched.check()
+    monkeypatch.setattr("extproc.server.reload.decode", lambda *_: parse(OTHER))
+    watched.check(3 * REFUSED_LOOKS)
+    assert ([], (0, 1, 1)) == (watched.applied, watched.metrics())
+
+
+def test_a_changed_file_is_applied_while_another_waits_to_be_tried_again(watched: Watched) -> None:
+    """Two looks are enough for it, as ever, and what waited is forgotten."""
+    watched.fails = ConfigurationError("listen.tls.certificate_file: nothing there")
+    watched.file.write_text(OTHER)
+    watched.check()
+    watched.fails = None
+    watched.file.write_text(f"{GOOD}\ntenant_header: x-tenant")
+    watched.check()
+    watched.check(3 * REFUSED_LOOKS)
+    assert [parse(f"{GOOD}\ntenant_header: x-tenant")] == watched.applied
 
 
 def test_a_configuration_that_a_busy_router_did_not_apply_is_retried(watched: Watched) -> None:
