@@ -13,6 +13,7 @@ __all__ = ["commit", "members_of", "milliseconds_in", "part_in", "parts_of", "va
 
 CLIENTS_WORDS: Final = "of pipeline caused error: "
 FOREIGN: Final = b"?"  # the head of a value that is not a string, such as another program's list or hash
+INTEGER_BITS: Final = 64  # https://redis.io/docs/latest/develop/reference/protocol-spec/#integers
 
 T = TypeVar("T")
 
@@ -46,7 +47,10 @@ def part_in(reply: object) -> bytes:
 
 def milliseconds_in(reply: object) -> int:
     """Return a time to live. Raises the error, if it is one."""
-    return _of_kind(int, reply)
+    left_ms = _of_kind(int, reply)
+    if left_ms.bit_length() >= INTEGER_BITS:
+        raise InvalidResponse("a number of more than 64 bits")  # with enough digits it would be no float, either
+    return left_ms
 
 
 async def commit(pipe: Any) -> None:  # noqa: ANN401  (a pipeline of the client)

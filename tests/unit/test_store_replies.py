@@ -16,6 +16,7 @@ from tests.unit.sharing_replica import SETTINGS, Replica
 
 ODD = {
     "a number": b":7\r\n",
+    "a number of 401 digits": b":1%s\r\n" % (b"0" * 400),
     "nothing": b"$-1\r\n",
     "a list of numbers": b"*2\r\n:1\r\n:2\r\n",
     "a list of lists": b"*1\r\n*1\r\n:1\r\n",
