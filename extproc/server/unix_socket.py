@@ -55,10 +55,12 @@ def bound_as_configured(settings: ListenSettings) -> Iterator[None]:
 
 
 def _is_served(path: Path) -> bool:
-    """Return whether a process listens at a path; it need not accept: EAGAIN says that its queue is full."""
+    """Return whether a process has a socket at a path. It need not accept: EAGAIN says that its queue is full,
+    EPROTOTYPE that its socket takes datagrams.
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(0)
-        return probe.connect_ex(str(path)) in (0, errno.EAGAIN)
+        return probe.connect_ex(str(path)) in (0, errno.EAGAIN, errno.EPROTOTYPE)
 
 
 def _id(name: str, id_of: Callable[[str], int]) -> int:

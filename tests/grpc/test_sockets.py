@@ -84,6 +84,14 @@ def test_the_socket_of_a_process_that_accepts_nothing_is_not_taken_over(tmp_path
             App(configuration(f"address: 'unix:{path}'"))
 
 
+def test_a_socket_for_datagrams_is_not_taken_over(tmp_path: Path) -> None:
+    """Another program's, such as that of a log, is in use although nobody can connect to it as gateways do."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(f"{tmp_path}/s")
+        with pytest.raises(ConfigurationError, match="another process serves it"):
+            App(configuration(f"address: 'unix:{tmp_path}/s'"))
+
+
 def test_the_socket_of_a_dead_process_is_taken_over(router: Router, tmp_path: Path) -> None:
     """A stale socket file, which nothing listens on, does not prevent a start."""
     left = socket.socket(socket.AF_UNIX)
