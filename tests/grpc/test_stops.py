@@ -95,16 +95,21 @@ def test_a_stop_answers_requests_while_other_threads_end(
     busy: str, call: type[Any], eventually: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A save to a slow disk, or a reload, ends when it can: no request waits for it."""
-    begun, ended = threading.Event(), threading.Event()
+    begun, ended, join = threading.Event(), threading.Event(), threading.Thread.join
 
     def hang(*_: object, **__: object) -> None:
         begun.set()
         ended.wait()
 
+    def joined(thread: threading.Thread, timeout: float | None = None) -> None:
+        ended.wait()  # whatever the limit: the loop must not join a thread at all
+        join(thread, timeout)
+
     async def scenario() -> None:
         state = f"state: {{path: {tmp_path}/state, every_s: 0.05}}"
         app = App(parse(f"{{listen: {{address: '127.0.0.1:0'}}, admin: {{address: '127.0.0.1:0'}}, {state}}}"))
         monkeypatch.setattr(busy, hang)
+        monkeypatch.setattr(threading.Thread, "join", joined)
         app.reload()
         await app.start()
         async with grpc.aio.insecure_channel(app.grpc_address) as channel:
