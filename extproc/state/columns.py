@@ -164,7 +164,7 @@ def _names(data: bytes, *, of_models: bool) -> list[Any]:
 
 
 def _packed_integers(numbers: npt.ArrayLike) -> bytes:
-    return np.asarray(numbers, INT64).tobytes()
+    return np.asarray(numbers, INT64).clip(max=MOST_COUNTED).tobytes()
 
 
 def _integers(data: bytes, count: int) -> Integers:

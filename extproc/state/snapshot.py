@@ -22,7 +22,8 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-# More than any router counts, and little enough for the counts of all replicas to be added as 64-bit numbers.
+# More than any router counts, and little enough for the counts of all replicas to be added as 64-bit numbers. What
+# is written stays there: sums of what was read may be larger, and would be refused.
 MOST_COUNTED: Final = 2**53
 
 
@@ -126,7 +127,8 @@ def _add_rows(rows: Any, states: Any, names: tuple[str, ...], old: Any) -> None:
         if before and (old_row := before.get(getattr(state, "category", None) or state.model)):
             row.CopyFrom(old_row)
         for name in names:
-            setattr(row, name, getattr(state, name))
+            value = getattr(state, name)
+            setattr(row, name, min(value, MOST_COUNTED) if name in _COUNTS else value)
 
 
 def _name(row: Any) -> object:  # noqa: ANN401  (a row of any kind)

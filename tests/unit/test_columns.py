@@ -54,6 +54,16 @@ def test_nothing_is_lost_in_transit(kind: str, responses: int) -> None:
         assert tables.models.counters[row].tolist() == there.models.counters[arrived].tolist()
 
 
+def test_sums_of_counts_stay_readable() -> None:
+    """A replica that has learned from two states with the largest counts is not refused by the others."""
+    tables = taught("byteclass")
+    for counts in (tables.models.sums.counts, tables.models.counters, tables.categories.counts):
+        counts[:] = 2**54
+    there = transmitted(tables)
+    for counts in (there.models.sums.counts, there.models.counters, there.categories.counts):
+        assert {2**53} == set(counts.ravel().tolist())
+
+
 def test_without_scores_q_starts_at_its_current_value() -> None:
     """A replica that saw no score since its last exchange reports its current q, not the one it started from."""
     message = columns_of(taught("byteclass", models=1))

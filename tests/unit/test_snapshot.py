@@ -1,5 +1,7 @@
 """The schema of the learned state: all of it survives a round trip, and so do fields of later versions."""
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -76,6 +78,16 @@ def test_counts_that_do_not_add_up_are_refused(rows: str, field: str, state: Lea
     setattr(getattr(message, rows)[0], field, 2**53 + 1)
     with pytest.raises(ConfigurationError, match=f"{field}: {2**53 + 1} given; allowed: at most"):
         from_message(message)
+
+
+def test_sums_of_counts_stay_readable(state: LearnedState) -> None:
+    """Two states with the largest counts, merged or learned from once more: what is written can be read again."""
+    model = replace(state.models[0], observations=2**53, scored=2**54, refused=2**64)
+    category = replace(state.categories[0], observations=2**53 + 1)
+    written = to_bytes(replace(state, models=(model,), categories=(category,)))
+    read = from_bytes(written)
+    assert (2**53, 2**53, 2**53) == (read.models[0].observations, read.models[0].scored, read.models[0].refused)
+    assert 2**53 == read.categories[0].observations
 
 
 def test_bytes_that_are_not_a_state_are_refused() -> None:
