@@ -63,7 +63,10 @@ class Routings:
         """
         learned = _learned_under(configuration, before, loop)
         router = recompose(before.router, before.configuration, configuration, learned)
-        return self._of(configuration, router, before)
+        routing = self._of(configuration, router, before)
+        if configuration.estimator.kind != before.configuration.estimator.kind:
+            log.warning("the new kind of estimator cannot use the learned state and starts empty")
+        return routing
 
     def knowing(self, before: Routing, learned: Estimator, *, new_key: bool = False) -> Routing:
         """Return a routing under the same configuration with another estimator, or with a `new_key` of the access
@@ -116,6 +119,4 @@ def _learned_under(configuration: Configuration, before: Routing, loop: Loop) ->
     after = make_estimator(settings)
     if settings.kind == before.configuration.estimator.kind:
         after.load(LearnedState.joined(loop.ask_each(estimator.parts, TAKEN_WITHIN_S)))
-    else:
-        log.warning("the new kind of estimator cannot use the learned state and starts empty")
     return after

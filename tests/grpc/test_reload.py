@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
 from tests.grpc.served import App
 from tests.grpc.test_serve_command import started
 from tests.grpc.watched import serving
@@ -110,6 +111,25 @@ def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, 
             return found
 
     assert [1, 1, 0] == asyncio.run(scenario())
+
+
+def test_what_a_refused_reload_would_have_done_is_not_logged(
+    router: Router, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another kind of estimator starts empty, once it is in force: a refused file is tried again and again."""
+    key_file = tmp_path / "key"
+    settings = f"learning: {{source: access_log, access_log: {{key_file: {key_file}}}}}\nestimator: {{kind: ema}}"
+
+    async def scenario() -> None:
+        async with router() as app:
+            with pytest.raises(ConfigurationError, match="key_file"):
+                await apply(app, settings)
+            assert "starts empty" not in caplog.text
+            key_file.write_bytes(bytes(32))
+            await apply(app, settings)
+            assert 1 == caplog.text.count("starts empty")
+
+    asyncio.run(scenario())
 
 
 def test_a_response_that_comes_after_a_reload_has_a_deadline(
