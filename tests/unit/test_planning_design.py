@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from extproc.planning.design import choose, plan, pool, rules
-from extproc.planning.design.choose import Question, Sized, sized_designs
+from extproc.planning.design.choose import Question, Sized, omitted_notes, sized_designs
 from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.instance import Instance
@@ -21,7 +21,7 @@ from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache, fingerprint
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet, rough_fleet
-from extproc.planning.simulation.task import SearchTask, make_workload, run_fleet
+from extproc.planning.simulation.task import Design, SearchTask, make_workload, run_fleet
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
@@ -334,3 +334,12 @@ def test_gpus_are_compared_where_nothing_else_is_searched(
     options = plan.PlanOptions(runs, tuning)
     _, searched = plan._designs(question, cast("Analysis", None), options, ResultCache(None), lambda *_: None)
     assert ([tuning], 2) == (asked, len(searched))
+
+
+def test_a_threshold_that_only_three_pools_have_is_named() -> None:
+    """Above it two pools have one pool for all requests, which may serve none in time where two of them do."""
+    designs = [Design("1", (65_536,)), Design("2", (4_096, 65_536)), Design("3", (4_096, 16_384, 65_536))]
+    designs.append(Design("3", (8_192, 16_384, 65_536)))
+    [note] = omitted_notes((4_096, 8_192, 16_384), designs)
+    assert note.startswith("Two pools at 8,192, 16,384 are not simulated: ")
+    assert [] == omitted_notes((4_096,), designs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from extproc.planning.design.pool import MOST_GPUS, PoolChoice, PoolTask, Tuning, best_pool
+from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
 from extproc.planning.model.objective import LATE, LengthClass, Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balancing
@@ -90,12 +90,12 @@ def sized_designs(
 
 
 def omitted_notes(asked: Sequence[int], designs: Sequence[Design]) -> list[str]:
-    """Name the thresholds that were asked for and that no design has, because `sized_designs` omitted them."""
-    kept = {limit for design in designs for limit in design.contexts[:-1]}
+    """Name the thresholds that were asked for and that no two pools have: `sized_designs` omitted them."""
+    kept = {design.contexts[0] for design in designs if len(design.contexts) == 2}  # noqa: PLR2004  (two pools)
     omitted = ", ".join(f"{each:,}" for each in asked if each not in kept)
     text = (
         f"Two pools at {omitted} are not simulated: one of them gets fewer than {FEWEST_OF_A_POOL} of the "
-        f"requests, or no number of instances of up to {MOST_GPUS} GPUs serves them in time."
+        "requests, or no number of the instances that are tried serves them in time."
     )
     return [text] if omitted else []
 

@@ -39,7 +39,7 @@ from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["MOST_GPUS", "PoolChoice", "PoolTask", "Tuning", "best_pool"]
+__all__ = ["PoolChoice", "PoolTask", "Tuning", "best_pool"]
 
 MOST_GPUS = 8  # per instance: parallelism across servers is not proposed
 HOPELESS = 1.7  # modelled cost over the best simulated cost, from which candidates are skipped
