@@ -232,19 +232,41 @@ def test_a_trace_of_an_hour_gives_no_day() -> None:
     assert load_day(None, lengths) is None
 
 
-def test_a_silence_between_traces_is_not_a_quiet_part_of_the_day() -> None:
-    """Two mornings a week apart do not show what comes in the afternoon; a single time of year 1, as some programs
-    write a missing one, leaves a trace of an hour as short as it is.
-    """
-    mornings = np.concatenate([day * 86_400 + np.linspace(0, 4 * 3600, 3_000) for day in (0, 7)])
-    year_1 = np.concatenate([[0.0], 6.4e10 + np.linspace(0, 3600, 3_000)])
-    for times, gap in (
-        (mornings, "nothing arrives for 164 of its 172 hours"),
-        (year_1, "nothing arrives for 1.78e"),
-    ):
-        ones = np.ones(len(times), np.int64)
-        with pytest.raises(ConfigurationError, match=f"--day-curve trace: a gap: {gap}"):
-            day_of_trace(Lengths(ones, ones, "a gap", times))
+def recorded(*parts: tuple[float, float]) -> Lengths:
+    """Return a trace that was recorded from each of these hours to the next, one request every four seconds."""
+    times = np.concatenate([np.arange(begin * 3600, end * 3600, 4) for begin, end in parts])
+    ones = np.ones(len(times), np.int64)
+    return Lengths(ones, ones, "in parts", times - times[0])
+
+
+@pytest.mark.parametrize("mornings", [2, 3, 5])
+def test_a_silence_between_traces_is_not_a_quiet_part_of_the_day(mornings: int) -> None:
+    """Mornings a week apart do not show what comes in the afternoon, however many they are."""
+    lengths = recorded(*((week * 168, week * 168 + 4) for week in range(mornings)))
+    with pytest.raises(ConfigurationError, match=r"--day-curve trace: in parts covers 4.0 hours of the day with "):
+        day_of_trace(lengths)
+
+
+def test_a_single_time_far_from_the_others_makes_no_day() -> None:
+    """That of year 1, as some programs write a missing one, leaves a trace of an hour as short as it is."""
+    times = np.concatenate([[0.0], 6.4e10 + np.linspace(0, 3600, 3_000)])
+    ones = np.ones(len(times), np.int64)
+    with pytest.raises(ConfigurationError, match=r"an hour covers 1.0 hours of the day"):
+        day_of_trace(Lengths(ones, ones, "an hour", times))
+
+
+def test_days_that_are_apart_are_each_a_day() -> None:
+    """Two whole days a week apart are a day without quiet hours; so are two halves of different days."""
+    for parts in (((0, 24), (168, 192)), ((0, 12), (84, 96)), ((0, 24), (168, 180), (348, 360))):
+        assert min(day_of_trace(recorded(*parts)).shares) > 0.98
+
+
+def test_a_silence_for_most_of_the_time_is_not_a_quiet_part_of_the_day() -> None:
+    """Two mornings in a row may be all that was recorded; a third, or a night without requests, shows the rest."""
+    with pytest.raises(ConfigurationError, match="in parts: nothing arrives for 20 of its 28 hours"):
+        day_of_trace(recorded((0, 4), (24, 28)))
+    for parts in (((0, 16), (24, 40)), ((0, 4), (24, 28), (48, 52))):
+        assert min(day_of_trace(recorded(*parts)).shares) == 0
 
 
 @pytest.mark.parametrize(("hours", "swings", "refused"), [(24, 0.8, True), (12, 0.8, True), (24, 0.1, False)])

@@ -17,6 +17,7 @@ __all__ = ["STEPS", "STEP_MINUTES", "Day", "check_even_hours", "day_of_trace", "
 
 STEP_MINUTES = 5
 HOURS = 24
+STEP_S = STEP_MINUTES * 60
 STEPS = HOURS * 60 // STEP_MINUTES
 SHORTEST_TRACE_H = 20.0  # a shorter trace says nothing about the missing hours
 FEWEST_REQUESTS = 10 * STEPS
@@ -78,28 +79,38 @@ def parse_day(lines: Iterable[str], name: str) -> Day:
 def day_of_trace(lengths: Lengths) -> Day:
     """Count a trace's arrivals by the time since its first request.
 
-    The load of the hours that a trace of less than a day lacks is interpolated between its end and its beginning.
-    Raises ConfigurationError if the trace has no times, does not cover a day, has too few requests, or has none
-    for most of its time: what comes then is not known.
+    A silence of a day or longer, as between two traces, is no part of the trace. The load of hours that are then
+    on no day is interpolated between the others'. Raises ConfigurationError if the trace has no times, does not
+    cover a day, has too few requests, or has none for most of its time: what comes then is not known.
     """
-    times = lengths.arrival_s
-    hours = 0.0 if times is None else float(times[-1]) / 3600
-    if times is None or hours < SHORTEST_TRACE_H or len(lengths) < FEWEST_REQUESTS:
-        raise ConfigurationError(
-            f"--day-curve trace: {lengths.source} covers {hours:.1f} hours with {len(lengths):,} requests; at "
-            f"least {SHORTEST_TRACE_H:g} hours and {FEWEST_REQUESTS:,} requests are needed"
-        )
-    check_gaps(times, f"--day-curve trace: {lengths.source}", "for the load of a day")
-    step_s = STEP_MINUTES * 60
-    counts = np.bincount((times // step_s).astype(np.int64) % STEPS, minlength=STEPS)
-    last, ends_after_s = divmod(float(times[-1]), step_s)
-    # How often each step was seen: several times in longer traces, the last one in part.
-    days, at = divmod(int(last), STEPS)
-    passes = days + (np.arange(STEPS) < at).astype(np.float64)
-    passes[at] += ends_after_s / step_s
+    times = np.zeros(1) if lengths.arrival_s is None else lengths.arrival_s
+    gaps_s = np.diff(times)
+    silent = gaps_s >= HOURS * 3600
+    begins_s, ends_s = times[np.append(True, silent)], times[np.append(silent, True)]
+    passes = np.zeros(STEPS)
+    for begin_s, end_s in zip(begins_s.tolist(), ends_s.tolist(), strict=True):
+        passes += _passes(end_s) - _passes(begin_s)
     covered = np.flatnonzero(passes >= LEAST_COVERED)
+    hours = len(covered) * STEP_MINUTES / 60
+    if hours < SHORTEST_TRACE_H or len(lengths) < FEWEST_REQUESTS:
+        raise ConfigurationError(
+            f"--day-curve trace: {lengths.source} covers {hours:.1f} hours of the day with {len(lengths):,} "
+            f"requests; at least {SHORTEST_TRACE_H:g} hours and {FEWEST_REQUESTS:,} requests are needed"
+        )
+    seen_s = np.append(0.0, np.cumsum(np.where(silent, 0, gaps_s)))
+    check_gaps(seen_s, f"--day-curve trace: {lengths.source}", "for the load of a day")
+    counts = np.bincount((times // STEP_S).astype(np.int64) % STEPS, minlength=STEPS)
     loads = counts[covered] / passes[covered]
     return _day(np.interp(np.arange(STEPS), covered, loads, period=STEPS), lengths.source)
+
+
+def _passes(until_s: float) -> Floats:
+    """Return how often each step of the day is seen from 0 to a time: each day, and the last one in part."""
+    whole, in_last_s = divmod(until_s, STEP_S)
+    days, at = divmod(int(whole), STEPS)
+    passes = days + (np.arange(STEPS) < at).astype(np.float64)
+    passes[at] += in_last_s / STEP_S
+    return passes
 
 
 def check_even_hours(lengths: Lengths, asked: str) -> None:
