@@ -7,9 +7,9 @@ To the proxy that is its own 127.0.0.1, and it would be sent the router's token.
 import ipaddress
 from contextlib import suppress
 from http import HTTPStatus
-from http.client import BadStatusLine, HTTPException, RemoteDisconnected
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected, UnknownProtocol
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -22,7 +22,7 @@ class RequestRefused(OSError):
     """The response has a status other than 2xx: the status, its reason, and the text that came with it."""
 
     def __init__(self, status: int, reason: str, text: str) -> None:
-        super().__init__(f"HTTP Error {status}: {reason}")
+        super().__init__(f"HTTP status {status}" + (f" ({reason})" if reason else ""))
         self.status = status
         self.reason = reason
         self.text = text
@@ -46,9 +46,18 @@ def reason_of(error: Exception) -> str:
 
     What a server sent instead of HTTP is left out: it may be binary, as that of a gRPC port is.
     """
-    cause = getattr(error, "reason", None) or error
-    if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
-        return "no HTTP server"
+    cause = error.reason if isinstance(error, URLError) else error
+    match cause:
+        case RemoteDisconnected():  # which is a BadStatusLine, too
+            return "the connection was closed without a response"
+        case BadStatusLine() | UnknownProtocol():
+            return "no HTTP server"
+        case IncompleteRead():
+            return "the response ends too early"
+        case UnicodeDecodeError():
+            return "not UTF-8 text"
+        case UnicodeError():
+            return "no valid address"
     return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__
 
 

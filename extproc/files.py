@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Stamp", "read_file", "read_followed", "read_from", "refuse_pipe", "stamp_of"]
+__all__ = ["Stamp", "read_file", "read_followed", "read_from", "refuse_pipe", "stamp_of", "token_in"]
 
 Stamp = tuple[int, int, int]
 
@@ -46,3 +46,11 @@ def read_from(file: BinaryIO, most_bytes: int, name: str) -> bytes:
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"larger than the {most_bytes:,} bytes that are read", name)
     return content
+
+
+def token_in(content: bytes) -> str:
+    """Return the token in the first line of a file. Raises ValueError, which does not show it, if it is none."""
+    token = content.decode(errors="replace").partition("\n")[0].strip()
+    if not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise ValueError("its first line is not a token (printable ASCII without spaces)")
+    return token

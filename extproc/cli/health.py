@@ -6,6 +6,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final
 
+from extproc.core.errors import printable
 from extproc.fetching import reason_of
 
 __all__ = ["add"]
@@ -41,9 +42,10 @@ def _run(options: argparse.Namespace) -> int:
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace").strip()
     except (OSError, HTTPException) as error:
-        print(f"dualpool health: {configuration.admin.address}: {reason_of(error)}", file=sys.stderr)
+        said = printable(f"{configuration.admin.address}: {reason_of(error)}")
+        print(f"dualpool health: {said}", file=sys.stderr)
         return 1
     finally:
         connection.close()
-    print(text)
+    print(printable(text))
     return 0 if response.status == OK else 1

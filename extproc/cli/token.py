@@ -8,7 +8,7 @@ from urllib.request import Request
 
 from extproc.core.errors import ConfigurationError
 from extproc.fetching import about_token, fetched, reason_of
-from extproc.files import read_file, read_from
+from extproc.files import read_file, read_from, token_in
 
 __all__ = ["PAGE_ERRORS", "add_token", "authorized_request", "bearer_of", "page", "why"]
 
@@ -32,17 +32,14 @@ def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> No
 
 
 def bearer_of(options: argparse.Namespace) -> str:
-    """Return the token, "" if no file was given. Raises ConfigurationError if there is none in the file."""
+    """Return the token, "" if no file was given. Raises ConfigurationError if the file has none."""
     path: Path | None = options.token_file
     if path is None:
         return ""
     try:
-        token = read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
+        return token_in(read_file(path, MAX_TOKEN_FILE_BYTES))
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"--token-file: {error}") from error
-    if not token:
-        raise ConfigurationError(f"--token-file {path}: no token in its first line")
-    return token
+        raise ConfigurationError(f"--token-file {path}: {reason_of(error)}") from error
 
 
 def authorized_request(url: str, token: str) -> Request:

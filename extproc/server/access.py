@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from extproc.core.errors import ConfigurationError
-from extproc.files import read_followed
+from extproc.files import read_followed, token_in
 from extproc.server.admin import PROBES
 
 __all__ = ["OwnNamesOnly", "TokenRequired", "read_token"]
@@ -32,14 +32,11 @@ CHALLENGES = ('Bearer realm="dualpool"', 'Basic realm="dualpool", charset="UTF-8
 def read_token(path: str) -> str:
     """Return the first line of a token file. Raises ConfigurationError if it cannot be read or is not a token."""
     try:
-        token = read_followed(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
-    except (OSError, ValueError) as error:
+        return token_in(read_followed(path, MAX_TOKEN_FILE_BYTES))
+    except OSError as error:
         raise ConfigurationError(f"admin.token_file: {error}") from error
-    if not (token.isascii() and token.isprintable() and token and " " not in token):
-        raise ConfigurationError(
-            f"admin.token_file: {path}: its first line is not a token (printable ASCII without spaces)"
-        )
-    return token
+    except ValueError as error:
+        raise ConfigurationError(f"admin.token_file: {path}: {error}") from error
 
 
 class TokenRequired:

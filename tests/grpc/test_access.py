@@ -155,11 +155,17 @@ def test_commands_send_the_token(token_file: Path, tmp_path: Path, capsys: pytes
     asyncio.run(scenario())
 
 
-def test_an_empty_token_file_of_a_command_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No request is sent without the token that was to be in it."""
-    (tmp_path / "token").write_text("\n")
+@pytest.mark.parametrize("first_line", [b"\n", b"two words\n", b"sec\rret\n", "ge\u00a0heim".encode(), b"\xff\n"])
+def test_a_file_without_a_token_is_an_error_of_a_command(
+    first_line: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No request is sent without the token that was to be in it. What is there instead is not
+    shown: it may be most of a token.
+    """
+    (tmp_path / "token").write_bytes(first_line)
     assert 2 == main(["state", "show", "http://127.0.0.1:9", "--token-file", str(tmp_path / "token")])
-    assert f"--token-file {tmp_path / 'token'}: no token in its first line\n" in capsys.readouterr().err
+    said = "its first line is not a token (printable ASCII without spaces)"
+    assert f"dualpool state: --token-file {tmp_path / 'token'}: {said}\n" == capsys.readouterr().err
 
 
 def test_a_missing_token_file_of_a_command_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

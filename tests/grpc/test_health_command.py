@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from extproc.cli.main import main
+from tests.unit.test_wrong_addresses import answering
 
 Router = Callable[..., Any]
 
@@ -65,3 +66,23 @@ def test_health_at_a_port_of_another_protocol(
 
     assert 1 == asyncio.run(scenario())
     assert capfd.readouterr().err.endswith(": no HTTP server\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/9\x1b[2J 200 OK\r\n\r\n", "no HTTP server"),
+        (b"HTTP/1.1 503 \r\ncontent-length: 8\r\n\r\nno\x1b[2J!\n", "no [2J!"),
+    ],
+)
+def test_nothing_that_a_server_sends_controls_the_terminal(
+    answer: bytes, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither in place of HTTP nor as a page: it may be any server's."""
+    file = tmp_path / "dualpool.yaml"
+    with answering(answer) as address:
+        file.write_text(f"admin: {{address: '{address.removeprefix('http://')}'}}")
+        assert 1 == main(["health", "--config", str(file)])
+    shown = "".join(capfd.readouterr())
+    assert shown.endswith(f"{said}\n")
+    assert "\x1b" not in shown

@@ -102,7 +102,7 @@ def test_requests_that_a_router_decided_early_are_counted(router: Router, call: 
         assert (2, LeftOut(early=1, undecided=0, requests=requests)) == (len(lengths), lengths.left_out)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "", "/"])
+@pytest.mark.parametrize("path", ["/metrics", "", "/", "?a=b", "/?a=b"])
 def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any], path: str) -> None:
     """An address works as well as a file; a router without any response yet gets an error that says so."""
 

@@ -115,7 +115,7 @@ def test_a_refusal_holds_what_the_server_said_and_no_connection(header: str, val
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(RequestRefused, match="HTTP Error 503: Service Unavailable") as refused:
+        with pytest.raises(RequestRefused, match=r"HTTP status 503 \(Service Unavailable\)") as refused:
             fetched(f"http://127.0.0.1:{server.server_port}/", WITHIN_S)
         thread.join()
     assert (503, "Service Unavailable", text) == (refused.value.status, refused.value.reason, refused.value.text)
@@ -139,7 +139,7 @@ def test_the_connection_of_a_refusal_is_closed_even_if_its_text_does_not_come(
 
     text = Text(b" not yet\xff\n")
     monkeypatch.setattr(extproc.fetching, "build_opener", lambda *_: Opener())
-    with pytest.raises(RequestRefused, match="HTTP Error 503") as refused:
+    with pytest.raises(RequestRefused, match="HTTP status 503") as refused:
         fetched("http://router/", WITHIN_S)
     assert ("not yet\ufffd" if raised is None else "") == refused.value.text
     assert text.closed

@@ -55,29 +55,62 @@ def test_the_reason_is_said_in_words(command: list[str], capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_server_of_another_protocol_is_no_http_server(
-    command: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/\u00fc", "http://router..local"])
+def test_an_address_that_cannot_be_sent_is_no_valid_one(
+    command: list[str], address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That is said of the router's gRPC port, which is easily taken for its admin port, and not what it sent."""
-    with speaking_http2() as address:
+    """The standard library's reason is about an encoding, which nobody asked for."""
+    assert 2 == main([*command, address])
+    assert re.search(r": no valid address\b", capsys.readouterr().err)
+
+
+# As a gRPC server answers a request of HTTP/1.1: it is easily asked instead of the admin port.
+HTTP_2 = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x40\x00\x00"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (HTTP_2, "no HTTP server"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "no HTTP server"),
+        (b"HTTP/9\x1b[2J 200 OK\r\n\r\n", "no HTTP server"),
+        (b"", "the connection was closed without a response"),
+        (b"HTTP/1.1 404\r\ncontent-length: 0\r\n\r\n", "HTTP status 404"),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "HTTP status 404 (Not Found)"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_said_in_words(
+    command: list[str], answer: bytes, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a port of another protocol sends is not shown: it may be binary. A status is named by its number, too,
+    since a server may send no words for it.
+    """
+    with answering(answer) as address:
         assert 2 == main([*command, address])
     said = capsys.readouterr().err
     assert f"{address}" in said
-    assert re.search(r": no HTTP server\b", said)
+    assert re.search(rf": {re.escape(why)}(;| \(use|\n)", said)
     assert 1 == said.count("\n")
     assert "  " not in said
 
 
+def test_a_response_that_breaks_off_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of an exception and a number of bytes would say less."""
+    with answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab") as address:
+        assert 2 == main(["state", "show", address])
+    assert capsys.readouterr().err.endswith(": the response ends too early\n")
+
+
 @contextmanager
-def speaking_http2() -> Iterator[str]:
-    """Answer one connection as a gRPC server does a request of HTTP/1.1; yield the address."""
-    settings = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x40\x00\x00"
+def answering(data: bytes) -> Iterator[str]:
+    """Answer one connection with these bytes; yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
             with server.accept()[0] as connection:
                 connection.recv(4096)
-                connection.sendall(settings)
+                connection.sendall(data)
 
         thread = Thread(target=answer)
         thread.start()

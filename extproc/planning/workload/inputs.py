@@ -173,9 +173,10 @@ def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInp
 def _scrape(source: str, model: str | None) -> Scrape:
     try:
         if _is_address(source):
-            # The address of the admin port is enough, as for all other commands.
-            address = source if urlsplit(source).path.strip("/") else f"{source.rstrip('/')}/metrics"
-            with fetched(address, SCRAPE_TIMEOUT_S) as answer:
+            address = urlsplit(source)
+            if not address.path.strip("/"):  # that of the admin port is enough, as for all other commands
+                address = address._replace(path="/metrics")
+            with fetched(address.geturl(), SCRAPE_TIMEOUT_S) as answer:
                 data = answer.read(MAX_SCRAPE_BYTES + 1)
         else:
             with Path(source).open("rb") as file:
@@ -195,8 +196,6 @@ def _is_address(source: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
     if isinstance(error, EOFError):
         return "the file ends too early: the rest of the gzip archive is missing"
     return reason_of(error)
