@@ -55,7 +55,7 @@ def test_mooncake_has_milliseconds_and_prefixes(tmp_path: Path) -> None:
         (SERVE_GEN, [100, 200], [7, 8], [0.0, 0.5]),
         ('{"prompt_tokens": 12, "completion_tokens": 3}\n', [12], [3], None),
         ('{"input_lens": [5, 6], "output_lens": [1, 2], "ttfts": [0.1, 0.2]}', [5, 6], [1, 2], None),
-        (json.dumps(LOG), [640], [260], None),
+        (json.dumps(LOG), [640], [260], [0.0]),
     ],
     ids=["BurstGPT", "ServeGen", "usage", "benchmark_serving", "access log"],
 )  # fmt: skip

@@ -109,3 +109,24 @@ def test_what_a_file_does_not_contain_is_still_noted_beside_others(tmp_path: Pat
         (tmp_path / name).write_text(log)
     joined = load_traces([str(tmp_path / "a.log"), str(tmp_path / "b.log"), write(tmp_path / "c.csv", at(0))])
     assert 1 == joined.note.count("Lengths of an access log are the router's estimates")
+
+
+def test_a_file_without_times_beside_others_is_named(tmp_path: Path) -> None:
+    """The times of the others are not used, which --arrivals trace would otherwise only call missing."""
+    for name in ("b.csv", "c.csv"):
+        (tmp_path / name).write_text("input_tokens,output_tokens\n100,20\n")
+    timed, b, c = write(tmp_path / "am.csv", at(0, 1)), str(tmp_path / "b.csv"), str(tmp_path / "c.csv")
+    joined = load_traces([timed, b])
+    assert (None, 3) == (joined.arrival_s, len(joined))
+    assert "There are no times in b.csv: those of the other files are not used." == joined.note
+    assert "There are no times in b.csv and c.csv: " in load_traces([b, timed, c]).note
+    assert "" == load_traces([b, c]).note
+
+
+def test_a_file_of_one_request_has_its_time(tmp_path: Path) -> None:
+    """As the log of a replica that had hardly any requests: those of the others keep theirs."""
+    joined = loaded(tmp_path, at(0, 2), at(1))
+    assert [0, 3_600, 7_200] == arrivals(joined)
+    assert "" == joined.note
+    with pytest.raises(ConfigurationError, match="it has no arrival times"):
+        check_arrivals(load_traces([write(tmp_path / "alone.csv", at(1))]))

@@ -36,6 +36,8 @@ def joined(traces: Sequence[Lengths]) -> Lengths:
     )
     timed = [trace for trace in traces if trace.arrival_s is not None]
     if len(timed) < len(traces):
+        if timed:
+            notes[_untimed([trace.source for trace in traces if trace.arrival_s is None])] = None
         return Lengths(prompt, output, source, None, " ".join(notes), cached=cached, left_out=left_out)
     how = _overlaid(timed)
     if how:
@@ -68,10 +70,22 @@ def _differ(traces: Sequence[Lengths]) -> bool:
     return len({trace.start_s >= ABSOLUTE_S for trace in traces}) > 1
 
 
+def _untimed(names: Sequence[str]) -> str:
+    """Return the note about traces without times beside others that have them."""
+    return f"There are no times in {_enumerated(names)}: those of the other files are not used."
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    """Return names as they are read out, at most some of them."""
+    if len(names) == 1:
+        return names[0]
+    last = names[-1] if len(names) <= NAMED + 1 else f"{len(names) - NAMED} more"
+    return f"{', '.join(names[: min(NAMED, len(names) - 1)])} and {last}"
+
+
 def _overlaid(traces: Sequence[Lengths]) -> str:
     """Return the note about traces that are overlaid although that is not known to be right, or ''."""
-    names = ", ".join(trace.source for trace in traces[: min(NAMED, len(traces) - 1)])
-    names += f" and {traces[-1].source if len(traces) <= NAMED + 1 else f'{len(traces) - NAMED} more'}"
+    names = _enumerated([trace.source for trace in traces])
     if _differ(traces):
         return (
             f"Some times of {names} are dates and others are relative: each file is counted from its first "

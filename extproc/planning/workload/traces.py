@@ -138,7 +138,7 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
         output.append(row.output)
         blocks.append(row.blocks)
     arrival = np.array(seconds)
-    timed = len(arrival) > 1 and bool(np.isfinite(arrival).all())
+    timed = len(arrival) > 0 and bool(np.isfinite(arrival).all())
     order = np.argsort(arrival, kind="stable") if timed else np.arange(len(arrival))
     start_s = float(arrival.min()) if timed else 0.0
     prompts = np.array(prompt, np.int64)[order]
