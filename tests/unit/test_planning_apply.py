@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from extproc.cli import main as command_line
 from extproc.config.loading import load
 from extproc.documents import read_document
-from extproc.planning.output.apply import _in_flight, _Pool
+from extproc.planning.output.apply import _in_flight, _Pool, _servers
 from tests.unit.planning_command import refusal_of
 
 QUESTION = ["--rate", "10", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate"]
@@ -105,6 +107,15 @@ def test_envoy_balances_as_the_plan_did(planned: tuple[dict[str, object], Path])
         assert chosen["selection_method"] == "FULL_SCAN"
         assert chosen["@type"].endswith(".least_request.v3.LeastRequest")
         assert "lb_policy" not in cluster
+
+
+@example("[sxm] h100: 80g")
+@example("#2")
+@given(st.text(st.characters(exclude_categories=["C", "Z"])))
+def test_a_gpu_of_any_name_is_named_in_the_servers_file(name: str) -> None:
+    """A catalogue's names may have what YAML reads as a comment, a list or a mapping."""
+    written: Any = read_document(_servers([_Pool("all", 8_192, 8_192, 2, name, 1_024, ())], "vllm"))
+    assert [name] == [pool["gpu"] for pool in written["pools"]]
 
 
 def test_files_need_a_simulation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             "mine.yarn: 0 is not allowed",
         ),
         (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: .nan}}}}", "mine: table_params_b nan"),
+        (f'gpus: {{"a\\e[2J": {{{GPU}}}}}', r"gpus: 'a\x1b[2J': a name has printable characters only"),
         (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: 4}}}}", "both tables are in active_params_b 8"),
     ],
 )

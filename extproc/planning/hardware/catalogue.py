@@ -73,6 +73,8 @@ def _check_keys(catalogue: str, raw: object) -> None:
         if not isinstance(entries, dict):
             raise ConfigurationError(f"{catalogue}: {part}: names with their profiles are needed")
         for name, entry in entries.items():
+            if not str(name).isprintable():
+                raise ConfigurationError(f"{catalogue}: {part}: {name!r}: a name has printable characters only")
             _check_profile(f"{catalogue}: {name}", entry, kind)
 
 

@@ -10,6 +10,7 @@
 All of them are generated from the fleet that the recommendation names, so they agree with it.
 """
 
+import json
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -167,7 +168,7 @@ def _servers(pools: list[_Pool], engine: str) -> str:
             f"  - name: {pool.name}",
             f"    maxBudgetTokens: {pool.limit}",
             f"    replicas: {pool.instances}",
-            f"    gpu: {pool.gpu}",
+            f"    gpu: {json.dumps(pool.gpu, ensure_ascii=False)}",  # a catalogue's name may be anything
         ]
         lines += [f"    {engine}:", "      args:", *(f'        - "{word}"' for word in words)]
     return "\n".join(lines) + "\n"
