@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from extproc.cli.token import add_token, bearer_of
 from extproc.cli.workers import number_of_workers
+from extproc.fetching import reason_of
 from extproc.files import read_file, read_from
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _text(path: Path) -> str:
         )
         return text_of(content)
     except OSError as error:
-        raise ConfigurationError(str(error)) from error
+        hint = "; a running Envoy is given with --live" if str(path).startswith(("http:/", "https:/")) else ""
+        raise ConfigurationError(f"FILE {path}: {reason_of(error)}{hint}") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error

@@ -325,6 +325,23 @@ def test_unreadable_input_is_reported(text: str, said: str) -> None:
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("nowhere.yaml", "FILE nowhere.yaml: No such file or directory"),
+        ("", "FILE .: Is a directory"),
+        (
+            "http://127.0.0.1:9901",
+            "FILE http:/127.0.0.1:9901: No such file or directory; a running Envoy is given with --live",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(file: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words; an address in its place is told how to be given."""
+    assert 2 == main(["check", "envoy", file])
+    assert f"dualpool check: {why}\n" == capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["nowhere.yaml"], ["--live", "file:///etc/hostname"]])
 def test_unreadable_input_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """No argument, a missing file and an unreachable address exit with code 2 and a message."""
