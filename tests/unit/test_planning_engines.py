@@ -16,7 +16,7 @@ from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.analytic import analyse, default_thresholds
-from extproc.planning.model.engine import MIB_PER_GB, Engine
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.options import ProfileOptions, setup_of
 from extproc.planning.model.setup import Setup
@@ -134,7 +134,7 @@ def test_a_server_that_dies_returns_its_requests_with_either_engine() -> None:
 )
 def test_gigabytes_of_a_gpu_are_those_that_a_program_sees(gpu: str, mib: int) -> None:
     """Data sheets name what is built in: of GDDR6 ECC takes a sixteenth, and a B300 keeps as much for itself."""
-    assert mib == pytest.approx(CATALOGUE.gpu(gpu).memory_gb * MIB_PER_GB, rel=0.005)
+    assert mib == pytest.approx(CATALOGUE.gpu(gpu).memory_mib, rel=0.005)
 
 
 def test_defaults_of_sglang_are_its_own() -> None:

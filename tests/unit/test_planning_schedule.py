@@ -1,5 +1,7 @@
 """The simulated instance against a plain scheduler with vLLM's rules: the same times and the same preemptions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -132,7 +134,28 @@ def test_batches_are_vllms_defaults_for_the_gpu(gpu: str, older: int, tokens: in
     """
     instance = Instance(built_in().model("llama-3-8b"), built_in().gpu(gpu), 1)
     assert (older, tokens) == (Engine.VLLM_0_18.batched_tokens(instance), Engine.VLLM.batched_tokens(instance))
-    assert sequences == instance.gpu.max_num_seqs
+    assert sequences == instance.gpu.vllm_limits[1]
+
+
+@pytest.mark.parametrize(
+    ("memory_gb", "tokens", "sequences", "expected"),
+    [
+        (24, None, None, (2_048, 2_048, 256)),
+        (192, None, None, (8_192, 16_384, 1_024)),
+        (192, 4_096, None, (4_096, 4_096, 1_024)),
+        (192, 32_768, 64, (32_768, 32_768, 64)),
+    ],
+)
+def test_batches_of_a_gpu_of_ones_own_follow_from_its_memory(
+    memory_gb: float, tokens: int | None, sequences: int | None, expected: tuple[int, int, int]
+) -> None:
+    """As vLLM picks them by memory; what a profile gives holds for each version."""
+    gpu = replace(
+        built_in().gpu("l40s"), memory_gb=memory_gb, max_num_batched_tokens=tokens, max_num_seqs=sequences
+    )
+    instance = Instance(built_in().model("llama-3-8b"), gpu, 1)
+    batches = (engine.batched_tokens(instance) for engine in (Engine.VLLM_0_18, Engine.VLLM))
+    assert expected == (*batches, Engine.VLLM.sequences(instance, 100_000, 8_192))
 
 
 def test_an_older_engine_has_less_memory_and_no_gate() -> None:

@@ -96,10 +96,10 @@ def _refuse_unknown(where: str, given: dict[object, object], known: set[str]) ->
 
 def _check_gpu(catalogue: str, profile: str, gpu: GpuProfile) -> None:
     sizes = (gpu.memory_gb, gpu.bandwidth_gb_s, gpu.bf16_tflops, gpu.link_gb_s)
-    limits = (gpu.max_num_batched_tokens, gpu.max_num_seqs)
-    known = tuple(number for number in (gpu.fp8_tflops, gpu.price_usd_h) if number is not None)
-    _check_sizes(catalogue, profile, (*sizes, *limits, *known))
-    if gpu.max_num_batched_tokens > MAX_BATCHED_TOKENS:
+    optional = (gpu.max_num_batched_tokens, gpu.max_num_seqs, gpu.fp8_tflops, gpu.price_usd_h)
+    known = tuple(number for number in optional if number is not None)
+    _check_sizes(catalogue, profile, (*sizes, *known))
+    if (gpu.max_num_batched_tokens or 0) > MAX_BATCHED_TOKENS:
         raise ConfigurationError(
             f"{catalogue}: {profile}: max_num_batched_tokens {gpu.max_num_batched_tokens:,}: at most "
             f"{MAX_BATCHED_TOKENS:,}"

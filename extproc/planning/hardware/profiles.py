@@ -27,6 +27,11 @@ __all__ = [
 
 # Limits max_num_batched_tokens: an iteration time is computed for each number of tokens up to that setting.
 MAX_BATCHED_TOKENS = 1_048_576
+MIB_PER_GB = 1019.5  # MiB that a program sees per GB of the catalogue: 81,559 of "80 GB", 143,771 of "141 GB"
+# vLLM 0.32, vllm/engine/arg_utils.py, get_batch_defaults: (GPU memory in MiB below which they apply,
+# max_num_batched_tokens and max_num_seqs)
+VLLM_LIMITS = ((70 * 1024, (2_048, 256)), (160 * 1024, (8_192, 1_024)))
+VLLM_LARGEST = (16_384, 1_024)
 ACTIVATION_BYTES = 2
 SCALE_BYTES, SCALED_ELEMENTS = 4, 128  # a scale of FP8 values, and how many values have one in common
 
@@ -35,6 +40,7 @@ SCALE_BYTES, SCALED_ELEMENTS = 4, 128  # a scale of FP8 values, and how many val
 class GpuProfile:
     """One GPU: sizes in GB (1e9 bytes), bandwidths in GB/s, dense peaks in TFLOP/s, price in USD per hour.
 
+    `max_num_batched_tokens` and `max_num_seqs` are vLLM's defaults where it does not pick them by memory.
     `measured` is the GPU's name in aiconfigurator-core, if it is listed there.
     """
 
@@ -44,10 +50,21 @@ class GpuProfile:
     fp8_tflops: float | None = None
     link_gb_s: float
     price_usd_h: float | None = None
-    max_num_batched_tokens: int = 8192
-    max_num_seqs: int = 1024
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
     measured: str | None = None
     sources: tuple[str, ...] = ()
+
+    @property
+    def memory_mib(self) -> float:
+        """The memory that a program sees."""
+        return self.memory_gb * MIB_PER_GB
+
+    @property
+    def vllm_limits(self) -> tuple[int, int]:
+        """The max_num_batched_tokens and max_num_seqs that vLLM's API server picks."""
+        tokens, sequences = next((limits for most, limits in VLLM_LIMITS if self.memory_mib < most), VLLM_LARGEST)
+        return self.max_num_batched_tokens or tokens, self.max_num_seqs or sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

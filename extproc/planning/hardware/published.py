@@ -140,7 +140,7 @@ def _modelled(figure: Published) -> float:
     instance = Instance(
         replace(built_in().model(figure.model), weight_bytes=figure.weight_bytes), _gpu(figure.gpu), figure.gpus
     )
-    batched = max(instance.gpu.max_num_batched_tokens, figure.prompt)
+    batched = max(instance.gpu.vllm_limits[0], figure.prompt)
     limits = InstanceLimits(256, batched, capacity(instance, figure.model).kv_tokens, 131_072)
     server = VllmInstance(iteration_cost(instance, batched), limits)
     sequences = _sequences(figure)

@@ -7,9 +7,8 @@ from extproc.planning.hardware.instance import Instance
 from extproc.planning.hardware.measured import Kernels
 from extproc.planning.hardware.profiles import ACTIVATION_BYTES
 
-__all__ = ["MIB_PER_GB", "Engine"]
+__all__ = ["Engine"]
 
-MIB_PER_GB = 1019.5  # MiB that a program sees per GB of the catalogue: 81,559 of "80 GB", 143,771 of "141 GB"
 BYTES_PER_MIB = 2**20
 VLLM_0_18_LARGEST_BATCH = 8_192  # vllm/engine/arg_utils.py: later versions take more on GPUs of 160 GiB and more
 # SGLang 0.5.23, sglang/srt/arg_groups/memory_hook.py: (GPU memory in MiB below which it applies,
@@ -60,19 +59,18 @@ class Engine(StrEnum):
     def utilisation(self, instance: Instance, batched_tokens: int) -> float:
         """Return the share of a GPU's memory, as the catalogue counts it, that weights and KV cache may take."""
         if self is Engine.SGLANG:
-            mib = instance.gpu.memory_gb * MIB_PER_GB
-            offered = (mib - _sglang_reserved_mib(instance, batched_tokens)) * BYTES_PER_MIB
+            offered = (instance.gpu.memory_mib - _sglang_reserved_mib(instance, batched_tokens)) * BYTES_PER_MIB
             return offered / (instance.gpu.memory_gb * 1e9)
         return 0.9 if self is Engine.VLLM_0_18 else MEMORY_UTILISATION
 
     def batched_tokens(self, instance: Instance) -> int:
         """Return the default of max_num_batched_tokens (vLLM) or chunked_prefill_size (SGLang)."""
-        if self is Engine.VLLM_0_18:
-            return min(instance.gpu.max_num_batched_tokens, VLLM_0_18_LARGEST_BATCH)
-        if self is Engine.VLLM:
-            return instance.gpu.max_num_batched_tokens
-        mib = instance.gpu.memory_gb * MIB_PER_GB
-        return next((chunk for most, chunk in SGLANG_CHUNKS if mib < most), SGLANG_LARGEST_CHUNK)
+        gpu = instance.gpu
+        if self is Engine.SGLANG:
+            return next((chunk for most, chunk in SGLANG_CHUNKS if gpu.memory_mib < most), SGLANG_LARGEST_CHUNK)
+        tokens, _ = gpu.vllm_limits
+        picked = self is Engine.VLLM_0_18 and gpu.max_num_batched_tokens is None
+        return min(tokens, VLLM_0_18_LARGEST_BATCH) if picked else tokens
 
     def sequences(self, instance: Instance, kv_tokens: int, context_tokens: int) -> int:
         """Return the default of max_num_seqs (vLLM) or max_running_requests (SGLang).
@@ -80,12 +78,12 @@ class Engine(StrEnum):
         The latter is _resolve_max_running_requests_per_worker in sglang/srt/model_executor/pool_configurator.py.
         """
         if self is not Engine.SGLANG:
-            return instance.gpu.max_num_seqs
+            return instance.gpu.vllm_limits[1]
         return max(1, min(max(kv_tokens * 512 // context_tokens, 2_048), 4_096, kv_tokens // 2))
 
     def mem_fraction_static(self, instance: Instance, batched_tokens: int) -> float:
         """Return SGLang's default of this name: the share of the visible memory for weights and KV cache."""
-        mib = instance.gpu.memory_gb * MIB_PER_GB
+        mib = instance.gpu.memory_mib
         return round((mib - _sglang_reserved_mib(instance, batched_tokens)) / mib, 3)
 
 
@@ -97,5 +95,5 @@ def _sglang_reserved_mib(instance: Instance, batched_tokens: int) -> float:
     mla = instance.model.attention.kind == "mla"
     graphs = 2 * SGLANG_GRAPH_SEQUENCES + (1_536 if mla else SGLANG_PREFILL_GRAPHS_MIB)
     reserved = 512 + 1.5 * max(batched_tokens, 2_048) + instance.tensor_parallel / 8 * 1_024 + graphs
-    large = instance.gpu.memory_gb * MIB_PER_GB > 60 * 1024
+    large = instance.gpu.memory_mib > 60 * 1024
     return max(reserved, 10 * 1024) if large else reserved

@@ -150,7 +150,7 @@ def replay(
 
 
 def _batch_limit(setup: Setup) -> BatchLimit:
-    chosen, default = setup.max_batched_tokens, setup.instance.gpu.max_num_batched_tokens
+    chosen, default = setup.max_batched_tokens, setup.largest_batch_tokens
     seconds = iteration_cost(setup.instance, max(chosen, default)).linear_s
     return BatchLimit(chosen, float(seconds[chosen]), default, float(seconds[default]))
 
