@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.core.estimator.residual import Residual, natural_weight
+from extproc.core.estimator.residual import FIRST_SPREAD, Residual, natural_weight
 
 
 @pytest.mark.parametrize("responses", [1, 7, 20])
@@ -13,12 +13,12 @@ def test_a_residual_counts_its_responses_up_to_its_memory(responses: int) -> Non
 
 
 def test_no_more_is_subtracted_than_there_is() -> None:
-    """Neither bytes per token nor responses become negative, and the spread does not fall below its minimum."""
+    """Neither bytes per token nor responses become negative, and the spread is that of a residual without any."""
     residual = Residual()
     for _ in range(5):
         residual.learn(0.1, 0.001, 4.0, move_mean=True)
     residual.shift(0.0, -100.0, -100.0, -1, since=5)
     assert (0.0, 4) == (residual.bytes_per_token, residual.responses)
-    assert 0 < residual.spread < 0.05
+    assert FIRST_SPREAD == residual.spread
     residual.shift(0.0, -100.0, -100.0, -100, since=4)
     assert Residual() == residual  # nothing is left of it

@@ -91,3 +91,25 @@ def test_what_has_faded_of_a_base_that_was_replaced_is_not_folded_into_its_succe
     new = Replica(server.url, 3)
     new.exchange()
     assert new.responses == 80
+
+
+def test_replicas_that_were_idle_for_long_leave_nothing_behind_that_counts(server: RedisServer) -> None:
+    """Their knowledge has faded to rounding errors by the time that they are folded; the others learn on."""
+    busy, *idle = (Replica(server.url, seed) for seed in range(4))
+    for replica in idle:
+        replica.learn(20)
+        replica.exchange()
+    for _ in range(50):
+        busy.learn(50)
+        for replica in (busy, *idle):
+            replica.exchange()
+    before = busy.estimator.state().models[0].residual
+    for replica in idle:
+        silent(server, replica, 400)
+        busy.exchange(2)
+    assert 1 == len(server.keys("*replica:*"))
+    new = Replica(server.url, 5)
+    new.exchange()
+    for replica in (busy, new):
+        assert before == pytest.approx(replica.estimator.state().models[0].residual, abs=1e-6)
+        replica.learn(10)

@@ -9,15 +9,16 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.length_counts import FADING
-from extproc.core.estimator.merging import merged
+from extproc.core.estimator.merging import bounded, merged
 from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import CategoryState, LearnedState
+from extproc.core.estimator.residual import FIRST_SPREAD
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
-from extproc.core.estimator.state_tables import state_of
+from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.terms import Terms
 from tests.unit.byteclass_lessons import teach
-from tests.unit.sharing_fleet import SETTINGS, TERMS, lesson
+from tests.unit.sharing_fleet import SETTINGS, TERMS, Fleet, lesson
 from tests.unit.test_sharing_changes import restart
 
 
@@ -94,14 +95,41 @@ def test_a_base_that_has_faded_away_does_not_come_back(kind: str) -> None:
     base, view = taught.state(), estimator.state()
     share.exchange(view, [], base)
     for _ in range(3):
+        models = tuple(replace(row, observations=row.observations + 40_000) for row in view.models)
         rows = tuple(replace(row, observations=row.observations + 40_000) for row in view.categories)
-        view = replace(view, categories=rows)
+        view = replace(view, models=models, categories=rows)
         exchanged = share.exchange(view, [], base)
         assert exchanged.base is not None
         base = exchanged.base
-        assert all(0 < row.weight < 1e-9 for row in base.categories if row.category.key)
-        assert all(np.abs(row.values[0]) < 1e-6 for row in exchanged.change.categories if row.key.key)
+        assert tables_of(base, Terms.of(settings)).categories.weights.max(initial=0.0) < 1e-9
+        assert all(np.abs(row.values[0]) < 1e-6 for row in exchanged.change.categories)
     make_estimator(settings).load(base)
+
+
+def test_what_an_idle_replica_leaves_behind_has_faded() -> None:
+    """A replica that had no traffic for thousands of responses leaves rounding errors of its residuals behind;
+    once it is folded, they have no weight: others keep theirs, and who knows nothing else begins anew.
+    """
+    fleet, rng = Fleet(2), np.random.default_rng(1)
+    for _ in range(60):
+        lesson(rng, fleet.estimators[:1])
+    fleet.exchange(0, 1, 0)
+    for _ in range(44):
+        for _ in range(50):
+            lesson(rng, fleet.estimators[1:])
+        fleet.exchange(1, 0)
+        base = bounded(merged([LearnedState(""), fleet.published[0]], TERMS), TERMS)
+        categories, own = tables_of(base, TERMS).categories, fleet.published_tables[0].categories
+        for key, row in categories.index.items():
+            assert categories.weights[row] == pytest.approx(own.weights[own.index[key]], abs=1e-9)
+            assert np.abs(categories.values[row]).max() <= 10 * categories.weights[row] + 1e-9
+        assert max(abs(model.residual) for model in base.models) < 1
+    before = fleet.estimators[1].state()
+    change = fleet.shares[1].exchange(before, [], base).change
+    assert all(np.abs(row.values).max() < 1e-6 for row in change.categories if not row.key.key)
+    new = fleet.join()
+    assert Change() == new.shift(fleet.shares[2].exchange(new.state(), [], base).change)
+    assert (0.0, FIRST_SPREAD) == (new.state().models[0].residual, new.state().models[0].spread)
 
 
 def test_a_base_of_an_earlier_tokenizer_is_no_obstacle() -> None:

@@ -13,6 +13,7 @@ from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
 from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.tables import Bounds, Table, added, settled
 from extproc.core.estimator.terms import Terms, kept_within
@@ -156,6 +157,12 @@ def test_a_model_without_a_residual_has_the_initial_one() -> None:
     tables = tables_of(learned(model("m")), TERMS)
     (alone,) = state_of(replace(tables, categories=Table.zeros((), 4))).models
     assert pytest.approx((0.0, 0.1)) == (alone.residual, alone.spread)
+
+
+def test_tables_without_rows_are_a_state_that_knows_nothing() -> None:
+    """Tables without any row may have no columns either, as those of a replica that has learned nothing."""
+    own = Share(TERMS).exchange(LearnedState("byteclass", features=("a",)), []).own
+    assert LearnedState("byteclass", features=("a",)) == state_of(own)
 
 
 def test_the_heaviest_rows_come_last_and_equal_ones_by_name() -> None:

@@ -152,16 +152,15 @@ class Others(Generic[K]):
             self.part = added([self.part, told], list(self.part.index))
         self.told, self.latest = {}, b""
 
-    def scaled(self, table: Table[K], least_weight: float = 0.0) -> Table[K]:
+    def scaled(self, table: Table[K]) -> Table[K]:
         """Age a table that belongs to no replica as much as own knowledge has aged since the last exchange.
 
-        Its rows keep at least this weight. Rows that nobody else has stay as they are: they are categories of a
-        model whose generation is no longer in use.
+        Rows that nobody else has stay as they are: they are categories of a model whose generation is no longer in
+        use.
         """
         rows = [self.part.index.get(key, -1) for key in table.index]
-        keep = np.append(self.keep, np.ones((1, self.keep.shape[1])), axis=0)[rows]
-        least = least_weight / np.maximum(table.weights, TINY)
-        return scaled(table, np.maximum(keep, least[:, None])) if rows else table
+        keep = np.append(self.keep, np.ones((1, self.keep.shape[1])), axis=0)
+        return scaled(table, keep[rows]) if rows else table
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,9 @@ class Residual:
         """Move by what others learned in `responses` responses; it is as old as our response number `since`."""
         kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
         self.mean += kept * mean
-        self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_VARIANCE))
+        left = self.spread * self.spread + kept * variance
+        # Nobody learns less than the least variance, so without half of it nobody's knowledge has any weight.
+        self.spread = sqrt(max(left, MIN_VARIANCE)) if left > MIN_VARIANCE / 2 else FIRST_SPREAD
         self.bytes_per_token = max(self.bytes_per_token + kept * bytes_per_token, 0.0)
         self.responses = max(self.responses + responses, 0)
         if not self.responses:  # all of it was forgotten

@@ -8,14 +8,12 @@ from extproc.core.estimator.ageing import TINY, Fading, Others, Own, scaled
 from extproc.core.estimator.change import RowChange
 from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey
-from extproc.core.estimator.tables import K, Table, added, all_keys
+from extproc.core.estimator.tables import NO_WEIGHT, K, Table, added, all_keys
 
 __all__ = ["NOTHING", "differs", "filled", "means_of", "per_weight", "row_changes", "shares"]
 
 # Smaller relative changes are not applied: solving for new prices would be wasted.
 NOTHING = 1e-9
-# Less than rounding leaves of a weight of one response.
-NO_WEIGHT = 1e-9
 
 
 def shares(

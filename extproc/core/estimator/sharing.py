@@ -43,10 +43,6 @@ from extproc.core.estimator.terms import Terms, kept_within
 
 __all__ = ["Exchanged", "Share"]
 
-# Of a category in a base. A weight of 0 would be taken for the one that follows from its observations
-# (CategoryState), which would bring back what has faded away, with means of which rounding has left nothing.
-LEAST_WEIGHT = 1e-100
-
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
@@ -132,7 +128,7 @@ class Share:
             base.kind,
             base.features,
             replace(models, sums=self._models.scaled(models.sums)),
-            self._categories.scaled(base.categories, LEAST_WEIGHT),
+            self._categories.scaled(base.categories),
             self._outputs.scaled(base.outputs),
         )
 

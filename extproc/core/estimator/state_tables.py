@@ -14,8 +14,10 @@ from extproc.core.estimator.change import residual_key
 from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
+from extproc.core.estimator.residual import FIRST_SPREAD
 from extproc.core.estimator.tables import (
     CATEGORY_COLUMNS,
+    NO_WEIGHT,
     Bounds,
     K,
     Models,
@@ -30,6 +32,10 @@ from extproc.core.estimator.terms import Terms
 __all__ = ["state_of", "tables_of"]
 
 RESIDUAL, VARIANCE = 2, 3  # columns of a category
+# Of a model's residual without weight. A weight of 0 would be taken for the one that follows from its observations
+# (CategoryState), and what has faded away would come back in full, with means that rounding has left.
+LEAST_WEIGHT = 1e-100
+FIRST = np.array([0.0, 0.0, 0.0, FIRST_SPREAD**2])
 
 
 def tables_of(state: LearnedState, terms: Terms) -> Tables:
@@ -52,10 +58,14 @@ def tables_of(state: LearnedState, terms: Terms) -> Tables:
 
 def state_of(tables: Tables) -> LearnedState:
     """Return tables as a state; the heaviest rows come last, because a full estimator keeps the last ones."""
-    means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
+    weights, values = tables.categories.weights[:, None], tables.categories.values
+    # An empty table may have no columns.
+    means = np.where(
+        weights > NO_WEIGHT, values.reshape(-1, CATEGORY_COLUMNS) / np.maximum(weights, NO_WEIGHT), FIRST
+    )
     return LearnedState(
         tables.kind,
-        tuple(_category_rows(tables.categories, means)),
+        tuple(_category_rows(tables, means)),
         tables.features,
         tuple(_model_rows(tables, means)),
         tuple(_output_rows(tables.outputs)),
@@ -70,7 +80,7 @@ def _model_rows(tables: Tables, means: Numbers) -> list[ModelState]:
     rows = []
     for name in _heaviest_last(sums):
         row = sums.index[name]
-        values, mean = sums.values[row], means_of.get(residual_key(name), np.array([0.0, 0.0, 0.0, 0.01]))
+        values, mean = sums.values[row], means_of.get(residual_key(name), FIRST)
         clipped, refused, truncated = models.counters[row].tolist()
         rows.append(
             ModelState(
@@ -172,14 +182,18 @@ def _table(
     return checked(Table(index, np.array(counts, np.int64), np.asarray(weights, np.float64), rows))
 
 
-def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategoryState]:
-    rows = []
+def _category_rows(tables: Tables, means: Numbers) -> list[CategoryState]:
+    """Return the rows of the categories that have any weight, and of all models' residuals."""
+    table, rows = tables.categories, []
+    of_models = {residual_key(name) for name in tables.models.sums.index}
     for key in _heaviest_last(table):
         row = table.index[key]
         bpt, deviation, residual, variance = means[row].tolist()
         count, weight = int(table.counts[row]), float(table.weights[row])
-        if not weight:
-            continue  # it has no means
+        if weight <= NO_WEIGHT:
+            if key not in of_models:
+                continue
+            weight = LEAST_WEIGHT
         rows.append(CategoryState(key, bpt, deviation, count, residual, max(variance, 0.0) ** 0.5, weight))
     return rows
 

@@ -31,6 +31,7 @@ from extproc.core.estimator.scale import SCALE_FACTORS
 __all__ = [
     "CATEGORY_COLUMNS",
     "NO_SCORES",
+    "NO_WEIGHT",
     "Bounds",
     "K",
     "Models",
@@ -48,6 +49,8 @@ K = TypeVar("K", str, CategoryKey)
 
 CATEGORY_COLUMNS = 4
 NO_SCORES: Numbers = np.zeros(0)
+# Less than rounding leaves of a weight of one response.
+NO_WEIGHT = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
