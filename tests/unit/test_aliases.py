@@ -102,7 +102,9 @@ def test_the_bases_of_adapters_do_not_evict_models_in_use() -> None:
 
 
 def test_a_model_without_a_place_has_no_previous_prices() -> None:
-    """What stands in for models without a place does not take the place of one whose prices were replaced."""
+    """What stands in for models without a place does not take the place of one whose prices were replaced, and
+    neither do they come back once it has a place again: replicas would take others' part of them for its own.
+    """
     estimator = ByteClassEstimator(EstimatorSettings(max_models=2))
     teach(estimator, 200)
     teach(estimator, 40, ratio=1.5)
@@ -113,3 +115,9 @@ def test_a_model_without_a_place_has_no_previous_prices() -> None:
     assert {"busy", "new"} == models_of(estimator)
     assert not estimator.undo("m")
     assert {"busy", "new"} == models_of(estimator)
+    for turn in range(40):
+        learned(estimator, "busy", turn)
+    learned(estimator, "m", 0)
+    assert {"busy": 0, "m": 0} == {model.model: model.generation for model in estimator.state().models}
+    assert not estimator.undo("m")
+    assert 1 == estimator.state().models[-1].observations

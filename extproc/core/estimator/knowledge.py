@@ -33,7 +33,7 @@ class Knowledge:
         self._settings = settings
         self.prior = prior(settings.media_tokens, left_out)
         self.all_models = Residual()
-        self.models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
+        self.models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._begin)
         self.aliases = Aliases(self.models, settings.max_models)
         # Stands in for every model without responses: such models are not stored, because names come from clients.
         self.untaught = ServedModel(self.prior, settings.byteclass, self.all_models)
@@ -201,7 +201,7 @@ class Knowledge:
         if model is None:
             if change.since or len(self.models) >= self._settings.max_models:
                 return False
-            model = self._new_model(change.model)
+            model = self._begin(change.model)
             model.residual = Residual(spread=0.0)  # all of it is in the row of the same bite
             self.models.put(change.model, model)
             model.generation = change.from_generation
@@ -241,6 +241,11 @@ class Knowledge:
             residual = Residual(spread=0.0)
             self.residuals.put(key, residual)
         return residual
+
+    def _begin(self, name: str) -> ServedModel:
+        """Return a new model; what one of that name, since evicted, was compared with does not concern it."""
+        self._contests.drop(lambda of: of == name)
+        return self._new_model(name)
 
     def _new_model(self, _name: str) -> ServedModel:
         return ServedModel(self.prior, self._settings.byteclass, self.all_models.child())
