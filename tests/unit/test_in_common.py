@@ -16,6 +16,9 @@ def test_what_is_the_same_by_itself_is_not_in_common() -> None:
     """
     assert in_common([LearnedState("")] * 2) is None
     assert in_common([ByteClassEstimator(EstimatorSettings()).state()] * 2) is None
+    state = taught(30).state()
+    named = tuple(replace(row, observations=0, scores=b"", scored=0) for row in state.models)
+    assert in_common([replace(state, models=named, categories=(), outputs=())] * 2) is None
     exact = [
         replace(state, models=tuple(replace(row, scores=packed([0.0] * 100), scored=100) for row in state.models))
         for state in (taught(30, seed).state() for seed in range(2))

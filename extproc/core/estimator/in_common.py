@@ -30,7 +30,7 @@ def in_common(states: Sequence[LearnedState]) -> tuple[int, int] | None:
 
 def _overlap(one: LearnedState, two: LearnedState) -> bool:
     if one == two:
-        return bool(one.models or one.categories or one.outputs)
+        return any(row.observations for rows in (one.models, one.categories, one.outputs) for row in rows)
     rows = {row.model: row for row in one.models}
     return any(_same_scores(rows[row.model], row) for row in two.models if row.model in rows)
 
