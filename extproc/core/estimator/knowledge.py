@@ -13,7 +13,7 @@ from extproc.core.estimator.features import FEATURE_NAMES, Features, features
 from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, Source
-from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.residual import Residual, loaded
 from extproc.core.estimator.rivals import Contest, Observed, Rival
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
@@ -169,20 +169,19 @@ class Knowledge:
                 f"learned state has {len(state.features)} features, from another version; "
                 f"this router has {len(FEATURE_NAMES)}"
             )
-        for category in state.categories:
-            need_finite(category.category.model, category.residual, category.spread, category.bytes_per_token)
-        models = [(row, self._new_model(row.model)) for row in state.models]
-        for row, model in models:
-            model.load(row)
+        residuals = []
+        for row in state.categories:
+            key, numbers = row.category, (row.residual, row.spread, row.bytes_per_token)
+            need_finite(key.model, *numbers)
+            residuals.append((key, loaded(key.model, *numbers, row.observations)))
+        models = [(each, self._new_model(each.model)) for each in state.models]
+        for each, model in models:
+            model.load(each)
         self.outputs.load(state.outputs)
-        for row, model in models:
-            self.models.put(row.model, model)
-            self._contests.use(row.model).end()
-        for category in state.categories:
-            residual = Residual(
-                category.residual, category.spread, category.bytes_per_token, category.observations
-            )
-            key = category.category
+        for each, model in models:
+            self.models.put(each.model, model)
+            self._contests.use(each.model).end()
+        for key, residual in residuals:
             if key == ALL_MODELS:
                 self.all_models = residual
             elif key != residual_key(key.model):  # that of a model is in the model's row

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
-__all__ = ["TAUGHT_RESPONSES", "Residual", "faded", "natural_weight"]
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["FIRST_SPREAD", "TAUGHT_RESPONSES", "Residual", "faded", "loaded", "natural_weight"]
 
 TAUGHT_RESPONSES: Final = 100
 """After so many responses the prices of a model are trained; until then residuals keep their mean."""
@@ -24,6 +26,7 @@ FIRST_STEPS = 10  # the weight of the parent, in responses
 FIRST_SPREAD = 0.1
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
 MIN_VARIANCE = MIN_SPREAD**2
+MOST = 20.0  # of mean and spread: no text costs so much more or less than its price, and exp must not overflow
 
 
 @dataclass(slots=True)
@@ -62,14 +65,24 @@ class Residual:
     def shift(self, mean: float, variance: float, bytes_per_token: float, responses: int, since: int) -> None:
         """Move by what others learned in `responses` responses; it is as old as our response number `since`."""
         kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
-        self.mean += kept * mean
+        self.mean = min(max(self.mean + kept * mean, -MOST), MOST)
         left = self.spread * self.spread + kept * variance
         # Nobody learns less than the least variance, so without half of it nobody's knowledge has any weight.
-        self.spread = sqrt(max(left, MIN_VARIANCE)) if left > MIN_VARIANCE / 2 else FIRST_SPREAD
+        self.spread = min(sqrt(max(left, MIN_VARIANCE)), MOST) if left > MIN_VARIANCE / 2 else FIRST_SPREAD
         self.bytes_per_token = max(self.bytes_per_token + kept * bytes_per_token, 0.0)
         self.responses = max(self.responses + responses, 0)
         if not self.responses:  # all of it was forgotten
             self.mean, self.spread = 0.0, FIRST_SPREAD
+
+
+def loaded(model: str, mean: float, spread: float, bytes_per_token: float, responses: int) -> Residual:
+    """Return a residual from elsewhere. Raises ConfigurationError for numbers that no responses make."""
+    if not (abs(mean) <= MOST and 0 <= spread <= MOST and responses >= 0):
+        raise ConfigurationError(
+            f"learned residual of model {model!r} is {mean:g} with a spread of {spread:g}, from {responses} "
+            f"responses; allowed are -{MOST:g} to {MOST:g}, 0 to {MOST:g}, and 0 or more"
+        )
+    return Residual(mean, spread, bytes_per_token, responses)
 
 
 def natural_weight(responses: int) -> float:

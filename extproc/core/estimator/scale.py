@@ -47,6 +47,7 @@ FORGETTING = 0.999
 SOLVE_AFTER = 8  # responses: each moves t only a little, and solving takes four times as long as the rest
 MIN_ERROR = 0.003  # a smaller error is luck, and its logarithm would weigh too much
 MIN_SQUARE = MIN_ERROR**2
+MOST_T = 1e100  # t.f stays a number
 MAX_LOG = 6.0  # s within a factor of 20 of s0
 SCALE_FACTORS = 4 + GROUP_COUNT
 OF_LEVERAGE = 2  # index in f of log(leverage / USUAL_LEVERAGE)
@@ -118,10 +119,11 @@ class LogVariance:
         self._sum_up()
         try:
             t = np.linalg.solve(self._a + _RIDGE, self._b)
-            self.usual_leverage = USUAL_LEVERAGE * exp(self._a[0, OF_LEVERAGE] / (self._a[0, 0] + RIDGE))
+            usual = USUAL_LEVERAGE * exp(self._a[0, OF_LEVERAGE] / (self._a[0, 0] + RIDGE))
         except (np.linalg.LinAlgError, OverflowError):
             return  # sums from elsewhere that no responses make
-        self._t = t.tolist()
+        if abs(t).max() < MOST_T:  # not if one is not a number
+            self._t, self.usual_leverage = t.tolist(), usual
 
 
 _RIDGE = RIDGE * np.eye(SCALE_FACTORS)

@@ -12,7 +12,7 @@ from extproc.core.estimator.misses import ModelMisses
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
 from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
-from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.residual import Residual, loaded
 from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
 from extproc.core.estimator.sources import Sources
@@ -112,12 +112,13 @@ class ServedModel:
         scores = unpacked(state.scores)
         need_finite(state.model, sums_a, sums_b, scale_a, scale_b, scores)
         need_finite(state.model, state.q, state.q_began, state.residual, state.spread, state.weight)
+        residual = loaded(state.model, state.residual, state.spread, 0.0, state.observations)
         sums = Sums(symmetric(sums_a, size), sums_b)
         self.prices.load(sums, state.observations, state.weight, state.refused)
         self.scale.load(scale_a, scale_b)
         self.bound = AdaptiveBound(self._epsilon)
         self.bound.load(state.q, state.q_began, scores.tolist(), state.scored)
-        self.residual = Residual(state.residual, state.spread, responses=state.observations)
+        self.residual = residual
         self.generation = state.generation
         self.clipped = state.clipped
         self.truncated_by_pool = state.truncated_by_pool

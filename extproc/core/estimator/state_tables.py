@@ -14,7 +14,7 @@ from extproc.core.estimator.change import residual_key
 from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
-from extproc.core.estimator.residual import FIRST_SPREAD
+from extproc.core.estimator.residual import FIRST_SPREAD, loaded
 from extproc.core.estimator.tables import (
     CATEGORY_COLUMNS,
     NO_WEIGHT,
@@ -141,6 +141,10 @@ def _models_of(state: LearnedState) -> Models:
 
 def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
     rows = state.categories
+    for row in rows:
+        loaded(row.category.model, row.residual, row.spread, row.bytes_per_token, row.observations)
+    for model in state.models:
+        loaded(model.model, model.residual, model.spread, 0.0, model.observations)
     keys = [row.category for row in rows]
     named = set(keys)
     counts = [row.observations for row in rows]
