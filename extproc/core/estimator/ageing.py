@@ -6,9 +6,11 @@ had been spread evenly among its own. So from the first response on, the sums of
 single router that saw all traffic; replicas that see no traffic fade; and no clock is needed, because responses
 are counted.
 
-The total never weighs more than one router's memory M. When replicas meet that have learned separately for a long
-time, all of them are scaled down. A replica gives up at most the equivalent of M responses at a time: otherwise
-two replicas that meet could each discard their own knowledge and rely on the other's.
+All together should weigh no more than one router's memory M. Replicas that have learned separately for a long time
+weigh more when they meet. Each then scales down its own by what it sees of all, but the others' only falls as they
+publish it, so the views come down to M in the course of a few exchanges. A replica gives up at most the equivalent
+of M responses at a time: otherwise two replicas that meet could each discard their own knowledge and rely on the
+other's.
 
 Rejected: scaling down alone. Until M was reached, nothing faded with the responses of other replicas, so for
 thousands of responses the scale kept what it had learned from immature prices; and after that the memory was half
