@@ -200,7 +200,7 @@ def test_a_ratio_that_was_forgotten_is_not_merged() -> None:
     assert {row.category for row in rest} == {row.category for row in whole.categories}
 
 
-def test_of_two_generations_the_one_with_more_responses_is_kept() -> None:
+def test_of_two_generations_the_heavier_one_is_kept() -> None:
     """Sums of two tokenizers are not added; the categories of the dropped generation are dropped, too."""
     old, new = learned("byteclass", 1, 60), learned("byteclass", 2, 7)
     later = replace(new, models=tuple(replace(row, generation=1) for row in new.models))

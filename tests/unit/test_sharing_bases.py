@@ -13,7 +13,7 @@ from extproc.core.estimator.merging import bounded, merged
 from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import CategoryState, LearnedState
 from extproc.core.estimator.residual import FIRST_SPREAD
-from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.terms import Terms
@@ -155,6 +155,32 @@ def test_a_base_of_an_earlier_tokenizer_is_no_obstacle() -> None:
         assert responses == state_of(exchanged.own).models[0].observations
         assert Change() == estimator.shift(exchanged.change)
         assert responses == estimator.state().models[0].observations
+
+
+def test_a_base_of_an_earlier_tokenizer_does_not_outlast_what_was_learned_since() -> None:
+    """It fades like everything else; a replica that is folded then leaves the prices of today's tokenizer behind,
+    although more responses had made those of the former one.
+    """
+    settings = EstimatorSettings(byteclass=ByteClassSettings(forgetting=0.95))
+    former, estimator, share = (
+        ByteClassEstimator(settings),
+        ByteClassEstimator(settings),
+        Share(Terms.of(settings)),
+    )
+    rng = np.random.default_rng(14)
+    for _ in range(200):
+        lesson(rng, [former])
+    base = former.state()
+    estimator.shift(share.exchange(estimator.state(), [], base).change)
+    restart(estimator, "m")
+    for responses in (20, 80):
+        for _ in range(responses):
+            lesson(rng, [estimator], ratio=1.2)
+        exchanged = share.exchange(estimator.state(), [], base)
+        assert exchanged.base is not None
+        base = exchanged.base
+    left = merged([base, state_of(exchanged.own)], Terms.of(settings))
+    assert [(1, 85)] == [(row.generation, row.observations) for row in left.models]
 
 
 def test_knowledge_that_was_handed_over_is_no_longer_own() -> None:

@@ -1,7 +1,8 @@
 """Merging of what several routers have learned: for files, workers, and replicas that have stopped.
 
 Sums of one generation of a model add up; means are averaged by their weights (tables.py). Sums of two generations
-belong to two tokenizers: the generation with the most responses stays, the later one in case of a tie. Merging is
+belong to two tokenizers: the generation with the most weight stays, the later one in case of a tie. The weight
+fades; numbers of responses from before a change would outlast all that was learned after it. Merging is
 commutative, and merging with an empty state changes nothing. It is not idempotent, and must not be: evidence that
 arrives twice counts twice. To prevent that, what each replica has learned is stored under the replica's own name,
 and only the newest version is used (sharing.py).
@@ -9,6 +10,7 @@ and only the newest version is used (sharing.py).
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from math import fsum
 
 import numpy as np
 
@@ -99,13 +101,13 @@ def _at_most(table: Table[K], memory: float) -> Table[K]:
 
 
 def _heaviest_generations(tables: Sequence[Tables]) -> dict[str, int]:
-    responses: dict[str, dict[int, int]] = {}
+    weights: dict[str, dict[int, list[float]]] = {}
     for each in tables:
         for name, row in each.models.sums.index.items():
-            of_model = responses.setdefault(name, {})
-            generation = int(each.models.generations[row])
-            of_model[generation] = of_model.get(generation, 0) + int(each.models.sums.counts[row])
-    return {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in responses.items()}
+            of_model = weights.setdefault(name, {})
+            of_model.setdefault(int(each.models.generations[row]), []).append(float(each.models.sums.weights[row]))
+    # The exact sum, so that the order of merging does not matter.
+    return {name: max(parts, key=lambda g: (fsum(parts[g]), g)) for name, parts in weights.items()}
 
 
 def _added_models(models: Sequence[Models]) -> Models:
