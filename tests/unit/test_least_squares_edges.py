@@ -100,7 +100,9 @@ def test_prices_of_any_number_of_features_solve_the_equations(size: int) -> None
 
 
 def test_sums_that_no_responses_make_change_no_prices() -> None:
-    """Sums from elsewhere may leave a system that is well conditioned and yet not positive definite."""
+    """Sums from elsewhere may leave a system that is well conditioned and yet not positive definite, or lead to
+    prices so high that estimates by them are no numbers.
+    """
     model = RelativeLeastSquares(PRIOR, 1.0)
     for tokens in range(400, 600):
         model.learn(X, float(tokens))
@@ -108,5 +110,8 @@ def test_sums_that_no_responses_make_change_no_prices() -> None:
     crossed = np.zeros((3, 3))
     crossed[0, 1] = crossed[1, 0] = -3 * float(np.sqrt(sums.a[0, 0] * sums.a[1, 1]))
     model.shift(Sums(crossed, np.zeros(3)), 1, 1.0, model.responses)
+    assert model.refused == 1
+    assert model.weights == pytest.approx(before)
+    model.load(Sums(sums.a, np.array([1e250, -1e250, 0.0])), 200, 200.0)
     assert model.refused == 1
     assert model.weights == pytest.approx(before)

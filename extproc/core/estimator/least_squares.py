@@ -56,6 +56,7 @@ NOISE = 0.05
 SOLVE_AFTER = 64
 MAX_FADED = 0.032
 FIRST_STEPS = 4
+MOST_PRICE = 1e9  # in tokens; only sums from elsewhere, such as no responses make, lead to more, or to no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class RelativeLeastSquares:
         self._waiting.clear()
 
     def _solve(self) -> bool:
-        """Solve for the prices. If the system is ill-conditioned, keep the old ones and count the failure."""
+        """Solve for the prices. If that fails (an ill-conditioned system), keep the old ones and count it."""
         self._sum_up()
         self._looked = None
         steps, self._unsolved = self._steps[: self._unsolved], 0
@@ -227,11 +228,12 @@ class RelativeLeastSquares:
         scale = 1 / np.sqrt(information.diagonal())
         scales: Matrix = np.multiply.outer(scale, scale)
         inverse = inverse_of(information * scales)
-        if inverse is None:
-            self._inverse = self._inverse - steps.T.dot(steps)
-            self.refused += 1
-            return False
-        inverse *= scales
-        self.weights = inverse @ (self._b + self._start.pull)
-        self._inverse = inverse
-        return True
+        if inverse is not None:
+            inverse *= scales
+            weights = inverse @ (self._b + self._start.pull)
+            if abs(weights).max() < MOST_PRICE:
+                self.weights, self._inverse = weights, inverse
+                return True
+        self._inverse = self._inverse - steps.T.dot(steps)
+        self.refused += 1
+        return False
