@@ -11,14 +11,15 @@ from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.change import Change, RowChange
+from extproc.core.estimator.change import Change, ModelChange, RowChange
 from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.features import FEATURE_NAMES
 from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.packing import packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, LearnedState, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.state_tables import tables_of
-from extproc.core.estimator.tables import Table, all_keys
+from extproc.core.estimator.tables import Table, all_keys, model_columns
 from extproc.core.estimator.terms import Terms
 from tests.unit.byteclass_lessons import teach
 
@@ -102,6 +103,14 @@ def test_an_absent_list_adds_nothing() -> None:
     prompt = Prompt()
     prompt.add_json(msgspec.Raw(b""))
     assert [] == prompt.texts
+
+
+def test_a_model_that_others_have_forgotten_is_not_begun() -> None:
+    """It would come without its residual: all categories of a model whose residual has no spread have none."""
+    estimator, columns = ByteClassEstimator(EstimatorSettings()), sum(model_columns(len(FEATURE_NAMES)))
+    change = Change(models=(ModelChange("forgotten", 0, 0, 0, 0, 0.0, 0.5, np.zeros(columns)),))
+    assert change.models == estimator.shift(change).models
+    assert () == estimator.state().models
 
 
 def test_changes_of_other_replicas_are_added_to_rows() -> None:

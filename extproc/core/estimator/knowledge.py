@@ -198,7 +198,7 @@ class Knowledge:
     def _shift_model(self, change: ModelChange) -> bool:
         model = self.models.get(change.model)
         if model is None:
-            if change.since or len(self.models) >= self._settings.max_models:
+            if change.since or change.responses <= 0 or len(self.models) >= self._settings.max_models:
                 return False
             model = self._begin(change.model)
             model.residual = Residual(spread=0.0)  # all of it is in the row of the same bite
