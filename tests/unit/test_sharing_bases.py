@@ -123,6 +123,7 @@ def test_what_an_idle_replica_leaves_behind_has_faded() -> None:
         for key, row in categories.index.items():
             assert categories.weights[row] == pytest.approx(own.weights[own.index[key]], abs=1e-9)
             assert np.abs(categories.values[row]).max() <= 10 * categories.weights[row] + 1e-9
+        assert not own.values[own.weights <= 1e-9].any()
         assert max(abs(model.residual) for model in base.models) < 1
     before = fleet.estimators[1].state()
     change = fleet.shares[1].exchange(before, [], base).change

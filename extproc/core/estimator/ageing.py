@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.packing import Numbers
-from extproc.core.estimator.tables import K, Table, added
+from extproc.core.estimator.tables import NO_WEIGHT, K, Table, added
 
 __all__ = ["TINY", "Counts", "Fading", "Others", "Own", "scaled"]
 
@@ -214,8 +214,10 @@ class Own(Generic[K]):
         kept_of_all = fading.kept(self.at, since + later)
         old = fading.times(kept_of_all / np.maximum(kept, TINY), self.old)
         new = fading.times(_interleaved(kept_of_all, since, later), self.new)
-        weights = np.maximum(old.weights + new.weights, 0.0)
-        return Table(old.index, old.counts + new.counts, weights, old.values + new.values), kept_of_all
+        weights, values = np.maximum(old.weights + new.weights, 0.0), old.values + new.values
+        if len(fading.memory) == 1:
+            values[weights <= NO_WEIGHT] = 0.0  # what rounding leaves would be a mean of any size
+        return Table(old.index, old.counts + new.counts, weights, values), kept_of_all
 
 
 def _interleaved(kept: Numbers, since: Numbers, later: Numbers) -> Numbers:
