@@ -221,3 +221,12 @@ def test_a_spread_is_not_negative() -> None:
     tables.categories.values[0, 3] = -1e-9
     back = state_of(tables)
     assert (0.0, 0.0) == (back.models[0].spread, back.categories[0].spread)
+
+
+def test_a_deviation_is_not_negative() -> None:
+    """Rounding may leave less than nothing of a ratio's deviation; its estimator would refuse the state."""
+    key = CategoryKey("m", "tenant")
+    state = LearnedState("ema", (CategoryState(key, 4.0, -1e-17, 5),))
+    (row,) = state_of(tables_of(state, TERMS)).categories
+    assert row.deviation == 0.0
+    assert row.bytes_per_token == pytest.approx(4.0)

@@ -198,7 +198,9 @@ def _category_rows(tables: Tables, means: Numbers) -> list[CategoryState]:
             if key not in of_models:
                 continue
             weight = LEAST_WEIGHT
-        rows.append(CategoryState(key, bpt, deviation, count, residual, max(variance, 0.0) ** 0.5, weight))
+        rows.append(
+            CategoryState(key, bpt, max(deviation, 0.0), count, residual, max(variance, 0.0) ** 0.5, weight)
+        )
     return rows
 
 
