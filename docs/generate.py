@@ -120,7 +120,7 @@ def settings() -> str:
     return "".join(_sections(Configuration, "", "Top level")).strip()
 
 
-def series() -> list[Tally]:
+def series() -> list[Tally[Any]]:
     """Return the router's metrics."""
     registry = CollectorRegistry()
     made = (
