@@ -8,7 +8,7 @@ usual length (100 characters), is left out.
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["drop_header"]
+__all__ = ["HEADER", "drop_header"]
 
 HEADER: Final = b"x-anthropic-billing-header"
 MAX_HEADER_BYTES: Final = 256

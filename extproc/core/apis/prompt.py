@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import compact_json, costly_numbers, decode_body, holds_any, is_set
-from extproc.core.apis.claude_header import drop_header
+from extproc.core.apis.claude_header import HEADER, drop_header
 from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.apis.media_settings import has_settings
 from extproc.core.errors import BodyFault, BodyNotUnderstood
@@ -192,13 +192,16 @@ class Prompt(msgspec.Struct):
         The header of Claude Code is left out.
         """
         texts = list(map(str.encode, self.texts))
-        drop_header(texts, self.marks)
+        text = b"".join(texts)
+        if HEADER in text:
+            drop_header(texts, self.marks)
+            text = b"".join(texts)
         turns, first, end = [], 0, 0
         for role, last in self.marks:
             end += len(texts[first]) if last == first + 1 else sum(map(len, texts[first:last]))
             turns.append((role, end))
             first = last
-        return b"".join(texts), tuple(turns)
+        return text, tuple(turns)
 
     def dropped_text(self) -> bytes:
         """Return all text that a template may drop, as UTF-8."""
