@@ -6,7 +6,9 @@ of months of learning, written by a newer version.
 
 import logging
 import os
+import secrets
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EINVAL, EISDIR
@@ -28,6 +30,8 @@ __all__ = ["StateFile", "read_state", "state_in", "write_atomically"]
 # The limit for a store's values, too; the largest state that the bounds of the estimator allow is 1/40 of it.
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_ASIDE: Final = 1_000
+# A save takes seconds at most. Whether a temporary file's process lives cannot be told: pods may share the volume.
+LEFT_OVER_AFTER_S: Final = 3600.0
 
 log = logging.getLogger("dualpool")
 
@@ -128,9 +132,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     path = Path(os.path.realpath(path))  # a symbolic link stays: its target may be on another disk
     with suppress(FileNotFoundError):
         _check_kind(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not the process's number, which is 1 in every container: of two pods that share a volume while one replaces
+    # the other, each would write into the other's file, or remove it.
+    aside = path.with_name(f".{path.name}.{secrets.randbits(64)}")
     try:
-        with aside.open("wb") as file:
+        with aside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -154,12 +160,13 @@ def _check_kind(path: Path) -> None:
 
 
 def _remove_left_overs(path: Path) -> None:
-    """Remove temporary files of processes that were killed while they wrote; one that still writes tries again."""
+    """Remove temporary files of processes that were killed while they wrote, not one that is being written."""
     path = Path(os.path.realpath(path))
-    start = f".{path.name}."
+    start, before_s = f".{path.name}.", time.time() - LEFT_OVER_AFTER_S
     with suppress(OSError):
         for left in path.parent.iterdir():
-            if left.name.startswith(start) and left.name.removeprefix(start).isdecimal():
+            ours = left.name.startswith(start) and left.name.removeprefix(start).isdecimal()
+            if ours and left.lstat().st_mtime < before_s:
                 left.unlink()
 
 

@@ -258,16 +258,39 @@ def test_only_a_regular_file_is_read_renamed_or_replaced(
 
 
 def test_temporary_files_of_killed_processes_are_removed_at_the_start(tmp_path: Path) -> None:
-    """A process that is killed while it writes leaves one behind, under its own number; other files stay."""
+    """A process that is killed while it writes leaves one behind, under a number; other files stay."""
     (tmp_path / "link").symlink_to(tmp_path / "state")
     for name in (".state.1", ".state.4711", ".state.1.7", ".state-0.1", ".state.old", "state.1"):
         (tmp_path / name).write_bytes(b"part of a state")
+        os.utime(tmp_path / name, (0, 0))
     assert not StateFile(tmp_path / "link").load(refuse)
     assert {"link", ".state.1.7", ".state-0.1", ".state.old", "state.1"} == set(names_in(tmp_path))
 
 
+def test_a_pod_that_starts_does_not_disturb_the_last_save_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a shared volume both processes may have the same number: each file is complete, the last one stays."""
+    path, sync, started = tmp_path / "state", os.fsync, list[bool]()
+    learned, larger = taught().state(), taught(200).state()
+
+    def meanwhile(descriptor: int) -> None:
+        sync(descriptor)
+        if not started:
+            started.append(True)
+            other = StateFile(path)
+            other.load(refuse)
+            other.save(larger)
+            assert larger == from_message(read_state(path))
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    StateFile(path).save(learned)
+    assert learned == from_message(read_state(path))
+    assert ["state"] == names_in(tmp_path)
+
+
 def test_a_full_disk_is_reported_once_and_learning_continues(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each failure is counted, the first one and the next success are logged, and the old file stays."""
     if not Path("/dev/full").exists():
@@ -277,11 +300,11 @@ def test_a_full_disk_is_reported_once_and_learning_continues(
     keeper, outcomes = saver(path, estimator)
     keeper.save(estimator.state())
     before = path.read_bytes()
-    aside = tmp_path / f".state.{os.getpid()}"
-    for _ in range(3):
-        aside.symlink_to("/dev/full")  # every write to it fails with "no space left on device"
-        teach(estimator, 1)
-        keeper.save(estimator.state())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
+        for _ in range(3):
+            teach(estimator, 1)
+            keeper.save(estimator.state())
     assert before == path.read_bytes()
     teach(estimator, 1)
     with caplog.at_level(logging.INFO, "dualpool"):
@@ -352,7 +375,7 @@ def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None
 
 
 def test_one_save_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The final save may start while a slow disk is busy with another one; both use the same temporary name."""
+    """The final save may start while a slow disk is busy with another one, whose older state must not stay."""
     estimator, done, begun, both = taught(), list[str](), threading.Event(), threading.Event()
     keeper, _ = saver(tmp_path / "state", estimator)
 
