@@ -150,11 +150,10 @@ class Reloader:
         except TimeoutError:
             busy = ConfigurationError("the router is too busy to apply it", source=source)
             self._try_again(busy, BUSY_LOOKS, again=again)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (it is logged)
             # Memory or threads may have run out, which the file has nothing to do with.
             why = f"exception in the router: {str(error) or type(error).__name__}"
-            self._try_again(ConfigurationError(why, source=source), BUSY_LOOKS, again=again)
-            raise
+            self._try_again(ConfigurationError(why, source=source), BUSY_LOOKS, again=again, met=error)
         else:
             self._accept(configuration, wanted, waiting)
 
@@ -168,19 +167,22 @@ class Reloader:
         if waiting:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
 
-    def _try_again(self, error: ConfigurationError, looks: int, *, again: bool) -> None:
+    def _try_again(
+        self, error: ConfigurationError, looks: int, *, again: bool, met: Exception | None = None
+    ) -> None:
         """Have the configuration tried again so many looks later; then only another fault is reported."""
         self._looks_left = looks
         if not again or self._refused is None or self._refused["errors"] != error.lines():
-            self._refuse(error)
+            self._refuse(error, met)
 
-    def _refuse(self, error: ConfigurationError) -> None:
+    def _refuse(self, error: ConfigurationError, met: Exception | None = None) -> None:
         lines = error.lines()
         self._refused = {"at": _now(), "errors": lines}
         self._metrics.reloaded(ReloadOutcome.REFUSED, in_force=False)
         log.error(
             "the configuration file has changed and cannot be used; the previous one stays in force: %s",
             error,
+            exc_info=met,
             extra={"fields": {"errors": lines}},
         )
 
