@@ -22,11 +22,8 @@ from tests.unit.chart import (
     documents,
     helm,
     provider,
-    rejected,
     rendered,
 )
-
-OWN_TLS = "config.listen.tls"
 
 pytestmark = pytest.mark.skipif(HELM is None, reason=NO_HELM)
 
@@ -179,8 +176,9 @@ def test_a_new_name_may_be_an_old_one(settings: tuple[str, ...], proxies: str, n
     [
         (provider("istio, sidecars"), "callers"),
         (("provider.name=istio", "provider.gateway.namespace=istio-ingress"), "istio-ingress"),
+        (("provider.istio.sidecar.namespace=callers",), "callers"),
     ],
-    ids=["sidecars", "a gateway elsewhere"],
+    ids=["sidecars", "a gateway elsewhere", "sidecars with a filter of the user's own"],
 )
 def test_whoever_asks_the_router_reaches_it(settings: tuple[str, ...], namespace: str) -> None:
     """The network policy admits the namespace of the proxies that are to ask the router, besides the others."""
@@ -319,41 +317,6 @@ def test_a_stores_password_comes_from_a_secret() -> None:
     assert state.store is not None
     assert f"{mounts['store']}/password" == state.store.password_file
     assert {"secretName": "redis"} == pod["volumes"][0]["secret"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        (("store.passwordSecret=redis",), "url is not set"),
-        (("tls.clientCa=true",), "tls.secretName is not set"),
-        (("config.listen.address=[::]:9100",), "allowed: port 9002"),
-        (("config.listen.address=unix:/run/router.sock",), "allowed: port 9002"),
-        (("config.listen.address=127.0.0.1:9002",), "only the pod itself"),
-        (("config.listen.address=localhost:9002",), "only the pod itself"),
-        (("config.listen.address=[::1]:9002",), "only the pod itself"),
-        (
-            (f"{OWN_TLS}.certificate_file=/c", f"{OWN_TLS}.private_key_file=/k"),
-            "config.listen.tls: set by the chart",
-        ),
-        (("config.drain_s=0",), "config.drain_s: set by the chart, from drainSeconds"),
-        (("config.admin.address=[::]:9090",), "config.admin.address: set by the chart"),
-        (("config.admin.probes_address=[::]:9091",), "config.admin.probes_address: set by the chart"),
-        (("autoscaling.enabled=true", "autoscaling.minReplicas=9"), "at most maxReplicas, 8"),
-        (("config.modus=shadow",), "modus"),
-        (("config.mode=maybe",), "mode"),
-        (("config.exchange.deadline_ms=0",), "deadline_ms"),
-        (("replica=3",), "replica"),
-        (("provider.name=nginx",), "provider"),
-        (("workers=2", "provider.name=istio"), "replicas"),
-        (("provider.name=istio", "config.pools[0].name=tiny", "config.pools[0].max_budget_tokens=9"), "not tiny"),
-        (("provider.name=istio", "tls.secretName=pair"), "plain gRPC"),
-        (("provider.name=istio", *provider("istio, sidecars"), "provider.istio.gatewayApi=true"), "either"),
-        (("autoscaling.enabled=true", "autoscaling.targetCPUPercent=0"), "targetStreamsPerSecond"),
-    ],
-)
-def test_wrong_values_are_rejected(settings: tuple[str, ...], why: str) -> None:
-    """A value that is unknown, not allowed, or contradicts another is an error that names it."""
-    assert why in rejected(*settings)
 
 
 def test_volumes_are_mounted_besides_those_of_the_chart() -> None:

@@ -21,8 +21,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The router's configuration file: `config` of the values, with the settings that only the chart knows. */}}
-{{- define "dualpool.config" -}}
+{{/* Settings of the router that follow from other values, or from the chart's own ports. */}}
+{{- define "dualpool.ownSettings" -}}
 {{- $set := dict "drain_s" .Values.drainSeconds "admin" (dict "address" "127.0.0.1:9091" "probes_address" "[::]:9090") -}}
 {{- if .Values.admin.tokenSecret -}}{{- $_ := set $set.admin "token_file" "/etc/dualpool-admin/token" -}}{{- end -}}
 {{- if .Values.tls.secretName -}}
@@ -33,7 +33,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.store.passwordSecret -}}
 {{- $_ := set $set "state" (dict "store" (dict "password_file" "/etc/dualpool-store/password")) -}}
 {{- end -}}
-{{- mustMergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
+{{- toYaml $set -}}
+{{- end -}}
+
+{{/* The router's configuration file: `config` of the values, and the chart's own settings. */}}
+{{- define "dualpool.config" -}}
+{{- mustMergeOverwrite (deepCopy .Values.config) (include "dualpool.ownSettings" . | fromYaml) | toYaml -}}
+{{- end -}}
+
+{{/* Refuses settings of `config` (`given`) that the chart's `own` would overwrite. */}}
+{{- define "dualpool.checkOverwritten" -}}
+{{- range $name, $own := .own -}}
+{{- $path := printf "%s.%s" $.path $name -}}
+{{- $given := get $.given $name -}}
+{{- if kindIs "map" $own -}}
+{{- include "dualpool.checkOverwritten" (dict "path" $path "own" $own "given" ($given | default dict)) -}}
+{{- else if and (hasKey $.given $name) (not (kindIs "invalid" $given)) (ne (toString $own) (toString $given)) -}}
+{{- $from := get (dict "config.drain_s" "drainSeconds" "config.admin.token_file" "admin.tokenSecret" "config.state.store.password_file" "store.passwordSecret") $path -}}
+{{- if hasPrefix "config.listen." $path -}}{{- $from = "tls.secretName" -}}{{- end -}}
+{{- fail (printf "%s: %v given; the chart sets %v%s: leave it out here" $path $given $own (ternary "" (printf ", from %s" $from) (empty $from))) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Name of a worker's port, in at most 15 characters. */}}
@@ -115,12 +135,8 @@ cluster) and the objects of the file begin with the name of the release, unless 
 {{- $address := dig "listen" "address" ":9002" .Values.config -}}
 {{- if not (hasSuffix ":9002" $address) -}}{{- fail (printf "config.listen.address: %s given; allowed: port 9002, where the chart's Services and probes look for the router" $address) -}}{{- end -}}
 {{- if regexMatch "^(127\\.|localhost:|\\[::1\\]:)" $address -}}{{- fail (printf "config.listen.address: %s given, which only the pod itself reaches; allowed: [::]:9002 or 0.0.0.0:9002" $address) -}}{{- end -}}
-{{- range $path, $instead := dict "drain_s" "drainSeconds" "listen.tls" "tls.secretName" "admin.address" "" "admin.probes_address" "" -}}
-{{- $at := splitList "." $path -}}
-{{- $inside := $.Values.config -}}
-{{- range initial $at -}}{{- $inside = get $inside . | default dict -}}{{- end -}}
-{{- if hasKey $inside (last $at) -}}{{- fail (printf "config.%s: set by the chart%s" $path (ternary "" (printf ", from %s" $instead) (empty $instead))) -}}{{- end -}}
-{{- end -}}
+{{- include "dualpool.checkOverwritten" (dict "path" "config" "own" (include "dualpool.ownSettings" . | fromYaml) "given" .Values.config) -}}
+{{- if and (dig "listen" "tls" "" .Values.config) (not .Values.tls.secretName) (eq (int .Values.workers) 1) -}}{{- fail "config.listen.tls: given, but the probe of a pod with one process speaks plain gRPC to its port; give tls.secretName instead, a Secret with these files" -}}{{- end -}}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}{{- fail (printf "autoscaling.minReplicas: %v given; allowed: at most maxReplicas, %v" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}{{- end -}}
 {{- if ne .Values.provider.name "none" -}}
 {{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider each pod has one process; increase replicas instead" -}}{{- end -}}
