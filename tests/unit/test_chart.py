@@ -110,6 +110,21 @@ def test_a_provider_takes_other_names(name: str) -> None:
     assert '"namespace": "dualpool"' not in text
 
 
+@pytest.mark.parametrize("name", ["istio", "istio, Gateway API", "istio-inferencepool"])
+def test_hosts_may_have_a_wildcard(name: str) -> None:
+    """A * begins a reference in YAML; the host keeps it."""
+    made = rendered(*provider(name), "provider.host=*.example.org")
+    specs = [each["spec"] for (kind, _), each in made.items() if kind in {"VirtualService", "HTTPRoute"}]
+    assert specs
+    assert all(["*.example.org"] == spec.get("hosts", spec.get("hostnames")) for spec in specs)
+
+
+def test_a_release_may_be_a_number() -> None:
+    """Labels are text."""
+    labels = rendered(release="123")["Deployment", "123-dualpool"]["spec"]["selector"]["matchLabels"]
+    assert "123" == labels["app.kubernetes.io/instance"]
+
+
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "none"])
 def test_two_releases_share_a_gateway(name: str) -> None:
     """What a release adds to a namespace or to a proxy has no name that another release's has."""

@@ -5,7 +5,7 @@
 
 {{- define "dualpool.selector" -}}
 app.kubernetes.io/name: dualpool
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "dualpool.labels" -}}
@@ -108,7 +108,7 @@ cluster) and the objects of the file begin with the name of the release, unless 
   (list "kind: Gateway, name: llm}" (printf "kind: Gateway, name: %s}" $gateway))
   (list "gateways: [llm]" (printf "gateways: [%s]" $gateway))
   (list "gateway-name: llm}" (printf "gateway-name: %s}" $gateway))
-  (list "llm.example.com" $values.host)
+  (list "[llm.example.com]" (printf "[%q]" $values.host))
   (list "vllm-short" $values.pools.short)
   (list "vllm-long" $values.pools.long)
 -}}
