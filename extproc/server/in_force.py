@@ -4,6 +4,7 @@ The loop's thread reads it with each new stream. It is replaced on that thread, 
 wants to replace it waits on another thread. Streams that have begun keep what they began with.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from math import inf
@@ -20,6 +21,8 @@ from extproc.server.tls import Certificates, check_pem
 from extproc.telemetry.log import set_log_level
 
 __all__ = ["InForce"]
+
+log = logging.getLogger("dualpool")
 
 
 class InForce:
@@ -76,6 +79,8 @@ class InForce:
             if tls is not None and tls != before.configuration.listen.tls:
                 check_pem(tls)  # first, since it costs least: what cannot be used is tried again and again
             self._put_in_force(self._routings.after(before, configuration, self._loop))
+        if configuration.estimator.kind != before.configuration.estimator.kind:
+            log.warning("the new kind of estimator cannot use the learned state and starts empty")
         if tls is not None and self._certificates is not None:
             self._certificates.use(tls)
         set_log_level(configuration.log_level)

@@ -3,7 +3,6 @@
 A changed configuration makes a new value, which starts with what was learned; streams that have begun keep theirs.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -28,8 +27,6 @@ __all__ = ["TAKEN_WITHIN_S", "Routing", "Routings"]
 
 # How long the loop may take to return what was learned, or to swap in a new routing.
 TAKEN_WITHIN_S: Final = 10.0
-
-log = logging.getLogger("dualpool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +60,7 @@ class Routings:
         """
         learned = _learned_under(configuration, before, loop)
         router = recompose(before.router, before.configuration, configuration, learned)
-        routing = self._of(configuration, router, before)
-        if configuration.estimator.kind != before.configuration.estimator.kind:
-            log.warning("the new kind of estimator cannot use the learned state and starts empty")
-        return routing
+        return self._of(configuration, router, before)
 
     def knowing(self, before: Routing, learned: Estimator, *, new_key: bool = False) -> Routing:
         """Return a routing under the same configuration with another estimator, or with a `new_key` of the access

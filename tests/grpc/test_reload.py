@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import threading
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
@@ -114,9 +115,11 @@ def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, 
 
 
 def test_what_a_refused_reload_would_have_done_is_not_logged(
-    router: Router, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    router: Router, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another kind of estimator starts empty, once it is in force: a refused file is tried again and again."""
+    """Another kind of estimator starts empty, once it is in force: a refused file is tried again and again, and so
+    is one that a busy loop did not take.
+    """
     key_file = tmp_path / "key"
     settings = f"learning: {{source: access_log, access_log: {{key_file: {key_file}}}}}\nestimator: {{kind: ema}}"
 
@@ -126,6 +129,16 @@ def test_what_a_refused_reload_would_have_done_is_not_logged(
                 await apply(app, settings)
             assert "starts empty" not in caplog.text
             key_file.write_bytes(bytes(32))
+            with monkeypatch.context() as patch:
+                patch.setattr("extproc.server.in_force.TAKEN_WITHIN_S", 0.0)
+                free = threading.Event()
+                app.loop.post(free.wait)
+                try:
+                    with pytest.raises(TimeoutError):
+                        await apply(app, settings)
+                finally:
+                    free.set()
+            assert "starts empty" not in caplog.text
             await apply(app, settings)
             assert 1 == caplog.text.count("starts empty")
 
