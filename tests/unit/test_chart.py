@@ -131,7 +131,7 @@ def test_two_releases_share_a_gateway(name: str) -> None:
     both = [
         rendered(
             *provider(name),
-            *("provider.envoyGateway.patches=true", "provider.envoyGateway.accessLog=true"),
+            "provider.envoyGateway.patches=true",
             *(f"provider.pools.short={release}-s", f"provider.pools.long={release}-l"),
             release=release,
         )
@@ -140,6 +140,13 @@ def test_two_releases_share_a_gateway(name: str) -> None:
     for one, other in permutations(both, 2):
         assert set() == set(one) & set(other)
         assert set() == names_in_a_proxy(one) & names_in_a_proxy(other)
+
+
+def test_the_access_log_has_one_name_in_all_releases() -> None:
+    """A Gateway refers to it: Envoy Gateway has no proxies for one that refers to what an upgrade has renamed."""
+    settings = (*provider("envoy-gateway"), "provider.envoyGateway.accessLog=true")
+    one, other = (rendered(*settings, release=release) for release in ("dualpool", "b"))
+    assert one["EnvoyProxy", "llm"] == other["EnvoyProxy", "llm"]
 
 
 def names_in_a_proxy(made: dict[tuple[str, str], dict[str, Any]]) -> set[str]:

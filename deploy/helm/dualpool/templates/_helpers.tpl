@@ -72,7 +72,8 @@ One of the tested files for a gateway, with the names of this release. Every nam
 first new one is filled in, since a new name may contain another old one.
 
 Several releases may serve one gateway, or share a namespace. So what each of them adds to a proxy (filter, routes,
-cluster) and the objects of the file begin with the name of the release, unless that is dualpool.
+cluster) and the objects of the file begin with the name of the release, unless that is dualpool. Not the EnvoyProxy: it
+is the same for all, and the user's Gateway, which names it, would have no proxies while there is none of this name.
 */}}
 {{- define "dualpool.provided" -}}
 {{- $root := .root -}}
@@ -83,6 +84,7 @@ cluster) and the objects of the file begin with the name of the release, unless 
 {{- $own := ternary "" (printf "%s-" $name) (eq $name "dualpool") -}}
 {{- $headers := $root.Values.config.headers | default dict -}}
 {{- $gateway := quote $values.gateway.name -}}
+{{- $logged := "kind: EnvoyProxy\nmetadata: {name: llm}" -}}
 {{- $names := list
   (list "dualpool.dualpool.svc" (printf "%s.%s.svc" $name $ns))
   (list ".dualpool.svc" (printf ".%s.svc" $ns))
@@ -92,9 +94,9 @@ cluster) and the objects of the file begin with the name of the release, unless 
   (list "    dualpool:\n" (printf "    %s:\n" $name))
   (list "metadata: {name: dualpool" (printf "metadata: {name: %s" $name))
   (list "{name: dualpool, port: 9002}" (printf "{name: %s, port: 9002}" $name))
+  (list $logged $logged)
   (list "metadata: {name: llm" (printf "metadata: {name: %sllm" $own))
   (list "kind: HTTPRoute, name: llm" (printf "kind: HTTPRoute, name: %sllm" $own))
-  (list "kind: EnvoyProxy, name: llm" (printf "kind: EnvoyProxy, name: %sllm" $own))
   (list "- name: short\n" (printf "- name: %sshort\n" $own))
   (list "- name: long\n" (printf "- name: %slong\n" $own))
   (list "route: {name: short}" (printf "route: {name: %sshort}" $own))
