@@ -153,7 +153,8 @@ class Reloader:
         except Exception as error:  # noqa: BLE001  (it is logged)
             # Memory or threads may have run out, which the file has nothing to do with.
             why = f"exception in the router: {str(error) or type(error).__name__}"
-            self._try_again(ConfigurationError(why, source=source), BUSY_LOOKS, again=again, met=error)
+            looks = REFUSED_LOOKS if again else BUSY_LOOKS  # one that remains must not keep the processor busy
+            self._try_again(ConfigurationError(why, source=source), looks, again=again, met=error)
         else:
             self._accept(configuration, wanted, waiting)
 

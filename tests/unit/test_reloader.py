@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
-from extproc.server.reload import REFUSED_LOOKS, Reloader
+from extproc.server.reload import BUSY_LOOKS, REFUSED_LOOKS, Reloader
 from extproc.telemetry.reloads import ReloadMetrics
 
 GOOD, OTHER, BAD = "mode: enforce", "mode: shadow", "mode: on\ntenant_header: authorization"
@@ -24,6 +24,7 @@ class Watched:
         self.file = folder / "router.yaml"
         self.file.write_text(text)
         self.applied: list[Configuration] = []
+        self.attempts = 0
         self.fails: Exception | None = None
         self.registry = CollectorRegistry()
         self.reloader = Reloader(self.file, parse(text), self._apply, ReloadMetrics(self.registry))
@@ -41,6 +42,7 @@ class Watched:
         return counts[0], counts[1], value("dualpool_config_file_not_in_force")
 
     def _apply(self, configuration: Configuration) -> None:
+        self.attempts += 1
         if self.fails is not None:
             raise self.fails
         self.applied.append(configuration)
@@ -257,21 +259,22 @@ def test_a_configuration_that_met_an_exception_is_retried(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever kept it from being applied, such as a lack of threads, it is reported once, with where it happened,
-    and tried again; so is another cause that follows.
+    and tried again, soon and then now and then; so is another cause that follows.
     """
     watched.fails = RuntimeError("can't start new thread")
     watched.file.write_text(OTHER)
-    watched.check(20)
+    watched.check(2 + BUSY_LOOKS + 2 * REFUSED_LOOKS)
+    assert 4 == watched.attempts
     assert (0, 1, 1) == watched.metrics()
     assert "exception in the router: can't start new thread" in str(watched.reloader.report()["refused"])
     assert [(RuntimeError, watched.fails)] == [each.exc_info[:2] for each in caplog.records if each.exc_info]
     assert 1 == len(caplog.records)
     watched.fails = MemoryError()
-    watched.check()
+    watched.check(REFUSED_LOOKS)
     assert "exception in the router: MemoryError" in str(watched.reloader.report()["refused"])
     assert 2 == len(caplog.records)
     watched.fails = None
-    watched.check()
+    watched.check(REFUSED_LOOKS)
     assert ([parse(OTHER)], (1, 2, 0)) == (watched.applied, watched.metrics())
 
 
