@@ -23,6 +23,7 @@ from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.prefixes import Known, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Estimator, Refused, Source
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sources import MOST
 from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget, token_budget
 from extproc.core.placing.decision import Decision, Mode
@@ -34,6 +35,7 @@ from tests.unit.test_learner import make_router
 
 KEY, MAX_AGE_S, NOW_S = b"k" * 32, 3_600.0, 1_800_000_000.0
 HEAD = RequestHead("POST", "/v1/chat/completions")
+SCRIPTS = "".join(map(chr, range(0x20, 0x700, 3)))
 
 
 def make_seal(key: bytes = KEY, pools: Sequence[Pool] = TWO_POOLS, kind: str = "byteclass") -> Seal:
@@ -212,9 +214,9 @@ def test_coarse_counts_come_without_the_conversation() -> None:
 
     The beginning of a conversation cannot be subtracted from coarse counts.
     """
-    text, kept = "".join(map(chr, range(0x20, 0x700, 3))), set()
+    kept = set()
     for name_bytes in range(0, 160, 4):
-        decision = decided(text, "m" * name_bytes)
+        decision = decided(SCRIPTS, "m" * name_bytes)
         evidence = make_seal().seal(decision, NOW_S)
         if evidence is not None:
             assert decision.estimate is not None
@@ -235,6 +237,17 @@ def test_evidence_of_other_reasons_is_of_another_version(name: str, monkeypatch:
     assert len(more) == len(payload._CLOSED_SETS)
     monkeypatch.setattr(payload, "_CLOSED_SETS", more)
     assert Untrusted.OTHER_VERSION is refusal(evidence, make_seal())
+
+
+@pytest.mark.parametrize(("text", "name_bytes"), [("How are you?", 120), (SCRIPTS, 50)])
+def test_names_of_usual_lengths_leave_room_for_evidence(text: str, name_bytes: int) -> None:
+    """Also if the numbers of the source and of the estimate are the largest ones."""
+    decision = decided(text, "m" * name_bytes)
+    assert decision.estimate is not None
+    assert isinstance(decision.estimate.evidence, Evidence)
+    evidence = replace(decision.estimate.evidence, source=MOST, number=MOST)
+    opened = evidence_in(sealed(replace(decision, estimate=replace(decision.estimate, evidence=evidence))))
+    assert (MOST, MOST) == (opened.source, opened.number)
 
 
 def test_names_without_room_leave_no_evidence() -> None:

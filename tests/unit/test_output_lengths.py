@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator import make_estimator
+from extproc.core.estimator import make_estimator, output_lengths
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import RowChange
 from extproc.core.estimator.length_counts import BINS, FADING
@@ -15,6 +15,7 @@ from extproc.core.estimator.output_lengths import OutputLengths, states_of
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sources import MOST
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Usage
 
@@ -149,6 +150,22 @@ def test_numbers_of_other_processes_say_nothing() -> None:
         learned.observe(CATEGORY, 20, cut=False, number=first + max(1, number - 9))
         learned.observe(CATEGORY, 20, cut=False, number=first - 1_000 + number)
         learned.observe(CATEGORY, 20, cut=False, number=first + 1_000 + number)
+    assert 23 == learned.expected(CATEGORY)
+
+
+def test_numbers_begin_again_after_the_largest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None has more digits than the access log has room for, and responses are in flight as long as ever."""
+    monkeypatch.setattr(output_lengths, "FIRST", MOST - 40)
+    learned, numbers = OutputLengths(EstimatorSettings(output_epsilon=0.1)), []
+    for _ in range(100):
+        learned.tokens(None, CATEGORY)
+        numbers.append(learned.number)
+    assert [*range(MOST - 39, MOST + 1), *range(60)] == numbers
+    for number in numbers[:50]:  # the first of them was under way for 99 requests
+        learned.observe(CATEGORY, 20, cut=False, number=number)
+    for _ in range(98):
+        assert 1_024 == learned.tokens(None, CATEGORY)
+    learned.tokens(None, CATEGORY)
     assert 23 == learned.expected(CATEGORY)
 
 

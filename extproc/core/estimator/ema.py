@@ -96,7 +96,7 @@ class EmaEstimator:
         source = source_of(tenant, facts.text)
         output = self._outputs.tokens(declared, category, source)
         mean = self._outputs.mean(category, source, declared=declared is not None)
-        number = self._outputs.estimates
+        number = self._outputs.number
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact, source=source, number=number)

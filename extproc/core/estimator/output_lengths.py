@@ -36,7 +36,8 @@ MOST_WITH_SOURCES = 256
 # So many sources together count as a share epsilon of the responses, if there are enough others.
 SOURCES_WITHIN_EPSILON = 8
 # Where the numbers of estimates begin. Through the access log come responses to requests that other processes
-# estimated, too, whose numbers say nothing here: they begin elsewhere, as hash() differs from process to process.
+# estimated, too, whose numbers say nothing here: they begin elsewhere, as hash() differs from process to process
+# (unless PYTHONHASHSEED is set).
 FIRST = hash("estimates") & MOST
 
 
@@ -45,7 +46,7 @@ class OutputLengths:
 
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
-        self.estimates = FIRST  # the number of the last estimate: the clock for responses in flight
+        self.estimates = FIRST  # and one more for each estimate: the clock for responses in flight
         # Fewer responses than this say nothing about an event of probability epsilon.
         self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
@@ -58,6 +59,11 @@ class OutputLengths:
         self._voices: CappedMap[CategoryKey, Voices] = CappedMap(
             min(settings.max_categories, MOST_WITH_SOURCES), lambda _: Voices(fair_share, 1 / fair_share)
         )
+
+    @property
+    def number(self) -> int:
+        """The number of the last estimate, no larger than the access log has room for: after MOST comes 0."""
+        return self.estimates & MOST
 
     def tokens(self, declared: int | None, category: CategoryKey, source: int = 0) -> int:
         """Count one more request; return its output tokens: declared (and capped, if configured), or expected."""
@@ -104,23 +110,26 @@ class OutputLengths:
     ) -> None:
         """Take in the completion tokens of one response; `cut` says that a limit ended it.
 
-        `number` is the value of `estimates` when its request came, or 0; `source` identifies the sender
-        (sources.py).
+        `number` is what `number` was when its request came, or 0; `source` identifies the sender (sources.py).
         """
         if tokens <= 0:
             return
-        if not FIRST < number <= self.estimates:
-            number = 0
+        at = self._time_of(number)
         of_category, of_model, *_ = _keys(category, declared=declared)
         for key in (of_model, of_category):
             voices, lengths = self._voices.use(key), self._lengths.use(key)
             voice = voices.observe(source)
             lengths.learn(tokens, cut=cut, weight=voice.weight)
-            lengths.wait(number, self.estimates)
+            lengths.wait(at, self.estimates)
         if voices.is_one_of_several(voice):
             own = self._own.use((of_category, source))
             own.learn(tokens, cut=cut)
-            own.wait(number, self.estimates)
+            own.wait(at, self.estimates)
+
+    def _time_of(self, number: int) -> int:
+        """Return what `estimates` was when a request of this number came, 0 if none of it came to this process."""
+        since = (self.estimates - number) & MOST
+        return self.estimates - since if number and since < self.estimates - FIRST else 0
 
     def _is_known(self, lengths: LengthCounts) -> bool:
         if lengths.responses < self._enough_responses or not lengths.tail_seen:
