@@ -1,11 +1,15 @@
 """Sharing through a real store: who knows how old the base is, and what those do that do not."""
 
+from math import inf
+
 import pytest
 
 from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.state_tables import tables_of
 from extproc.look_ups import run
+from extproc.state.values import bytes_of
 from tests.unit.redis_server import RedisServer
-from tests.unit.sharing_replica import Replica
+from tests.unit.sharing_replica import TERMS, Replica
 
 
 def begun(server: RedisServer) -> Replica:
@@ -113,3 +117,30 @@ def test_replicas_that_were_idle_for_long_leave_nothing_behind_that_counts(serve
     for replica in (busy, new):
         assert before == pytest.approx(replica.estimator.state().models[0].residual, abs=1e-6)
         replica.learn(10)
+
+
+@pytest.mark.parametrize(("column", "mean"), [(2, 30.0), (2, -1e9), (3, 1e6)])
+def test_what_no_responses_make_does_not_keep_a_silent_replica_from_being_folded(
+    server: RedisServer, column: int, mean: float
+) -> None:
+    """A broken replica's residuals are folded as the largest ones that are read, and the base stays readable."""
+    broken, busy = Replica(server.url, 1), Replica(server.url, 2)
+    broken.learn(20)
+    tables = tables_of(broken.estimator.state(), TERMS)
+    tables.categories.values[:, column] = mean * tables.categories.weights
+
+    async def publish() -> None:
+        store = broken.sharer._store()
+        await store.publish(broken.sharer._name, bytes_of(tables), new=True)
+        await store.close()
+
+    run(publish())
+    silent(server, broken, 400)
+    busy.learn(20)
+    busy.exchange(2)
+    assert busy.done == [True, True]
+    assert 1 == len(server.keys("*replica:*"))
+    new = Replica(server.url, 3)
+    new.exchange()
+    assert new.responses == 40
+    assert new.guess().prompt_bound < inf

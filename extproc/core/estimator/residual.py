@@ -17,7 +17,7 @@ from typing import Final
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["FIRST_SPREAD", "TAUGHT_RESPONSES", "Residual", "faded", "loaded", "natural_weight"]
+__all__ = ["FIRST_SPREAD", "MOST", "TAUGHT_RESPONSES", "Residual", "faded", "loaded", "natural_weight"]
 
 TAUGHT_RESPONSES: Final = 100
 """After so many responses the prices of a model are trained; until then residuals keep their mean."""

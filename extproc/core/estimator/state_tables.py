@@ -14,7 +14,7 @@ from extproc.core.estimator.change import residual_key
 from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
-from extproc.core.estimator.residual import FIRST_SPREAD, loaded
+from extproc.core.estimator.residual import FIRST_SPREAD, MOST, loaded
 from extproc.core.estimator.tables import (
     CATEGORY_COLUMNS,
     NO_WEIGHT,
@@ -57,12 +57,18 @@ def tables_of(state: LearnedState, terms: Terms) -> Tables:
 
 
 def state_of(tables: Tables) -> LearnedState:
-    """Return tables as a state; the heaviest rows come last, because a full estimator keeps the last ones."""
+    """Return tables as a state; the heaviest rows come last, because a full estimator keeps the last ones.
+
+    Residuals are at most as large as those that are read: one replica's, beyond that, would keep the others from
+    folding it.
+    """
     weights, values = tables.categories.weights[:, None], tables.categories.values
     # An empty table may have no columns.
     means = np.where(
         weights > NO_WEIGHT, values.reshape(-1, CATEGORY_COLUMNS) / np.maximum(weights, NO_WEIGHT), FIRST
     )
+    means[:, RESIDUAL] = means[:, RESIDUAL].clip(-MOST, MOST)
+    means[:, VARIANCE] = means[:, VARIANCE].clip(0.0, MOST**2)
     return LearnedState(
         tables.kind,
         tuple(_category_rows(tables, means)),
@@ -92,7 +98,7 @@ def _model_rows(tables: Tables, means: Numbers) -> list[ModelState]:
                 packed(values[ends[2] :]),
                 float(models.bounds.q[row]),
                 float(mean[RESIDUAL]),
-                float(np.sqrt(max(mean[VARIANCE], 0.0))),
+                float(np.sqrt(mean[VARIANCE])),
                 float(sums.weights[row]),
                 int(models.generations[row]),
                 float(models.bounds.began[row]),
@@ -198,9 +204,7 @@ def _category_rows(tables: Tables, means: Numbers) -> list[CategoryState]:
             if key not in of_models:
                 continue
             weight = LEAST_WEIGHT
-        rows.append(
-            CategoryState(key, bpt, max(deviation, 0.0), count, residual, max(variance, 0.0) ** 0.5, weight)
-        )
+        rows.append(CategoryState(key, bpt, max(deviation, 0.0), count, residual, variance**0.5, weight))
     return rows
 
 
