@@ -53,7 +53,7 @@ def _assumed_long(share: float, source_of: Callable[[int], int]) -> float:
             asked += 1
             long += assumed > ASSUMED_LONG_TOKENS
         tokens = LONG_TOKENS if is_long else drawn.randint(*SHORT_TOKENS)
-        lengths.observe(CATEGORY, tokens, cut=False, number=lengths.estimates, source=source)
+        lengths.observe(CATEGORY, tokens, cut=False, number=lengths.number, source=source)
     return long / asked
 
 

@@ -43,5 +43,5 @@ def count_outputs(lengths: Lengths, seed: int) -> OutputFigures:
             _, length, number = heappop(in_flight)
             learned.observe(CATEGORY, length, cut=False, number=number)
         assumed.append(learned.tokens(None, CATEGORY))
-        heappush(in_flight, (arrival + FIRST_S + SECONDS_PER_TOKEN * tokens, tokens, learned.estimates))
+        heappush(in_flight, (arrival + FIRST_S + SECONDS_PER_TOKEN * tokens, tokens, learned.number))
     return OutputFigures(float((outputs > assumed).mean()), float(np.mean(assumed) / outputs.mean()))

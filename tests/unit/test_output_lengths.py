@@ -10,6 +10,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator, output_lengths
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import RowChange
+from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.length_counts import BINS, FADING
 from extproc.core.estimator.output_lengths import OutputLengths, states_of
 from extproc.core.estimator.packing import packed
@@ -169,6 +170,20 @@ def test_numbers_begin_again_after_the_largest_one(monkeypatch: pytest.MonkeyPat
     assert 23 == learned.expected(CATEGORY)
 
 
+@pytest.mark.parametrize("kind", ["byteclass", "ema"])
+@pytest.mark.parametrize("exact", [None, 9])
+def test_the_evidence_of_an_estimate_has_a_number_that_the_access_log_has_room_for(
+    kind: Literal["byteclass", "ema"], exact: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the kind of estimator, and whether tokens are estimated or given."""
+    monkeypatch.setattr(output_lengths, "FIRST", MOST)
+    estimator = make_estimator(EstimatorSettings(kind=kind))
+    for number in (0, 1):
+        estimate = estimator.estimate(RequestFacts(Api.CHAT, "m", b"Hi", exact_prompt_tokens=exact), "")
+        assert isinstance(estimate.evidence, Evidence)
+        assert number == estimate.evidence.number
+
+
 def test_lengths_learned_by_others_are_used_at_once() -> None:
     """Loaded lengths, and ones shared by a router with more responses, are used without waiting."""
     learned, other, young = (OutputLengths(EstimatorSettings(output_epsilon=0.1)) for _ in range(3))
@@ -176,7 +191,7 @@ def test_lengths_learned_by_others_are_used_at_once() -> None:
         other.observe(CATEGORY, 20, cut=False)
     learned.load(states_of(other.rows()))
     learned.tokens(None, CATEGORY)
-    learned.observe(CATEGORY, 20, cut=False, number=learned.estimates)
+    learned.observe(CATEGORY, 20, cut=False, number=learned.number)
     assert 23 == learned.expected(CATEGORY)
     first = young.estimates
     for _ in range(9):

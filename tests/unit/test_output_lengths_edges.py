@@ -62,7 +62,7 @@ def test_a_change_of_others_moves_the_expected_length_at_once() -> None:
     lengths = OutputLengths(EstimatorSettings())
     for _ in range(2_000):
         lengths.tokens(100, KEY)
-        lengths.observe(KEY, 50, cut=False, number=lengths.estimates)
+        lengths.observe(KEY, 50, cut=False, number=lengths.number)
     assert 54 == lengths.expected(KEY)
     counts = np.zeros(2 * BINS)
     counts[40] = 1_000.0
