@@ -52,6 +52,20 @@ def test_a_residual_that_no_responses_make_is_refused(mean: float, spread: float
     assert before == estimator.state()
 
 
+def test_a_residual_without_spread_learns_one() -> None:
+    """Rounding may have left no spread of a merged residual: its bounds widen with the errors all the same."""
+    taught, estimator = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
+    teach(taught, 20)
+    state = taught.state()
+    models = tuple(replace(row, spread=0.0) for row in state.models)
+    rows = tuple(replace(row, spread=0.0) for row in state.categories)
+    estimator.load(replace(state, models=models, categories=rows))
+    teach(estimator, 200, seed=1)
+    after = estimator.state()
+    spreads = [*(row.spread for row in after.models), *(row.spread for row in after.categories)]
+    assert 0.01 < min(spreads) <= max(spreads) < 0.1
+
+
 def test_no_change_of_others_takes_a_residual_beyond_its_limits() -> None:
     """Whatever others say, requests can be estimated."""
     for far in (1e3, -1e3):

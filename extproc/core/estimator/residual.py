@@ -76,13 +76,16 @@ class Residual:
 
 
 def loaded(model: str, mean: float, spread: float, bytes_per_token: float, responses: int) -> Residual:
-    """Return a residual from elsewhere. Raises ConfigurationError for numbers that no responses make."""
+    """Return a residual from elsewhere, with at least the least spread: one without any would stay so.
+
+    Raises ConfigurationError for numbers that no responses make.
+    """
     if not (abs(mean) <= MOST and 0 <= spread <= MOST and responses >= 0):
         raise ConfigurationError(
             f"learned residual of model {model!r} is {mean:g} with a spread of {spread:g}, from {responses} "
             f"responses; allowed are -{MOST:g} to {MOST:g}, 0 to {MOST:g}, and 0 or more"
         )
-    return Residual(mean, spread, bytes_per_token, responses)
+    return Residual(mean, max(spread, MIN_SPREAD), bytes_per_token, responses)
 
 
 def natural_weight(responses: int) -> float:
