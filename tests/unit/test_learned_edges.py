@@ -79,6 +79,18 @@ def test_invalid_states_are_refused() -> None:
             tables_of(each, TERMS)
 
 
+def test_a_negative_weight_is_refused() -> None:
+    """Nothing is loaded: the file that is written afterwards would be refused at the next start."""
+    state, estimator = taught(), ByteClassEstimator(EstimatorSettings())
+    before, (model,) = estimator.state(), state.models
+    wrong = replace(state, models=(replace(model, weight=-1e6),))
+    with pytest.raises(ConfigurationError, match=r"have a weight of -1e\+06; allowed: 0 or more"):
+        estimator.load(wrong)
+    with pytest.raises(ConfigurationError):
+        tables_of(wrong, TERMS)
+    assert before == estimator.state()
+
+
 def test_rows_of_a_table_are_copies_whatever_their_order() -> None:
     """Changing the rows returned for some keys, in any order, does not change the table."""
     table = tables_of(taught(), TERMS).categories

@@ -99,7 +99,7 @@ class ServedModel:
     def load(self, state: ModelState) -> None:
         """Load all of a state, or nothing.
 
-        Raises ConfigurationError if the sums are of another size, or numbers are not finite.
+        Raises ConfigurationError if the sums are of another size, or for numbers that no responses make.
         """
         size = self.prices.weights.size
         of_prices, of_scale = (size * (size + 1) // 2, size), (SCALE_FACTORS**2, SCALE_FACTORS)
@@ -112,6 +112,10 @@ class ServedModel:
         scores = unpacked(state.scores)
         need_finite(state.model, sums_a, sums_b, scale_a, scale_b, scores)
         need_finite(state.model, state.q, state.q_began, state.residual, state.spread, state.weight)
+        if state.weight < 0:
+            raise ConfigurationError(
+                f"learned sums of model {state.model!r} have a weight of {state.weight:g}; allowed: 0 or more"
+            )
         residual = loaded(state.model, state.residual, state.spread, 0.0, state.observations)
         sums = Sums(symmetric(sums_a, size), sums_b)
         self.prices.load(sums, state.observations, state.weight, state.refused)
