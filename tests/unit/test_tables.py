@@ -9,14 +9,18 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import KEPT_SCORES
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.change import residual_key
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
+from extproc.core.estimator.residual import FIRST_SPREAD
 from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.state_tables import state_of, tables_of
 from extproc.core.estimator.tables import Bounds, Table, added, settled
 from extproc.core.estimator.terms import Terms, kept_within
+from tests.unit.byteclass_lessons import teach
 
 TERMS = Terms.of(EstimatorSettings())
 EMA = replace(TERMS, kind="ema")
@@ -230,3 +234,16 @@ def test_a_deviation_is_not_negative() -> None:
     (row,) = state_of(tables_of(state, TERMS)).categories
     assert row.deviation == 0.0
     assert row.bytes_per_token == pytest.approx(4.0)
+
+
+def test_what_has_faded_to_rounding_errors_has_no_row_and_a_models_residual_no_weight() -> None:
+    """Its means would be of any size; a residual without a row would come back in full, with the model's count."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 20)
+    tables = tables_of(estimator.state(), TERMS)
+    tables.categories.weights[:], tables.categories.values[:] = 5e-10, 1e-8
+    back = state_of(tables)
+    (row,) = back.categories
+    assert (residual_key("m"), 20) == (row.category, row.observations)
+    assert row.weight < 1e-99
+    assert (0.0, FIRST_SPREAD) == (row.residual, row.spread) == (back.models[0].residual, back.models[0].spread)
