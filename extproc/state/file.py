@@ -31,7 +31,7 @@ __all__ = ["StateFile", "read_state", "state_in", "write_atomically"]
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_ASIDE: Final = 1_000
 # A save takes seconds at most. Whether a temporary file's process lives cannot be told: pods may share the volume.
-LEFT_OVER_AFTER_S: Final = 3600.0
+LEFT_OVER_AFTER_S: Final = 7200.0  # so that a clock that is off by an hour does no harm
 
 log = logging.getLogger("dualpool")
 

@@ -34,6 +34,7 @@ READERS = {
     "server/app.py": "spans begin and end at a time of day",
     "server/grpc_core.py": "gRPC's deadlines are times of day, taken as a wait of at most 20 ms when they are set",
     "server/reload.py": "/config says since when settings are in force",
+    "state/file.py": "a temporary file is left over if it is two hours old",
     "telemetry/metrics.py": "gauges say when state was saved and shared",
 }
 

@@ -47,6 +47,7 @@ class OutputLengths:
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
         self.estimates = FIRST  # and one more for each estimate: the clock for responses in flight
+        self.number = FIRST  # of the last estimate, no larger than the access log has room for: after MOST comes 0
         # Fewer responses than this say nothing about an event of probability epsilon.
         self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
@@ -60,14 +61,10 @@ class OutputLengths:
             min(settings.max_categories, MOST_WITH_SOURCES), lambda _: Voices(fair_share, 1 / fair_share)
         )
 
-    @property
-    def number(self) -> int:
-        """The number of the last estimate, no larger than the access log has room for: after MOST comes 0."""
-        return self.estimates & MOST
-
     def tokens(self, declared: int | None, category: CategoryKey, source: int = 0) -> int:
         """Count one more request; return its output tokens: declared (and capped, if configured), or expected."""
         self.estimates += 1
+        self.number = self.estimates & MOST
         if declared is None:
             return self.expected(category, source)
         learned = self.learned(category, source, declared=True) if self._settings.cap_output_tokens else None
@@ -114,7 +111,9 @@ class OutputLengths:
         """
         if tokens <= 0:
             return
-        at = self._time_of(number)
+        # What `estimates` was when the request came; 0 if no request of that number came to this process.
+        since = (self.estimates - number) & MOST
+        at = self.estimates - since if number and since < self.estimates - FIRST else 0
         of_category, of_model, *_ = _keys(category, declared=declared)
         for key in (of_model, of_category):
             voices, lengths = self._voices.use(key), self._lengths.use(key)
@@ -125,11 +124,6 @@ class OutputLengths:
             own = self._own.use((of_category, source))
             own.learn(tokens, cut=cut)
             own.wait(at, self.estimates)
-
-    def _time_of(self, number: int) -> int:
-        """Return what `estimates` was when a request of this number came, 0 if none of it came to this process."""
-        since = (self.estimates - number) & MOST
-        return self.estimates - since if number and since < self.estimates - FIRST else 0
 
     def _is_known(self, lengths: LengthCounts) -> bool:
         if lengths.responses < self._enough_responses or not lengths.tail_seen:
