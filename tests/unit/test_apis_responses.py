@@ -130,6 +130,12 @@ def test_a_search_for_tools_that_the_server_runs_adds_what_is_not_in_the_body(
     assert read(input=[item or {"role": "user", "content": "Hi"}], tools=[tool]).unseen_history
 
 
+def test_the_output_of_a_call_is_text() -> None:
+    """A call that the server ran, as of an MCP tool, has its output in the same item."""
+    call = {"type": "mcp_call", "name": "look_up", "arguments": "{}", "output": "It is sunny."}
+    assert read(input=[call]).text.endswith(b"It is sunny.")
+
+
 @pytest.mark.parametrize("found", [None, []])
 def test_a_search_that_found_nothing_adds_nothing(found: object) -> None:
     """Clients send an empty list, or null."""

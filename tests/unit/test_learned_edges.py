@@ -79,6 +79,15 @@ def test_invalid_states_are_refused() -> None:
             tables_of(each, TERMS)
 
 
+def test_the_generation_of_a_model_is_part_of_its_state() -> None:
+    """A router that starts with a saved state does not take its models for those that were replaced."""
+    state = taught()
+    later = replace(state, models=(replace(state.models[0], generation=3),))
+    estimator = make_estimator(EstimatorSettings())
+    estimator.load(later)
+    assert [3] == [model.generation for model in estimator.state().models]
+
+
 def test_a_negative_weight_is_refused() -> None:
     """Nothing is loaded: the file that is written afterwards would be refused at the next start."""
     state, estimator = taught(), ByteClassEstimator(EstimatorSettings())

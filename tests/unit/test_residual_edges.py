@@ -7,7 +7,7 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.residual import FIRST_SPREAD, MOST, Residual, natural_weight
+from extproc.core.estimator.residual import FIRST_SPREAD, MOST, Residual, loaded, natural_weight
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.state_tables import tables_of
 from extproc.core.estimator.terms import Terms
@@ -50,6 +50,12 @@ def test_a_residual_that_no_responses_make_is_refused(mean: float, spread: float
         with pytest.raises(ConfigurationError, match=r"learned residual of model 'm?' is"):
             tables_of(wrong, Terms.of(EstimatorSettings()))
     assert before == estimator.state()
+
+
+def test_the_largest_residual_is_taken() -> None:
+    """What is written when others' sums are beyond the limits is read again."""
+    for mean in (MOST, -MOST):
+        assert (mean, MOST) == (loaded("m", mean, MOST, 4.0, 1).mean, loaded("m", mean, MOST, 4.0, 1).spread)
 
 
 def test_a_residual_without_spread_learns_one() -> None:

@@ -67,7 +67,7 @@ def pressure(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens:
     return max(_gauges(load, settings, requests, tokens))
 
 
-def _gauges(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens: int = 0) -> tuple[float, float]:
+def _gauges(load: PoolLoad, settings: SpillSettings, requests: int, tokens: int) -> tuple[float, float]:
     """Return the queue and the KV cache in use, each 1 at its limit and 2 when all requests should leave."""
     busy = load.busy
     waiting = busy.waiting + max(requests - load.absorbs, 0)
@@ -99,7 +99,7 @@ class Spilling:
             absorbed = max(requests - last.requests - queued, 0)
         free = 0 if busy.waiting else busy.running  # without a queue, as many again find a slot at once or soon
         asked = PoolLoad(busy, requests, tokens, absorbed + free)
-        share = self._next_share(*_gauges(asked, self._settings), last.share if last else 0.0, elapsed_s)
+        share = self._next_share(*_gauges(asked, self._settings, 0, 0), last.share if last else 0.0, elapsed_s)
         self._last = PoolLoad(busy, requests, tokens, asked.absorbs, share, self._episode)
         return self._last
 
