@@ -23,7 +23,7 @@ from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.prefixes import Known, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Estimator, Refused, Source
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.sources import MOST
+from extproc.core.estimator.sources import MOST_NUMBER
 from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget, token_budget
 from extproc.core.placing.decision import Decision, Mode
@@ -245,9 +245,9 @@ def test_names_of_usual_lengths_leave_room_for_evidence(text: str, name_bytes: i
     decision = decided(text, "m" * name_bytes)
     assert decision.estimate is not None
     assert isinstance(decision.estimate.evidence, Evidence)
-    evidence = replace(decision.estimate.evidence, source=MOST, number=MOST)
+    evidence = replace(decision.estimate.evidence, source=MOST_NUMBER, number=MOST_NUMBER)
     opened = evidence_in(sealed(replace(decision, estimate=replace(decision.estimate, evidence=evidence))))
-    assert (MOST, MOST) == (opened.source, opened.number)
+    assert (MOST_NUMBER, MOST_NUMBER) == (opened.source, opened.number)
 
 
 def test_names_without_room_leave_no_evidence() -> None:

@@ -16,7 +16,7 @@ from extproc.core.estimator.output_lengths import OutputLengths, states_of
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.sources import MOST
+from extproc.core.estimator.sources import MOST_NUMBER
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Usage
 
@@ -156,12 +156,12 @@ def test_numbers_of_other_processes_say_nothing() -> None:
 
 def test_numbers_begin_again_after_the_largest_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """None has more digits than the access log has room for, and responses are in flight as long as ever."""
-    monkeypatch.setattr(output_lengths, "FIRST", MOST - 40)
+    monkeypatch.setattr(output_lengths, "FIRST", MOST_NUMBER - 40)
     learned, numbers = OutputLengths(EstimatorSettings(output_epsilon=0.1)), []
     for _ in range(100):
         learned.tokens(None, CATEGORY)
         numbers.append(learned.number)
-    assert [*range(MOST - 39, MOST + 1), *range(60)] == numbers
+    assert [*range(MOST_NUMBER - 39, MOST_NUMBER + 1), *range(60)] == numbers
     for number in numbers[:50]:  # the first of them was under way for 99 requests
         learned.observe(CATEGORY, 20, cut=False, number=number)
     for _ in range(98):
@@ -176,7 +176,7 @@ def test_the_evidence_of_an_estimate_has_a_number_that_the_access_log_has_room_f
     kind: Literal["byteclass", "ema"], exact: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the kind of estimator, and whether tokens are estimated or given."""
-    monkeypatch.setattr(output_lengths, "FIRST", MOST)
+    monkeypatch.setattr(output_lengths, "FIRST", MOST_NUMBER)
     estimator = make_estimator(EstimatorSettings(kind=kind))
     for number in (0, 1):
         estimate = estimator.estimate(RequestFacts(Api.CHAT, "m", b"Hi", exact_prompt_tokens=exact), "")

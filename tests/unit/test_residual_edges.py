@@ -7,7 +7,7 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.residual import FIRST_SPREAD, MOST, Residual, loaded, natural_weight
+from extproc.core.estimator.residual import FIRST_SPREAD, LIMIT, Residual, loaded, natural_weight
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.state_tables import tables_of
 from extproc.core.estimator.terms import Terms
@@ -54,8 +54,8 @@ def test_a_residual_that_no_responses_make_is_refused(mean: float, spread: float
 
 def test_the_largest_residual_is_taken() -> None:
     """What is written when others' sums are beyond the limits is read again."""
-    for mean in (MOST, -MOST):
-        assert (mean, MOST) == (loaded("m", mean, MOST, 4.0, 1).mean, loaded("m", mean, MOST, 4.0, 1).spread)
+    for mean in (LIMIT, -LIMIT):
+        assert (mean, LIMIT) == (loaded("m", mean, LIMIT, 4.0, 1).mean, loaded("m", mean, LIMIT, 4.0, 1).spread)
 
 
 def test_a_residual_without_spread_learns_one() -> None:
@@ -77,5 +77,5 @@ def test_no_change_of_others_takes_a_residual_beyond_its_limits() -> None:
     for far in (1e3, -1e3):
         residual = Residual()
         residual.shift(far, 1e6, 0.0, 10, since=0)
-        assert (MOST, MOST) == (abs(residual.mean), residual.spread)
+        assert (LIMIT, LIMIT) == (abs(residual.mean), residual.spread)
         assert 0 < exp(residual.mean) < inf

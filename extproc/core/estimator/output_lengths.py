@@ -24,7 +24,7 @@ from extproc.core.estimator.length_counts import BINS, LengthCounts
 from extproc.core.estimator.packing import DOUBLE_BYTES, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.sources import MOST
+from extproc.core.estimator.sources import MOST_NUMBER
 from extproc.core.estimator.voices import Voices
 
 __all__ = ["OutputLengths", "Outputs", "states_of"]
@@ -38,7 +38,7 @@ SOURCES_WITHIN_EPSILON = 8
 # Where the numbers of estimates begin. Through the access log come responses to requests that other processes
 # estimated, too, whose numbers say nothing here: they begin elsewhere, as hash() differs from process to process
 # (unless PYTHONHASHSEED is set).
-FIRST = hash("estimates") & MOST
+FIRST = hash("estimates") & MOST_NUMBER
 
 
 class OutputLengths:
@@ -47,7 +47,7 @@ class OutputLengths:
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
         self.estimates = FIRST  # and one more for each estimate: the clock for responses in flight
-        self.number = FIRST  # of the last estimate, no larger than the access log has room for: after MOST comes 0
+        self.number = FIRST  # of the last estimate, as the access log has room for it: 0 after MOST_NUMBER
         # Fewer responses than this say nothing about an event of probability epsilon.
         self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
@@ -64,7 +64,7 @@ class OutputLengths:
     def tokens(self, declared: int | None, category: CategoryKey, source: int = 0) -> int:
         """Count one more request; return its output tokens: declared (and capped, if configured), or expected."""
         self.estimates += 1
-        self.number = self.estimates & MOST
+        self.number = self.estimates & MOST_NUMBER
         if declared is None:
             return self.expected(category, source)
         learned = self.learned(category, source, declared=True) if self._settings.cap_output_tokens else None
@@ -112,7 +112,7 @@ class OutputLengths:
         if tokens <= 0:
             return
         # What `estimates` was when the request came; 0 if no request of that number came to this process.
-        since = (self.estimates - number) & MOST
+        since = (self.estimates - number) & MOST_NUMBER
         at = self.estimates - since if number and since < self.estimates - FIRST else 0
         of_category, of_model, *_ = _keys(category, declared=declared)
         for key in (of_model, of_category):

@@ -17,7 +17,7 @@ from typing import Final
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["FIRST_SPREAD", "MOST", "TAUGHT_RESPONSES", "Residual", "faded", "loaded", "natural_weight"]
+__all__ = ["FIRST_SPREAD", "LIMIT", "TAUGHT_RESPONSES", "Residual", "faded", "loaded", "natural_weight"]
 
 TAUGHT_RESPONSES: Final = 100
 """After so many responses the prices of a model are trained; until then residuals keep their mean."""
@@ -26,7 +26,7 @@ FIRST_STEPS = 10  # the weight of the parent, in responses
 FIRST_SPREAD = 0.1
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
 MIN_VARIANCE = MIN_SPREAD**2
-MOST = 20.0  # of mean and spread: no text costs so much more or less than its price, and exp must not overflow
+LIMIT = 20.0  # of mean and spread: no text costs so much more or less than its price, and exp must not overflow
 
 
 @dataclass(slots=True)
@@ -65,10 +65,10 @@ class Residual:
     def shift(self, mean: float, variance: float, bytes_per_token: float, responses: int, since: int) -> None:
         """Move by what others learned in `responses` responses; it is as old as our response number `since`."""
         kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
-        self.mean = min(max(self.mean + kept * mean, -MOST), MOST)
+        self.mean = min(max(self.mean + kept * mean, -LIMIT), LIMIT)
         left = self.spread * self.spread + kept * variance
         # Nobody learns less than the least variance, so without half of it nobody's knowledge has any weight.
-        self.spread = min(sqrt(max(left, MIN_VARIANCE)), MOST) if left > MIN_VARIANCE / 2 else FIRST_SPREAD
+        self.spread = min(sqrt(max(left, MIN_VARIANCE)), LIMIT) if left > MIN_VARIANCE / 2 else FIRST_SPREAD
         self.bytes_per_token = max(self.bytes_per_token + kept * bytes_per_token, 0.0)
         self.responses = max(self.responses + responses, 0)
         if not self.responses:  # all of it was forgotten
@@ -80,10 +80,10 @@ def loaded(model: str, mean: float, spread: float, bytes_per_token: float, respo
 
     Raises ConfigurationError for numbers that no responses make.
     """
-    if not (abs(mean) <= MOST and 0 <= spread <= MOST and responses >= 0):
+    if not (abs(mean) <= LIMIT and 0 <= spread <= LIMIT and responses >= 0):
         raise ConfigurationError(
             f"learned residual of model {model!r} is {mean:g} with a spread of {spread:g}, from {responses} "
-            f"responses; allowed are -{MOST:g} to {MOST:g}, 0 to {MOST:g}, and 0 or more"
+            f"responses; allowed are -{LIMIT:g} to {LIMIT:g}, 0 to {LIMIT:g}, and 0 or more"
         )
     return Residual(mean, max(spread, MIN_SPREAD), bytes_per_token, responses)
 

@@ -9,17 +9,17 @@ if there is only one source, it decides. This belongs to one process and is not 
 
 from collections import OrderedDict
 
-__all__ = ["MOST", "Sources", "source_of"]
+__all__ = ["MOST_NUMBER", "Sources", "source_of"]
 
 HEAD_BYTES = 128  # of the prompt: they identify the source if no tenant is given
-MOST = 0xFFFFFFFF  # what the access log has room for
+MOST_NUMBER = 0xFFFFFFFF  # what the access log has room for
 SOURCES = 10
 MEMORY = 200  # responses
 
 
 def source_of(tenant: str, text: bytes) -> int:
     """Return the number of a request's source. It is the same within one process only."""
-    return hash(("tenant", tenant) if tenant else text[:HEAD_BYTES]) & MOST
+    return hash(("tenant", tenant) if tenant else text[:HEAD_BYTES]) & MOST_NUMBER
 
 
 class Sources:

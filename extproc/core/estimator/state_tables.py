@@ -14,7 +14,7 @@ from extproc.core.estimator.change import residual_key
 from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
-from extproc.core.estimator.residual import FIRST_SPREAD, MOST, loaded
+from extproc.core.estimator.residual import FIRST_SPREAD, LIMIT, loaded
 from extproc.core.estimator.tables import (
     CATEGORY_COLUMNS,
     NO_WEIGHT,
@@ -67,8 +67,8 @@ def state_of(tables: Tables) -> LearnedState:
     means = np.where(
         weights > NO_WEIGHT, values.reshape(-1, CATEGORY_COLUMNS) / np.maximum(weights, NO_WEIGHT), FIRST
     )
-    means[:, RESIDUAL] = means[:, RESIDUAL].clip(-MOST, MOST)
-    means[:, VARIANCE] = means[:, VARIANCE].clip(0.0, MOST**2)
+    means[:, RESIDUAL] = means[:, RESIDUAL].clip(-LIMIT, LIMIT)
+    means[:, VARIANCE] = means[:, VARIANCE].clip(0.0, LIMIT**2)
     return LearnedState(
         tables.kind,
         tuple(_category_rows(tables, means)),
